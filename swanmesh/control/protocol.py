@@ -1,0 +1,195 @@
+"""What crosses the control socket: HTTP with JSON over a Unix socket.
+
+Fields are only ever added; a client passes over what it does not know. Times are seconds since the epoch,
+ages and waits seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+SCHEMA = 1
+"""The `schema` of `status --json`; raised only when a field changes its meaning."""
+
+PeerState = Literal["up", "connecting", "down", "disabled"]
+
+
+class Association(msgspec.Struct, kw_only=True):
+    """An IKE_SA with its working CHILD_SA, or what there is of it."""
+
+    ike_id: int
+    child_id: int | None
+    local: str
+    remote: str
+    initiator: bool
+    state: str
+    """In charon's words: the CHILD_SA's state, or the IKE_SA's where it has no CHILD_SA."""
+    mode: str = ""
+    spi_in: str = ""
+    spi_out: str = ""
+    ike_algorithm: str = ""
+    esp_algorithm: str = ""
+    encap: bool = False
+    bytes_in: int = 0
+    bytes_out: int = 0
+    packets_in: int = 0
+    packets_out: int = 0
+    ike_age: float | None = None
+    child_age: float | None = None
+    rekey_in: float | None = None
+    works: bool = True
+
+
+class PairStatus(msgspec.Struct, kw_only=True):
+    """One address pair of a peer."""
+
+    local: str
+    remote: str
+    connection: str
+    state: PeerState
+    reason: str
+    since: float
+    next_attempt: float | None
+    attempts: int
+
+
+class PeerStatus(msgspec.Struct, kw_only=True):
+    """One peer. `up` means that every address pair has a working association."""
+
+    name: str
+    addresses: list[str]
+    policy: str
+    state: PeerState
+    since: float
+    reason: str
+    """Why it is not up, in words; empty while it is."""
+    associations: list[Association]
+    pairs: list[PairStatus]
+    next_attempt: float | None
+
+
+class CharonStatus(msgspec.Struct, kw_only=True):
+    reachable: bool
+    version: str
+    since: float
+    reason: str = ""
+
+
+class HostStatus(msgspec.Struct, kw_only=True):
+    name: str
+    addresses: list[str]
+    policy: str
+    swanmesh: str
+    """This service's version."""
+    started: float
+
+
+class StatusReply(msgspec.Struct, kw_only=True):
+    schema: int = SCHEMA
+    host: HostStatus
+    charon: CharonStatus
+    peers: list[PeerStatus]
+    problems: list[str]
+    """Mistakes in files that are kept out of force; the last good state goes on."""
+
+
+class PlannedAction(msgspec.Struct, kw_only=True):
+    """One thing that would be done, with its reason."""
+
+    action: str
+    peer: str
+    target: str
+    """The connection or SA that it acts on."""
+    reason: str
+    due: float | None = None
+    """When, if not now."""
+
+
+class PlanReply(msgspec.Struct, kw_only=True):
+    actions: list[PlannedAction]
+    charon_reachable: bool
+
+
+class ReloadRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Read files again now. `files` narrows it to those peer files (paths); null means everything."""
+
+    files: list[str] | None = None
+
+
+class ReloadReply(msgspec.Struct, kw_only=True):
+    changed: list[str]
+    """Names of the peers added, changed or removed by this reload."""
+    problems: list[str]
+
+
+class PeerCommandRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    command: Literal["up", "down", "rekey"]
+    peer: str
+
+
+class PeerCommandReply(msgspec.Struct, kw_only=True):
+    peer: str
+    message: str
+
+
+class WaitReply(msgspec.Struct, kw_only=True):
+    """`missing` is empty when everything asked for is up (or, waiting for absence, gone)."""
+
+    missing: dict[str, str]
+    """Name to reason."""
+
+
+class ErrorReply(msgspec.Struct, kw_only=True):
+    error: str
+    remedy: str = ""
+
+
+class EventRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One line of the event stream; hooks get the same on standard input."""
+
+    event: str
+    """peer-added, peer-up, peer-down, peer-removed, charon-lost, charon-back, started, stopping,
+    and `action` for each action carried out."""
+    time: float
+    peer: str = ""
+    addresses: list[str] = []
+    reason: str = ""
+    details: dict[str, Any] = {}
+
+
+class UnknownPeer(Exception):
+    """A request names a peer that this host does not have; answered with 404."""
+
+
+class Service(Protocol):
+    """What the daemon offers; the server turns HTTP into calls of it. All run on the daemon's loop and none
+    waits for charon, save `wait`, which returns at its timeout at the latest."""
+
+    def status(self, peers: list[str] | None = None) -> StatusReply:
+        """State of all peers or those named. Raises UnknownPeer."""
+        ...
+
+    def plan(self) -> PlanReply: ...
+
+    def metrics(self) -> bytes:
+        """Prometheus' text format."""
+        ...
+
+    async def reload(self, request: ReloadRequest) -> ReloadReply: ...
+
+    def command(self, request: PeerCommandRequest) -> PeerCommandReply:
+        """Raises UnknownPeer."""
+        ...
+
+    async def wait(self, peers: list[str] | None, timeout: float, *, gone: bool = False) -> WaitReply:
+        """Until the peers (None: all) are up, or no longer known and their associations ended (`gone`), or
+        `timeout` seconds are over. A name that is not known (yet) counts as missing, not as an error."""
+        ...
+
+    def events(self) -> AsyncIterator[EventRecord]:
+        """Everything from now on. A reader that falls behind loses the oldest and is told how many by a
+        record `lost`."""
+        ...

@@ -1,0 +1,1 @@
+"""Decides, and only that: no I/O, no clock, no log, no randomness of its own."""

@@ -1,0 +1,162 @@
+"""The words of the core: hosts, peers, address pairs, policies, settings and problems, as plain values."""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class Policy(enum.StrEnum):
+    """What may cross between this host and a peer while no association is up."""
+
+    OFF = "off"
+    """No connection at all: the peer is known, nothing is loaded for it."""
+    MONITOR = "monitor"
+    """Associations are kept, clear text is allowed and counted (a later release)."""
+    PREFER = "prefer"
+    """Associations are kept up; while none is, packets cross in clear."""
+    REQUIRE = "require"
+    """Associations are kept up; a trap stands, so that no packet crosses in clear while none is."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class AddressPair:
+    """One local and one remote address of a family: what a connection joins."""
+
+    local: Address
+    remote: Address
+
+    def __str__(self) -> str:
+        return f"{self.local} to {self.remote}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """This host: the identity in its certificate, and the addresses that its peers reach it at."""
+
+    name: str
+    addresses: tuple[Address, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """Another host, as this one's files describe it."""
+
+    name: str
+    addresses: tuple[Address, ...]
+    policy: Policy | None = None
+    """The peer's own policy; None takes the host's."""
+    source: str = field(default="", compare=False)
+    """The file that says so, for errors."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """What this host proves itself with, and whom it believes. DER throughout."""
+
+    certificate: bytes
+    private_key: bytes = field(repr=False)
+    """PKCS#8 DER: secret. Never logged, never in a repr."""
+    key_id: str
+    """SHA-1 of the SubjectPublicKey bit string in hex: charon's name of the key (`get-keys`)."""
+    authorities: tuple[bytes, ...]
+    lifetime: float
+    """Seconds from the certificate's notBefore to its notAfter."""
+    not_after: float
+    """The certificate's end, in seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionSettings:
+    """How each connection is made. Durations in seconds."""
+
+    ike_proposals: tuple[str, ...] = (
+        "aes128gcm16-prfsha256-x25519",
+        "aes128gcm16-prfsha256-ecp256",
+    )
+    esp_proposals: tuple[str, ...] = (
+        "aes128gcm16-x25519-esn",
+        "aes128gcm16-ecp256-esn",
+    )
+    dpd_delay: int = 5
+    """Silence after which charon asks the peer for a sign of life; charon's default is never."""
+    ike_rekey: int = 4 * 3600
+    ike_reauth: int = 24 * 3600
+    """Upper bound; a certificate with a short life is reauthenticated sooner (`connections.reauth_time`)."""
+    child_rekey: int = 3600
+    replay_window: int = 1024
+    """Packets. charon's default of 32 drops reordered packets at Gbit/s."""
+    encap: bool = False
+    """ESP in UDP even without NAT: the way round a network that drops protocol 50 but lets UDP pass."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InitiationSettings:
+    """When and how often an association is brought up. Durations in seconds."""
+
+    in_flight: int = 32
+    """Initiations of ours under way at once, at most."""
+    takeover: float = 20.0
+    """How long the side that is not the pair's initiator waits before it initiates itself."""
+    backoff_base: float = 1.0
+    backoff_ceiling: float = 60.0
+    stable: float = 60.0
+    """An association that lived this long sets its pair's backoff back to the start."""
+    start_jitter: float = 0.5
+    """The first initiation of a pair waits a random part of this, so that hosts started together spread."""
+    attempt_look: float = 12.0
+    """After so long without an outcome charon is asked whether it still tries: a timed out IKE_SA_INIT
+    ends without any event (strongSwan 5.9.8, sa/ike_sa.c:2434)."""
+    duplicate_settle: float = 10.0
+    """How long two associations of one pair must stand side by side before one counts as a duplicate:
+    longer than the overlap of a rekey, a reauthentication or a make-before-break."""
+    resync: float = 60.0
+    """The slow safety net: charon is looked at as a whole this often."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All of `swanmesh.yaml` that decisions need, with the credentials it names."""
+
+    host: Host
+    credentials: Credentials
+    policy: Policy = Policy.REQUIRE
+    connection: ConnectionSettings = ConnectionSettings()
+    initiation: InitiationSettings = InitiationSettings()
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """One mistake in what people wrote: where, what, and what to do about it."""
+
+    file: str
+    key: str
+    """Path of the key inside the file, such as `addresses[1]`; empty for the file as a whole."""
+    value: str
+    """What stands there, shortened and printable; empty where there is no value to show."""
+    message: str
+    remedy: str
+
+    def __str__(self) -> str:
+        where = f"{self.file}: {self.key}" if self.key else self.file
+        value = f" ({self.value})" if self.value else ""
+        return f"{where}{value}: {self.message}; {self.remedy}"
+
+
+class InvalidInput(Exception):
+    """Input that nothing was done with; carries every problem found, not only the first."""
+
+    def __init__(self, *problems: Problem) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = problems
+
+
+def shown(value: object, limit: int = 60) -> str:
+    """The value as an error message may show it: one printable line of at most `limit` characters."""
+    text = value if isinstance(value, str) else repr(value)
+    text = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
