@@ -1,0 +1,227 @@
+"""Which peers the mesh has: names and addresses checked, and a book that keeps the last good state of each.
+
+Names are host names by RFC 1123 §2.1. They become identities in certificates, names of connections in charon,
+file names and labels, so nothing uses one that has not passed `check_name`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable, Mapping
+
+from .model import Address, Host, InvalidInput, Peer, Policy, Problem, shown
+
+_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
+_BROADCAST = ipaddress.IPv4Address("255.255.255.255")
+
+
+def check_name(value: object) -> str:
+    """The host name in lower case. Raises ValueError with what is wrong with it.
+
+    A name whose last label is a number is refused: it reads as an IPv4 address, and charon would take it for
+    an identity of that kind (RFC 1123 §2.1; identification_create_from_string).
+    """
+    if not isinstance(value, str):
+        raise ValueError("must be a host name in quotes")
+    name = value.lower()
+    if not name or len(name) > 253:
+        raise ValueError("must have 1 to 253 characters")
+    labels = name.split(".")
+    for label in labels:
+        if not _LABEL.fullmatch(label):
+            raise ValueError(
+                "is no host name: letters, digits and hyphens, in parts of 1 to 63 characters between dots"
+            )
+    if labels[-1].isdigit():
+        raise ValueError("must not end in a number: it would read as an address")
+    return name
+
+
+def check_address(value: object) -> Address:
+    """One unicast address that a peer can have. Raises ValueError with what is wrong with it."""
+    if not isinstance(value, str):
+        raise ValueError("must be an address in quotes")
+    if "/" in value:
+        raise ValueError("must be a single address, not a block")
+    if "%" in value:
+        raise ValueError("must have no zone: link-local addresses mean nothing on another link")
+    try:
+        address = ipaddress.ip_address(value)
+    except ValueError:
+        raise ValueError("is neither an IPv4 nor an IPv6 address") from None
+    for wrong, word in (
+        (address.is_unspecified, "unspecified"),
+        (address.is_loopback, "a loopback address"),
+        (address.is_multicast, "a multicast address"),
+        (address.is_link_local, "a link-local address"),
+        (address == _BROADCAST, "the broadcast address"),
+        (
+            isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None,
+            "an IPv4-mapped one",
+        ),
+    ):
+        if wrong:
+            raise ValueError(f"is {word}")
+    return address
+
+
+def check_policy(value: object) -> Policy:
+    """A policy that this release can keep. Raises ValueError with what is wrong with it."""
+    possible = "require, prefer or off"
+    try:
+        policy = Policy(value) if isinstance(value, str) else None
+    except ValueError:
+        policy = None
+    if policy is None:
+        # YAML 1.1 reads a bare `off` as false.
+        if value is False:
+            return Policy.OFF
+        raise ValueError(f"is no policy: {possible}")
+    if policy is Policy.MONITOR:
+        raise ValueError("is not in this release")
+    return policy
+
+
+def parse_peer(name: object, addresses: object, policy: object = None, *, source: str) -> Peer:
+    """The peer that a file or a command line describes. Raises InvalidInput with every problem found."""
+    problems: list[Problem] = []
+    good_name, good_policy = "", None
+    try:
+        good_name = check_name(name)
+    except ValueError as error:
+        problems.append(
+            Problem(source, "name", shown(name), str(error), "give the name in the peer's certificate")
+        )
+    good = parse_addresses(addresses, "addresses", source, problems)
+    if policy is not None:
+        try:
+            good_policy = check_policy(policy)
+        except ValueError as error:
+            remedy = "write require, prefer or off, or leave it out"
+            problems.append(Problem(source, "policy", shown(policy), str(error), remedy))
+    if problems:
+        raise InvalidInput(*problems)
+    return Peer(name=good_name, addresses=good, policy=good_policy, source=source)
+
+
+def parse_addresses(value: object, key: str, source: str, problems: list[Problem]) -> tuple[Address, ...]:
+    """The addresses of a host or a peer, in order; adds what is wrong with them to `problems`."""
+    if not isinstance(value, list | tuple) or not value:
+        remedy = 'give a list of one or more, such as [203.0.113.12, "2001:db8::c"]'
+        problems.append(Problem(source, key, shown(value), "must be a list of addresses", remedy))
+        return ()
+    good: dict[Address, None] = {}
+    for index, item in enumerate(value):
+        place = f"{key}[{index}]"
+        try:
+            address = check_address(item)
+        except ValueError as error:
+            remedy = "give an address that the other hosts reach it at"
+            problems.append(Problem(source, place, shown(item), str(error), remedy))
+            continue
+        if address in good:
+            problems.append(Problem(source, place, shown(item), "stands twice", "leave one out"))
+        good[address] = None
+    return tuple(good)
+
+
+class PeerBook:
+    """The peers in force, by file. A file that contradicts another one does not come into force: what held
+    before goes on, and `problems` names both files.
+
+    Work is proportional to what an update brings, however many peers there are.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._in_force: dict[str, Peer] = {}
+        self._claims: dict[str | Address, str] = {}
+        self._refused: dict[str, tuple[Peer, Problem]] = {}
+        self._own: set[str] = set()
+
+    @property
+    def peers(self) -> Mapping[str, Peer]:
+        """The peers in force, by source file."""
+        return self._in_force
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        return tuple(problem for _, problem in self._refused.values())
+
+    def named(self, name: str) -> Peer | None:
+        source = self._claims.get(name)
+        return self._in_force[source] if source is not None else None
+
+    def update(self, put: Iterable[Peer] = (), drop: Iterable[str] = ()) -> frozenset[str]:
+        """Take in new versions and drop files that are gone, all at once: addresses may be exchanged between
+        files in one update. Returns the names of the peers that changed."""
+        new = {peer.source: peer for peer in put}
+        touched = set(new) | set(drop)
+        for source in touched:
+            self._refused.pop(source, None)
+            self._own.discard(source)
+        candidates = {source: peer for source, (peer, _) in self._refused.items()} | new
+        concerned = touched | candidates.keys()
+        before = {source: self._in_force[source] for source in concerned if source in self._in_force}
+        self._settle(candidates, before)
+        after = {source: self._in_force[source] for source in concerned if source in self._in_force}
+        return frozenset(
+            peer.name
+            for source in concerned
+            if before.get(source) != after.get(source)
+            for peer in (before.get(source), after.get(source))
+            if peer is not None
+        )
+
+    def _settle(self, candidates: dict[str, Peer], before: dict[str, Peer]) -> None:
+        """Accept all candidates that contradict nothing. One that does falls back on its last good version,
+        which then is a fact for the others; so it goes round until nothing changes."""
+        fallback: set[str] = set()
+        while True:
+            for source in candidates.keys() | before.keys():
+                self._release(source)
+            for source in fallback:
+                self._accept(before[source])
+            refused: dict[str, tuple[Peer, Problem]] = {}
+            for source, peer in sorted(candidates.items()):
+                if peer.name == self._host.name:
+                    self._own.add(source)
+                    continue
+                problem = self._contradiction(peer)
+                if problem is not None:
+                    refused[source] = (peer, problem)
+                elif source not in fallback:
+                    self._accept(peer)
+            late = {source for source in refused if source in before and source not in fallback}
+            if not late:
+                self._refused = refused
+                return
+            fallback |= late
+
+    def _accept(self, peer: Peer) -> None:
+        self._in_force[peer.source] = peer
+        for claim in (peer.name, *peer.addresses):
+            self._claims[claim] = peer.source
+
+    def _release(self, source: str) -> None:
+        peer = self._in_force.pop(source, None)
+        if peer is not None:
+            for claim in (peer.name, *peer.addresses):
+                del self._claims[claim]
+
+    def _contradiction(self, peer: Peer) -> Problem | None:
+        holder = self._claims.get(peer.name)
+        if holder is not None and holder != peer.source:
+            message = f"the name stands in {holder} too"
+            return Problem(peer.source, "name", peer.name, message, "remove one of the two files")
+        for index, address in enumerate(peer.addresses):
+            key = f"addresses[{index}]"
+            if address in self._host.addresses:
+                remedy = "give the peer's address, or remove the file"
+                return Problem(peer.source, key, str(address), "is this host's own address", remedy)
+            holder = self._claims.get(address)
+            if holder is not None and holder != peer.source:
+                message = f"the address stands in {holder} too"
+                return Problem(peer.source, key, str(address), message, "correct one of the two files")
+        return None
