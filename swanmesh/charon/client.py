@@ -1,0 +1,308 @@
+"""charon as the rest of swanmesh sees it: what it holds, what happens in it, and what can be asked of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias, assert_never
+
+from swanmesh.charon import messages
+from swanmesh.charon.causes import Causes, may_tell
+from swanmesh.charon.codec import Section, decode
+from swanmesh.charon.errors import CharonLost, CommandFailed, UnknownEvent
+from swanmesh.charon.loading import load_in_batches
+from swanmesh.charon.messages import Decoder, Version
+from swanmesh.charon.session import Session
+from swanmesh.core.actions import (
+    Connection,
+    Initiate,
+    LoadConnection,
+    LoadCredentials,
+    RekeyChild,
+    RekeyIke,
+    TerminateChild,
+    TerminateIke,
+    UnloadConnection,
+)
+from swanmesh.core.observed import (
+    Event,
+    Holdings,
+    IkeSa,
+    LoadedConnection,
+    LoadedCredentials,
+)
+
+_EVENTS = ("ike-updown", "child-updown", "ike-rekey", "child-rekey", "alert", "log")
+"""`log` comes last: nothing before it is buried under charon's own lines."""
+_STREAMS = {"list-sas": "list-sa", "list-conns": "list-conn", "list-certs": "list-cert"}
+_BUSY = 3.0
+"""How many times longer a command may take that waits for each IKE_SA in turn: charon holds an IKE_SA for
+10 s while it fetches a CRL for it (libstrongswan plugins/revocation), and waits for it meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class CharonGone:
+    """The last thing in `Charon.events`: no session any more. Close it, and connect a new one."""
+
+    reason: str
+
+
+Incoming: TypeAlias = Event | CharonGone
+Command: TypeAlias = (
+    LoadCredentials
+    | LoadConnection
+    | UnloadConnection
+    | Initiate
+    | TerminateIke
+    | TerminateChild
+    | RekeyChild
+    | RekeyIke
+)
+"""The actions that change something; a look has a result, and a call of its own."""
+
+
+class Charon:
+    """A connected charon: one session for commands, another for events.
+
+    One object is one life of the connection: `connect`, use, `close`. When either session is lost both end,
+    everything under way raises CharonLost, and `events` gets one CharonGone after the last event.
+    """
+
+    def __init__(self, socket: Path, *, timeout: float = 10.0) -> None:
+        """`timeout`: seconds without a sign of life after which charon counts as lost."""
+        self.events: asyncio.Queue[Incoming] = asyncio.Queue()
+        """What happened, in charon's order. Without a bound, as charon's own queue grows if it is not read;
+        `events.qsize()` is its depth."""
+        self.missing_events: frozenset[str] = frozenset()
+        """Events that this charon does not have (`alert` before 6.0.3)."""
+        self.since: float | None = None
+        """When charon started, in seconds since the epoch, once connected."""
+        self._socket = socket
+        self._timeout = timeout
+        self._version: Version | None = None
+        self._commands: Session | None = None
+        self._listener: Session | None = None
+        self._connected = False
+        self._gone: str | None = None
+        self._decoder = Decoder()
+        self._causes = Causes()
+
+    @property
+    def version(self) -> str:
+        """charon's version, such as 5.9.8; empty before `connect`."""
+        return self._version.version if self._version else ""
+
+    @property
+    def requests(self) -> int:
+        """VICI packets sent on both sessions so far: commands and event registrations."""
+        return sum(session.requests for session in (self._commands, self._listener) if session)
+
+    @property
+    def skipped(self) -> int:
+        """Sections and events of charon's that could not be understood and were left out."""
+        dropped = sum(session.dropped for session in (self._commands, self._listener) if session)
+        return self._decoder.skipped + dropped
+
+    async def connect(self) -> Version:
+        """Open both sessions, ask for events, and learn who answers.
+
+        Once it returns, every event from then on comes through `events`, so a look at charon after it misses
+        nothing. Raises CharonLost with the reason in words; nothing stays open then.
+        """
+        try:
+            self._listener = await self._open(self._received)
+            self.missing_events = await self._register(self._listener, _EVENTS)
+            self._commands = await self._open(None)
+            await self._register(self._commands, tuple(_STREAMS.values()))
+            self._version = messages.version(await self._request("version"))
+            self.since = messages.running_since(await self._request("stats"))
+            if self._gone is not None:
+                raise CharonLost(self._gone)
+            self._connected = True
+        except BaseException:
+            await self.close()
+            raise
+        return self._version
+
+    async def close(self) -> None:
+        """End both sessions. What is under way raises CharonLost; charon and its SAs do not notice."""
+        self._gone = self._gone or "closed at this end"
+        self._end_sessions()
+
+    # Looking.
+
+    async def observe_sas(self) -> tuple[IkeSa, ...]:
+        """All IKE_SAs with their CHILD_SAs, ours or anybody's.
+
+        Waits for IKE_SAs that charon is busy with (no `noblock`): left out, they would look gone, and be
+        initiated anew. One that stays busy for three timeouts makes charon count as hanging: CharonLost.
+        """
+        found: list[IkeSa] = []
+        await self._stream("list-sas", lambda item: found.extend(self._decoder.ike_sas(item)))
+        return tuple(found)
+
+    async def observe_connections(self) -> tuple[LoadedConnection, ...]:
+        """All connections that charon holds through VICI and other backends."""
+        found: list[LoadedConnection] = []
+        await self._stream("list-conns", lambda item: found.extend(self._decoder.connection(item)))
+        return tuple(found)
+
+    async def observe_credentials(self) -> LoadedCredentials:
+        """Private keys and X.509 certificates, by the names that the core compares."""
+        certificates: set[str] = set()
+
+        def add(item: Section) -> None:
+            if name := messages.fingerprint(item):
+                certificates.add(name)
+
+        _, keys = await asyncio.gather(
+            self._stream("list-certs", add, {"type": "X509"}), self._request("get-keys")
+        )
+        return LoadedCredentials(key_ids=messages.key_ids(keys), certificates=frozenset(certificates))
+
+    async def observe_all(self) -> Holdings:
+        """Connections, credentials and IKE_SAs, asked for in one go."""
+        connections, credentials, sas = await asyncio.gather(
+            self.observe_connections(), self.observe_credentials(), self.observe_sas()
+        )
+        return Holdings(connections=connections, sas=sas, credentials=credentials)
+
+    # Acting. Each raises CommandFailed when charon refuses, and CharonLost.
+
+    async def load_connections(self, connections: list[Connection]) -> dict[str, str | None]:
+        """Load them, many in one message; for each name None, or charon's words why it is not loaded.
+
+        One that charon refuses holds up no other. Loading again what is loaded changes nothing.
+        """
+        return await load_in_batches(connections, lambda payload: self._request("load-conn", payload))
+
+    async def unload_connection(self, name: str) -> None:
+        """Forget a connection and its trap; its SAs stay (plugins/vici/vici_config.c)."""
+        await self._request("unload-conn", {"name": name})
+
+    async def load_credentials(self, certificate: bytes, private_key: bytes) -> str:
+        """Load this host's key and certificate, both DER; returns charon's id of the key, in hex."""
+        reply = await self._request("load-key", {"type": "any", "data": private_key})
+        await self._request("load-cert", {"type": "X509", "flag": "NONE", "data": certificate})
+        return messages.text(reply, "id").replace(":", "").lower()
+
+    async def initiate(self, connection: str, child: str) -> None:
+        """Have charon bring up `child` of `connection`. Returns before anything is established."""
+        await self._request("initiate", {"ike": connection, "child": child, "timeout": "-1"})
+
+    async def terminate_ike(self, unique_id: int, *, force: bool = False) -> None:
+        """End an IKE_SA and its CHILD_SAs. Returns before the peer agreed; `force` does not wait for it."""
+        message = {"ike-id": str(unique_id), "timeout": "-1"}
+        await self._request("terminate", message | ({"force": "yes"} if force else {}), patience=_BUSY)
+
+    async def terminate_child(self, unique_id: int) -> None:
+        """End a CHILD_SA alone. Returns before the peer agreed."""
+        await self._request("terminate", {"child-id": str(unique_id), "timeout": "-1"}, patience=_BUSY)
+
+    async def rekey_child(self, unique_id: int) -> None:
+        """Have charon replace a CHILD_SA. Returns before it has."""
+        await self._request("rekey", {"child-id": str(unique_id)}, patience=_BUSY)
+
+    async def rekey_ike(self, unique_id: int, *, reauth: bool = False) -> None:
+        """Have charon replace an IKE_SA, or with `reauth` authenticate anew.
+
+        A reauthentication asked of the IKE_SA's responder does nothing by itself: ask its initiator's end.
+        """
+        message = {"ike-id": str(unique_id)} | ({"reauth": "yes"} if reauth else {})
+        await self._request("rekey", message, patience=_BUSY)
+
+    async def perform(self, action: Command) -> None:
+        """Carry `action` out."""
+        match action:
+            case LoadCredentials():
+                await self.load_credentials(action.certificate, action.private_key)
+            case LoadConnection():
+                outcome = await self.load_connections([action.connection])
+                if (errmsg := outcome[action.connection.name]) is not None:
+                    raise CommandFailed("load-conn", errmsg)
+            case UnloadConnection():
+                await self.unload_connection(action.name)
+            case Initiate():
+                await self.initiate(action.connection, action.child)
+            case TerminateIke():
+                await self.terminate_ike(action.unique_id)
+            case TerminateChild():
+                await self.terminate_child(action.unique_id)
+            case RekeyChild():
+                await self.rekey_child(action.unique_id)
+            case RekeyIke():
+                await self.rekey_ike(action.unique_id, reauth=action.reauth)
+            case _:
+                assert_never(action)
+
+    # The two sessions.
+
+    async def _open(self, on_event: Callable[[str, bytes], None] | None) -> Session:
+        return await Session.connect(
+            self._socket, timeout=self._timeout, on_event=on_event, on_lost=self._session_lost
+        )
+
+    async def _register(self, session: Session, events: Iterable[str]) -> frozenset[str]:
+        """Registers for all of them at once; returns those that this charon does not have."""
+        outcomes = await asyncio.gather(*map(session.register, events), return_exceptions=True)
+        missing = set()
+        for outcome in outcomes:
+            if isinstance(outcome, UnknownEvent):
+                missing.add(outcome.event)
+            elif isinstance(outcome, BaseException):
+                raise outcome
+        return frozenset(missing)
+
+    async def _request(
+        self, command: str, message: Mapping[str, Any] | bytes = b"", *, patience: float = 1.0
+    ) -> Section:
+        return await self._session().request(command, message, timeout=self._timeout * patience)
+
+    async def _stream(
+        self, command: str, on_item: Callable[[Section], None], message: Mapping[str, Any] | bytes = b""
+    ) -> None:
+        timeout = self._timeout * _BUSY
+        await self._session().stream(command, _STREAMS[command], on_item, message, timeout=timeout)
+
+    def _session(self) -> Session:
+        if self._commands is None:
+            raise CharonLost(self._gone or "not connected")
+        return self._commands
+
+    def _session_lost(self, reason: str) -> None:
+        if self._gone is None:
+            self._gone = reason
+            if self._connected:
+                self.events.put_nowait(CharonGone(reason))
+            self._end_sessions()
+
+    def _end_sessions(self) -> None:
+        reason = self._gone or "closed at this end"
+        for session in (self._commands, self._listener):
+            if session is not None:
+                session.close(reason)
+
+    # Events.
+
+    def _received(self, name: str, payload: bytes) -> None:
+        if self._gone is not None or (name == "log" and not may_tell(payload)):
+            return
+        try:
+            section = decode(payload)
+        except ValueError:
+            self._decoder.skipped += 1
+            return
+        for event in self._events_of(name, section):
+            self.events.put_nowait(event)
+
+    def _events_of(self, name: str, section: Section) -> Iterable[Event]:
+        if name == "log":
+            diagnosis = self._causes.from_log(section)
+        elif name == "alert":
+            alert = self._decoder.alert(section)
+            diagnosis = self._causes.from_alert(*alert) if alert else None
+        else:
+            return self._decoder.event(name, section)
+        return (diagnosis,) if diagnosis else ()

@@ -1,0 +1,81 @@
+"""Loading many connections in few messages, without one bad one holding up the others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TypeAlias
+
+from swanmesh.charon.codec import MAX_FRAME, encode
+from swanmesh.charon.errors import CommandFailed
+from swanmesh.core.actions import Connection
+
+_COMMAND = "load-conn"
+_BATCH = 200
+"""Connections in one message: from there on charon gains nothing by more (5,000 take 2.3 s at one a message,
+1.4 s at 50, 1.05 s at 200)."""
+_BATCH_BYTES = MAX_FRAME - 64
+_IN_FLIGHT = 2
+"""Messages sent and not yet answered: one that charon works on, and one for it to go on with."""
+
+_Encoded: TypeAlias = tuple[str, bytes]
+"""A connection's name, and its section as VICI has it: sections side by side are a message."""
+Send: TypeAlias = Callable[[bytes], Awaitable[object]]
+Outcome: TypeAlias = dict[str, str | None]
+
+
+async def load_in_batches(connections: list[Connection], send: Send) -> Outcome:
+    """None for each name that charon took, and its words for each that it did not.
+
+    `send` sends one load-conn message; its CommandFailed tells that something in it was refused, and
+    anything else ends the whole.
+    """
+    outcome: Outcome = {}
+    under_way: deque[asyncio.Task[Outcome]] = deque()
+    try:
+        for batch in _batches(connections, outcome):
+            if len(under_way) == _IN_FLIGHT:
+                outcome |= await under_way.popleft()
+            under_way.append(asyncio.create_task(_load(batch, send)))
+        while under_way:
+            outcome |= await under_way.popleft()
+    finally:
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
+    return outcome
+
+
+def _batches(connections: list[Connection], outcome: Outcome) -> Iterator[list[_Encoded]]:
+    batch: list[_Encoded] = []
+    size = 0
+    for connection in connections:
+        try:
+            section = encode(_COMMAND, {connection.name: connection.body})
+        except CommandFailed as error:
+            outcome[connection.name] = error.errmsg
+            continue
+        if batch and (len(batch) == _BATCH or size + len(section) > _BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append((connection.name, section))
+        size += len(section)
+    if batch:
+        yield batch
+
+
+async def _load(batch: list[_Encoded], send: Send) -> Outcome:
+    """Loads them; what was refused is found by halves.
+
+    charon stops at the first bad one and keeps those before it, and its answer names none
+    (plugins/vici/vici_config.c, load_conn). Loading the good ones again changes nothing.
+    """
+    try:
+        await send(b"".join(section for _, section in batch))
+    except CommandFailed as error:
+        if len(batch) == 1:
+            return {batch[0][0]: error.errmsg}
+        middle = len(batch) // 2
+        return await _load(batch[:middle], send) | await _load(batch[middle:], send)
+    return {name: None for name, _ in batch}
