@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import hashlib
 import ipaddress
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -68,6 +69,11 @@ class Credentials:
     """Seconds from the certificate's notBefore to its notAfter."""
     not_after: float
     """The certificate's end, in seconds since the epoch."""
+
+    @property
+    def certificate_id(self) -> str:
+        """SHA-256 of the certificate in hex."""
+        return hashlib.sha256(self.certificate).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,175 @@
+"""What charon shows, taken in: looks at it as a whole, and its events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .connections import held_down, ours, ours_loaded, peer_of
+from .desire import peers_changed
+from .endings import CHARON_GONE, ending
+from .observed import (
+    UNDER_WAY,
+    ChildDown,
+    Diagnosis,
+    Event,
+    Holdings,
+    IkeDown,
+    IkeRekeyed,
+    IkeSa,
+    LoadedConnection,
+    LoadedCredentials,
+)
+from .pair import Pair
+from .state import State
+from .transitions import attempt_failed, first_attempt, judge
+
+_NO_ANSWER = "peer unreachable: no answer"
+
+
+def take_connections(state: State, connections: Iterable[LoadedConnection], now: float) -> None:
+    """What is loaded, as `list-conns` shows it: ours alone."""
+    held = {conn.name: conn.children[0] for conn in connections if ours_loaded(conn) and conn.children}
+    down = set()
+    for name, child in held.items():
+        pair = state.pairs.get(name) or _stray(state, name, now)
+        if pair.loaded != child and pair.connection is not None and child != pair.connection.child:
+            pair.reason = "charon holds another version of it"
+            if held_down(child) and not state.observed_once:
+                down.add(pair.peer)
+        pair.loaded = child
+        state.pairs.mark(pair)
+    for pair in state.pairs:
+        if pair.name not in held and pair.loaded is not None:
+            pair.loaded = None
+            if pair.connection is not None:
+                pair.reason = "somebody unloaded it from charon"
+            state.pairs.mark(pair)
+    if down:
+        # The last `down` of the operator outlives this controller: charon holds the shunt that it left.
+        state.down |= down
+        peers_changed(state, down, now)
+
+
+def take_credentials(state: State, credentials: LoadedCredentials) -> None:
+    mine = state.settings.credentials
+    state.charon.credentials_loaded = (
+        mine.key_id in credentials.key_ids and mine.certificate_id in credentials.certificates
+    )
+
+
+def take_sas(state: State, sas: Iterable[IkeSa], now: float, began: float, touched: frozenset[str]) -> None:
+    """All IKE_SAs, as a look that began at `began` showed them. What events touched since is left to them."""
+    of: dict[str, list[IkeSa]] = {}
+    for sa in sas:
+        if ours(sa.connection):
+            of.setdefault(sa.connection, []).append(sa)
+    for name in of:
+        if state.pairs.get(name) is None:
+            _stray(state, name, now)
+    for pair in state.pairs:
+        if pair.name in touched:
+            continue
+        pair.seen = began
+        shown = of.get(pair.name, ())
+        if not shown and not pair.sas and pair.in_flight is None and not pair.up:
+            if pair.timer is None or pair.next_attempt <= now:
+                state.pairs.mark(pair)
+            continue
+        if pair.up and pair.extra_since is None and list(pair.sas.values()) == list(shown):
+            pair.observe(shown, now)  # the counters
+            continue
+        pair.observe(shown, now)
+        judge(state, pair, now, "the association is gone from charon")
+        if pair.in_flight is not None and pair.in_flight < began:
+            _judge_attempt(state, pair, now)
+
+
+def _judge_attempt(state: State, pair: Pair, now: float) -> None:
+    """An initiation without an outcome: charon still tries, or it gave up without telling."""
+    if any(sa.state in UNDER_WAY for sa in pair.sas.values()):
+        pair.look_at = now + state.settings.initiation.attempt_look / 2
+        return
+    childless = any(sa.established for sa in pair.sas.values())
+    words = "the IKE_SA came up without its CHILD_SA" if childless else _NO_ANSWER
+    attempt_failed(state, pair, now, pair.diagnosis or words)
+
+
+def take_event(state: State, event: Event, now: float) -> None:
+    """One event of charon's. Those of connections that are not ours are passed over."""
+    if isinstance(event, Diagnosis):
+        _take_diagnosis(state, event, now)
+        return
+    ike = event.new if isinstance(event, IkeRekeyed) else event.ike
+    if not ours(ike.connection):
+        return
+    state.looks.touch(ike.connection)
+    pair = state.pairs.get(ike.connection)
+    if pair is None:
+        if isinstance(event, IkeDown | ChildDown):
+            return
+        pair = _stray(state, ike.connection, now)
+    pair.apply(event, now)
+    cause = ""
+    if isinstance(event, IkeDown):
+        cause = pair.diagnosis or ending(ike)
+    elif isinstance(event, ChildDown):
+        cause = pair.diagnosis or "its CHILD_SA was deleted"
+    judge(state, pair, now, cause)
+    if isinstance(event, IkeDown) and pair.in_flight is not None and not pair.sas:
+        attempt_failed(state, pair, now, cause)
+    if isinstance(event, IkeDown):
+        pair.diagnosis = ""
+
+
+def _take_diagnosis(state: State, event: Diagnosis, now: float) -> None:
+    pair = state.pairs.get(event.connection)
+    if pair is None or pair.up:
+        # While it is up, the words belong to a duplicate or to what comes next: kept for the `down` after it.
+        if pair is not None:
+            pair.diagnosis = event.cause
+        return
+    pair.diagnosis = pair.cause = event.cause
+    if pair.in_flight is not None:
+        # It may have ended without an event.
+        pair.look_at = min(pair.look_at, now + 0.5)
+        state.pairs.mark(pair)
+
+
+def charon_back(state: State, holdings: Holdings, version: str, now: float) -> None:
+    """charon answers (again): everything known of it is what it holds now."""
+    state.charon.reachable, state.charon.version, state.charon.reason = True, version, ""
+    state.charon.since = now
+    take_connections(state, holdings.connections, now)
+    take_credentials(state, holdings.credentials)
+    shown = {sa.connection for sa in holdings.sas if sa.works}
+    for pair in state.pairs:
+        pair.lost_state = pair.up and pair.name not in shown
+    take_sas(state, holdings.sas, now, now, frozenset())
+    for pair in state.pairs:
+        if not pair.up:
+            if pair.lost_state:
+                pair.cause = CHARON_GONE
+            first_attempt(state, pair, now)
+    state.pairs.mark_all()
+    state.looks.want_all(now + state.settings.initiation.resync, "the slow safety net")
+
+
+def charon_lost(state: State, reason: str, now: float) -> None:
+    """charon does not answer. What it holds may go on working in the kernel: nobody is told that a peer is
+    down before charon is back and shows it."""
+    state.charon.reachable, state.charon.reason, state.charon.since = False, reason, now
+    state.charon.credentials_loaded = False
+    state.charon.credentials_error, state.charon.credentials_failures = "", 0
+    state.charon.credentials_at = 0.0
+    state.admission.clear()
+    state.looks.reset()
+    for pair in state.pairs:
+        pair.busy, pair.in_flight, pair.error, pair.retry_at, pair.failures = False, None, "", 0.0, 0
+        state.pairs.schedule(pair, None)
+
+
+def _stray(state: State, name: str, now: float) -> Pair:
+    """A connection or IKE_SA of ours that no file accounts for: a peer was removed while nobody watched."""
+    pair = Pair(name=name, peer=peer_of(name), since=now, stays=state.hold)
+    pair.reason = "no file knows this peer or address any more"
+    return state.pairs.add(pair)

@@ -1,0 +1,147 @@
+"""What the core knows, in one place that its parts share."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from .admission import Admission
+from .looks import Looks
+from .model import Peer, Settings
+from .pair import Pair
+from .peers import PeerBook
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeshEvent:
+    """What others may want to know: the kinds that hooks and the event stream carry."""
+
+    kind: str
+    """peer-added, peer-up, peer-down, peer-removed, charon-lost, charon-back."""
+    peer: Peer | None = None
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class CharonState:
+    """What is known of charon itself."""
+
+    reachable: bool = False
+    version: str = ""
+    since: float = 0.0
+    reason: str = "not reached yet"
+    credentials_loaded: bool = False
+    credentials_error: str = ""
+    credentials_failures: int = 0
+    credentials_at: float = 0.0
+    """When loading them is tried again."""
+
+
+class Pairs:
+    """The address pairs by connection name and by peer; which of them are to be decided on, and when."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, Pair] = {}
+        self._of_peer: dict[str, dict[str, Pair]] = {}
+        self._marked: dict[str, None] = {}
+        self._timers: list[tuple[float, str]] = []
+
+    def __iter__(self) -> Iterator[Pair]:
+        return iter(list(self._by_name.values()))
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def get(self, name: str) -> Pair | None:
+        return self._by_name.get(name)
+
+    def of(self, peer: str) -> list[Pair]:
+        return list(self._of_peer.get(peer, {}).values())
+
+    def peers(self) -> list[str]:
+        return list(self._of_peer)
+
+    def add(self, pair: Pair) -> Pair:
+        self._by_name[pair.name] = pair
+        self._of_peer.setdefault(pair.peer, {})[pair.name] = pair
+        self.mark(pair)
+        return pair
+
+    def remove(self, pair: Pair) -> None:
+        del self._by_name[pair.name]
+        of_peer = self._of_peer[pair.peer]
+        del of_peer[pair.name]
+        if not of_peer:
+            del self._of_peer[pair.peer]
+
+    def mark(self, pair: Pair) -> None:
+        """Something changed: decide on it in the next step."""
+        self._marked[pair.name] = None
+
+    def mark_all(self) -> None:
+        self._marked = dict.fromkeys(self._by_name)
+
+    def schedule(self, pair: Pair, due: float | None) -> None:
+        """Decide on it at `due` at the latest; None: only when something happens."""
+        if due is not None and due != pair.timer:
+            heapq.heappush(self._timers, (due, pair.name))
+        pair.timer = due
+        if len(self._timers) > 64 + 4 * len(self._by_name):
+            self._timers = [(p.timer, p.name) for p in self._by_name.values() if p.timer is not None]
+            heapq.heapify(self._timers)
+
+    def take_marked(self, now: float) -> list[Pair]:
+        """All pairs to decide on now: marked, or with their time come."""
+        while self._timers and self._timers[0][0] <= now:
+            due, name = heapq.heappop(self._timers)
+            pair = self._by_name.get(name)
+            if pair is not None and pair.timer == due:
+                pair.timer = None
+                self._marked[name] = None
+        taken = [pair for name in self._marked if (pair := self._by_name.get(name)) is not None]
+        self._marked = {}
+        return taken
+
+    @property
+    def due(self) -> float | None:
+        """When the next pair's time comes."""
+        while self._timers:
+            due, name = self._timers[0]
+            pair = self._by_name.get(name)
+            if pair is not None and pair.timer == due:
+                return due
+            heapq.heappop(self._timers)
+        return None
+
+    @property
+    def marked(self) -> bool:
+        return bool(self._marked)
+
+
+@dataclass(slots=True, kw_only=True)
+class State:
+    """Everything that `Mesh` and the modules it calls share."""
+
+    settings: Settings
+    rng: random.Random
+    book: PeerBook
+    admission: Admission
+    looks: Looks
+    pairs: Pairs = field(default_factory=Pairs)
+    charon: CharonState = field(default_factory=CharonState)
+    observed_once: bool = False
+    """Whether charon was looked at since this controller started: what is found then is no news."""
+    hold: str = ""
+    """Why what charon holds of unknown peers is left alone: a file that could name them is unreadable."""
+    down: set[str] = field(default_factory=set)
+    """Names of the peers that the operator holds down."""
+    up: set[str] = field(default_factory=set)
+    """Names of the peers that are up, every address pair of theirs."""
+    leaving: dict[str, Peer] = field(default_factory=dict)
+    """Peers whose file is gone and whose connections are being ended."""
+    events: list[MeshEvent] = field(default_factory=list)
+
+    def tell(self, kind: str, peer: Peer | None = None, reason: str = "") -> None:
+        self.events.append(MeshEvent(kind=kind, peer=peer, reason=reason))
