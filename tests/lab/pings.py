@@ -1,0 +1,84 @@
+"""A stream of pings of which every single one is accounted for."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.lab.namespaces import Namespace
+
+_LINE = re.compile(r"^\[(\d+\.\d+)\] (?:(\d+ bytes) from .*|no answer yet for |From .*)icmp_seq=(\d+)")
+_SEQUENCES = 1 << 16
+_LATE = 1.0
+"""Seconds that a reply may take before it counts as lost."""
+
+
+@dataclass(frozen=True)
+class PingResult:
+    """What a stream came to."""
+
+    sent: int
+    received: int
+
+    @property
+    def lost(self) -> int:
+        return self.sent - self.received
+
+
+class PingStream:
+    """`ping` from inside a namespace until stopped.
+
+    ping's own summary calls a packet lost that was still on its way when ping was told to end. So each
+    answer is read, and the last second does not count: what was sent before it had time to come back.
+    """
+
+    def __init__(
+        self, namespace: Namespace, address: str, log: Path, *, interval: float = 0.01, size: int = 56
+    ) -> None:
+        self._log = log
+        command = ("ping", "-D", "-n", "-O", "-i", f"{interval:g}", "-s", str(size), address)
+        with namespace.entered(), log.open("wb") as output:
+            self._process = subprocess.Popen(
+                command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
+            )
+
+    def stop(self) -> PingResult:
+        """Waits until the last packet sent before now is answered or lost, and counts.
+
+        Raises RuntimeError if nothing was sent at all: such a stream proves nothing.
+        """
+        stopped = time.time()
+        time.sleep(_LATE)  # the time that a reply has is what is measured here
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(timeout=10)
+        sent, received = 0, set()
+        for moment, sequence, answered in self._events():
+            if answered:
+                received.add(sequence)
+            if moment <= stopped:
+                sent = max(sent, sequence)
+        if sent == 0:
+            raise RuntimeError(f"ping sent nothing: {self._log.read_text(errors='replace')[-300:]}")
+        return PingResult(sent, len([sequence for sequence in received if sequence <= sent]))
+
+    def kill(self) -> None:
+        """Ends it without counting."""
+        self._process.kill()
+        self._process.wait()
+
+    def _events(self) -> Iterator[tuple[float, int, bool]]:
+        """Time, sequence number counted on past 16 bits, and whether it is an answer."""
+        last = 0
+        for line in self._log.read_text(errors="replace").splitlines():
+            found = _LINE.match(line)
+            if found is None:
+                continue
+            step = (int(found[3]) - last + _SEQUENCES // 2) % _SEQUENCES - _SEQUENCES // 2
+            sequence = last + step
+            last = max(last, sequence)
+            yield float(found[1]), sequence, found[2] is not None
