@@ -1,0 +1,141 @@
+"""A real charon in a network namespace of its own: enough kernel for VICI and IKE, with or without ESP."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+CHARON = "/usr/sbin/charon-systemd"
+PREFIX = "swmvici"
+"""Starts the name of each namespace made here, with the process that made it: PREFIX-PID-RANDOM."""
+
+_CONFIGURATION = """
+charon-systemd {{
+  load_modular = yes
+  install_routes = no
+  retransmit_tries = 1
+  retransmit_timeout = 0.3
+  retransmit_base = 1
+  half_open_timeout = 3
+  make_before_break = yes
+  plugins {{
+    include /etc/strongswan.d/charon/*.conf
+    vici {{ socket = unix://{socket} }}
+    resolve {{ load = no }}
+    updown {{ load = no }}
+    systime-fix {{ load = no }}
+  }}
+  filelog {{ log {{ path = {log}
+    default = 1
+    flush_line = yes }} }}
+}}
+"""
+
+
+def available() -> bool:
+    """Whether this machine can run one: root, iproute2 and charon-systemd."""
+    return os.geteuid() == 0 and Path(CHARON).exists() and shutil.which("ip") is not None
+
+
+def ip(*arguments: str) -> str:
+    return subprocess.run(["/usr/sbin/ip", *arguments], check=True, capture_output=True, text=True).stdout
+
+
+def remove_leftovers() -> None:
+    """Ends what a crashed run left: namespaces of this prefix whose maker is gone, and what runs in them."""
+    for line in ip("netns", "list").splitlines():
+        name = line.split()[0]
+        prefix, _, rest = name.partition("-")
+        maker = rest.partition("-")[0]
+        if prefix == PREFIX and maker.isdigit() and not Path("/proc", maker).exists():
+            remove_namespace(name)
+
+
+def remove_namespace(name: str) -> None:
+    for pid in ip("netns", "pids", name).split():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+    ip("netns", "delete", name)
+
+
+class RealCharon:
+    """charon-systemd in a fresh namespace; `stop` or `kill` it, `start` it again."""
+
+    def __init__(self, directory: Path) -> None:
+        self.namespace = f"{PREFIX}-{os.getpid()}-{secrets.token_hex(3)}"
+        self.socket = directory / "charon.vici"
+        self.log = directory / "charon.log"
+        self._configuration = directory / "strongswan.conf"
+        self._process: subprocess.Popen[bytes] | None = None
+        directory.mkdir(parents=True, exist_ok=True)
+        self._configuration.write_text(_CONFIGURATION.format(socket=self.socket, log=self.log))
+        ip("netns", "add", self.namespace)
+        ip("-n", self.namespace, "link", "set", "lo", "up")
+
+    def start(self) -> None:
+        """Start it; it answers a little later."""
+        self._process = subprocess.Popen(
+            ["/usr/sbin/ip", "netns", "exec", self.namespace, CHARON],
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "STRONGSWAN_CONF": str(self._configuration)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    async def answering(self, timeout: float = 10) -> None:
+        """Return when it accepts connections; fail if it ended instead."""
+        async with asyncio.timeout(timeout):
+            while True:
+                with contextlib.suppress(OSError):
+                    _, writer = await asyncio.open_unix_connection(self.socket)
+                    writer.close()
+                    return
+                assert self._process is not None
+                assert self._process.poll() is None, f"charon ended at once: {self.said()}"
+                await asyncio.sleep(0.02)
+
+    def end(self, how: signal.Signals = signal.SIGTERM) -> None:
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(10)
+            self._process = None
+
+    def signal(self, which: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(which)
+
+    def remove(self) -> None:
+        """End it and take its namespace away."""
+        self.end(signal.SIGKILL)
+        remove_namespace(self.namespace)
+
+    def said(self) -> str:
+        """Its log."""
+        return self.log.read_text(errors="replace") if self.log.exists() else "(no log)"
+
+
+def join(one: RealCharon, other: RealCharon, addresses: tuple[str, str]) -> None:
+    """A cable between two of them."""
+    ip(
+        "-n",
+        one.namespace,
+        "link",
+        "add",
+        "v0",
+        "type",
+        "veth",
+        "peer",
+        "name",
+        "v0",
+        "netns",
+        other.namespace,
+    )
+    for charon, address in zip((one, other), addresses, strict=True):
+        ip("-n", charon.namespace, "address", "add", f"{address}/24", "dev", "v0")
+        ip("-n", charon.namespace, "link", "set", "v0", "up")
