@@ -31,7 +31,7 @@ class Sources:
     """
 
     def __init__(self, path: Path) -> None:
-        """Read everything. Raises InvalidInput if the configuration or the credentials are not valid: there is
+        """Read everything. Raises InvalidInput if configuration or credentials are not valid: there is
         no last good state yet. A peer file that is not valid is a problem and no more."""
         self._path = path
         self.config = load_config(path)

@@ -1,0 +1,215 @@
+"""Keeps a connection to charon, carries actions out over it, and tells what comes back.
+
+`Link.run` goes round: connect (tenacity paces it), look at all that charon holds, tell `Back`, pass on events
+and outcomes, until charon is lost; tell `Lost`, and begin again. Who listens gets everything in one order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias, TypeVar
+
+import tenacity
+
+from swanmesh.charon.client import Charon, CharonGone, Command
+from swanmesh.charon.errors import CharonLost, CommandFailed
+from swanmesh.core.actions import Action, LoadConnection, ObserveAll, ObserveSas
+from swanmesh.core.observed import Event, Holdings, IkeSa
+
+_RETRY_CEILING = 5.0
+"""Seconds between attempts to reach charon, at most: a local socket costs nothing to try."""
+_LOADS = 1000
+"""Connections loaded in one go before what else waits gets its turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Back:
+    """charon answers, and this is what it holds. Events that come after may tell of it again."""
+
+    version: str
+    holdings: Holdings
+
+
+@dataclass(frozen=True, slots=True)
+class Unreachable:
+    """An attempt to reach charon failed; the next one follows."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """charon answered until now. Actions under way have no outcome."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The outcome of an action: `error` is None or charon's words."""
+
+    action: Action
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """The outcome of a look; None if charon refused it."""
+
+    action: ObserveAll | ObserveSas
+    what: Holdings | tuple[IkeSa, ...] | None
+
+
+_Item = TypeVar("_Item")
+Report: TypeAlias = Back | Unreachable | Lost | Happened | Done | Observed
+
+
+class Link:
+    """The one place that writes to charon."""
+
+    def __init__(self, socket: Path, report: Callable[[Report], None], *, timeout: float = 10.0) -> None:
+        self._socket = socket
+        self._report = report
+        self._timeout = timeout
+        self._queue: deque[Command] = deque()
+        self._looks: deque[ObserveAll | ObserveSas] = deque()
+        self._to_do = asyncio.Event()
+        self._to_look = asyncio.Event()
+        self._requests = 0
+        self._charon: Charon | None = None
+
+    @property
+    def requests(self) -> int:
+        """VICI packets sent in this process's life."""
+        return self._requests + (self._charon.requests if self._charon else 0)
+
+    @property
+    def skipped(self) -> int:
+        """Sections of charon's, on this connection, that could not be understood."""
+        return self._charon.skipped if self._charon else 0
+
+    def submit(self, actions: Iterable[Action]) -> None:
+        """Carry these out, in this order; looks go beside. Each has one outcome, unless charon is lost."""
+        for action in actions:
+            if isinstance(action, ObserveAll | ObserveSas):
+                self._looks.append(action)
+                self._to_look.set()
+            else:
+                self._queue.append(action)
+                self._to_do.set()
+
+    async def run(self) -> None:
+        """Until cancelled. A charon that is left alone keeps everything it holds."""
+        while True:
+            charon, holdings = await self._connect()
+            self._charon = charon
+            self._report(Back(charon.version, holdings))
+            try:
+                await self._serve(charon)
+            except CharonLost as lost:
+                self._report(Lost(lost.reason))
+            finally:
+                self._requests += charon.requests
+                self._charon = None
+                self._queue.clear()
+                self._looks.clear()
+                await charon.close()
+
+    async def _connect(self) -> tuple[Charon, Holdings]:
+        def failed(state: tenacity.RetryCallState) -> None:
+            error = state.outcome.exception() if state.outcome else None
+            if isinstance(error, CharonLost):
+                self._report(Unreachable(error.reason))
+
+        retrying = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception_type(CharonLost),
+            wait=tenacity.wait_random_exponential(multiplier=0.2, max=_RETRY_CEILING),
+            before_sleep=failed,
+        )
+        return await retrying(self._connect_once)
+
+    async def _connect_once(self) -> tuple[Charon, Holdings]:
+        charon = Charon(self._socket, timeout=self._timeout)
+        await charon.connect()
+        try:
+            return charon, await charon.observe_all()
+        except CommandFailed as refused:
+            await charon.close()
+            raise CharonLost(str(refused)) from refused
+        except BaseException:
+            await charon.close()
+            raise
+
+    async def _serve(self, charon: Charon) -> None:
+        """Raises CharonLost, always: nothing else ends it."""
+        tasks = [asyncio.create_task(work(charon)) for work in (self._pass_on_events, self._act, self._look)]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _pass_on_events(self, charon: Charon) -> None:
+        while True:
+            event = await charon.events.get()
+            if isinstance(event, CharonGone):
+                raise CharonLost(event.reason)
+            self._report(Happened(event))
+
+    async def _act(self, charon: Charon) -> None:
+        while True:
+            first = await self._next(self._queue, self._to_do)
+            if isinstance(first, LoadConnection):
+                await self._load(charon)
+            else:
+                await self._perform(charon, self._queue.popleft())
+
+    async def _look(self, charon: Charon) -> None:
+        while True:
+            look = await self._next(self._looks, self._to_look)
+            self._looks.popleft()
+            what: Holdings | tuple[IkeSa, ...] | None = None
+            try:
+                full = isinstance(look, ObserveAll)
+                what = await charon.observe_all() if full else await charon.observe_sas()
+            except CommandFailed:
+                pass
+            self._report(Observed(look, what))
+
+    async def _next(self, queue: deque[_Item], filled: asyncio.Event) -> _Item:
+        """The head of the queue, left there; waits for one."""
+        while not queue:
+            filled.clear()
+            await filled.wait()
+        return queue[0]
+
+    async def _load(self, charon: Charon) -> None:
+        """All loads at the head of the queue at once."""
+        loads: list[LoadConnection] = []
+        while self._queue and len(loads) < _LOADS:
+            first = self._queue[0]
+            if not isinstance(first, LoadConnection):
+                break
+            self._queue.popleft()
+            loads.append(first)
+        outcome = await charon.load_connections([load.connection for load in loads])
+        for load in loads:
+            self._report(Done(load, outcome.get(load.connection.name)))
+
+    async def _perform(self, charon: Charon, action: Command) -> None:
+        error = None
+        try:
+            await charon.perform(action)
+        except CommandFailed as refused:
+            error = refused.errmsg
+        self._report(Done(action, error))

@@ -1,0 +1,306 @@
+"""The service: puts the parts together, and is the one loop that owns the core's state.
+
+    Watch ──▶ reload ───┐                       ┌─▶ Link ─▶ charon
+    Link ───▶ inputs ───┼─▶ Mesh ─▶ step() ─────┼─▶ Feed ─▶ event stream, hooks
+    control ▶ command ──┘    ▲                  └─▶ log, metrics, systemd
+                             └── due time
+
+Everything runs on one asyncio loop; nothing in it waits for charon, a file's reader or a client. A fault of
+ours in one input is logged and counted, and the loop goes on with the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from . import __version__, logs
+from .charon.link import Back, Done, Happened, Link, Lost, Observed, Report, Unreachable
+from .control.metrics import Counters
+from .control.protocol import EventRecord, ReloadReply
+from .control.server import ControlServer
+from .core.actions import Action
+from .core.mesh import Mesh
+from .core.model import InvalidInput
+from .core.report import target, verb
+from .core.state import MeshEvent
+from .feed import Feed
+from .host.systemd import Notifier
+from .host.watch import Watch
+from .report import Clock
+from .service import DaemonService
+from .sources import Sources
+
+_QUIET_ACTIONS = ("observe", "observe-all")
+"""Looks are no news: logged at debug."""
+
+
+def now() -> float:
+    """The core's clock: never goes back, and counts the time that the machine was asleep."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Daemon:
+    """One host's controller, from start to stop."""
+
+    def __init__(self, sources: Sources, notifier: Notifier) -> None:
+        self.sources = sources
+        self.mesh = Mesh(sources.settings, seed=random.SystemRandom().getrandbits(64))
+        self.feed = Feed()
+        self.counters = Counters()
+        self.started = now()
+        self.log = logs.logger()
+        self._notifier = notifier
+        self._inputs: asyncio.Queue[Report] = asyncio.Queue()
+        self._wake = asyncio.Event()
+        self._stepped = asyncio.Event()
+        self._stop = asyncio.Event()
+        config = sources.config
+        self._link = Link(config.charon_socket, self._put, timeout=config.charon_timeout)
+        self._watch = self._new_watch()
+        self.mesh.hold(sources.hold)
+        self.mesh.update_peers(sources.peers, (), self.started)
+
+    # What the control socket reads and asks for.
+
+    def clock(self) -> Clock:
+        return Clock(now(), time.time())
+
+    def problems(self) -> list[str]:
+        return [str(problem) for problem in (*self.sources.problems, *self.mesh.state.book.problems)]
+
+    async def next_step(self) -> None:
+        """Until the loop has decided anew."""
+        await self._stepped.wait()
+
+    def command(self, command: str, peer: str) -> str:
+        """`up`, `down`, `rekey`. Raises KeyError for a peer that is not known."""
+        message = self.mesh.command(command, peer, now())
+        self.log.info("asked", command=command, peer=peer)
+        self._wake.set()
+        return message
+
+    def reload(self, paths: Iterable[Path] | None) -> ReloadReply:
+        """Read these files again, or all; what is valid comes into force."""
+        before = set(self.problems())
+        update = self.sources.read(paths)
+        at = now()
+        if update.settings is not None:
+            names = {peer.name for peer in update.put}
+            self.mesh.configure(update.settings, self.sources.peers, at)
+            self.log.info("settings changed", host=update.settings.host.name)
+        else:
+            names = set(self.mesh.update_peers(update.put, update.drop, at))
+        self.mesh.hold(self.sources.hold)
+        self.counters.reloads += 1
+        problems = self.problems()
+        for problem in problems:
+            if problem not in before:
+                self.log.error("not in force", problem=problem)
+        self._wake.set()
+        return ReloadReply(changed=sorted(names), problems=problems)
+
+    # The loop.
+
+    def _put(self, report: Report) -> None:
+        self._inputs.put_nowait(report)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Until SIGTERM or SIGINT. Leaves charon and every association as they are."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._hangup)
+        control = ControlServer(
+            DaemonService(self), self.sources.config.control_socket, self.sources.config.control_group
+        )
+        await control.start()
+        tasks = [
+            loop.create_task(work)
+            for work in (self._link.run(), self._loop(), self._follow_files(), self._live())
+        ]
+        for problem in self.problems():
+            self.log.error("not in force", problem=problem)
+        self.log.info(
+            "started", version=__version__, host=self.sources.settings.host.name, peers=self._count()
+        )
+        self._publish(EventRecord(event="started", time=time.time()))
+        self._notifier.ready("waiting for charon")
+        try:
+            stop = loop.create_task(self._stop.wait())
+            done, _ = await asyncio.wait([stop, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {stop}:
+                task.result()
+        finally:
+            self._notifier.stopping()
+            self.log.info("stopping", associations="left as they are")
+            self._publish(EventRecord(event="stopping", time=time.time()))
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await control.stop()
+            self._watch.close()
+
+    async def _loop(self) -> None:
+        while True:
+            await self._woken()
+            self._wake.clear()
+            while not self._inputs.empty():
+                self._guarded(self._take, self._inputs.get_nowait())
+            self._guarded(self._step)
+
+    async def _woken(self) -> None:
+        due = self.mesh.due
+        wait = None if due is None else max(0.0, due - now())
+        try:
+            async with asyncio.timeout(wait):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    def _guarded(self, call: object, *arguments: object) -> None:
+        """The one broad `except`: a mistake in one decision must not end the controller of all peers."""
+        try:
+            call(*arguments)  # type: ignore[operator]
+        except Exception:
+            self.counters.faults += 1
+            self.log.exception("a fault of swanmesh; please report it")
+
+    def _take(self, report: Report) -> None:
+        at = now()
+        match report:
+            case Back(version, holdings):
+                self.mesh.charon_back(version, holdings, at)
+                self.counters.last_resync = time.time()
+                self.log.info("charon answers", version=version, connections=len(holdings.connections))
+            case Unreachable(reason):
+                if self.mesh.state.charon.reason != reason:
+                    self.log.warning("waiting for charon", reason=reason)
+                self.mesh.charon_lost(reason, at)
+            case Lost(reason):
+                self.mesh.charon_lost(reason, at)
+                self.counters.charon_lost += 1
+                self.log.error("charon lost", reason=reason)
+            case Happened(event):
+                self.mesh.event(event, at)
+            case Done(action, error):
+                self.mesh.done(action, error, at)
+                self._tell(action, error)
+            case Observed(action, what):
+                self.mesh.observed(what, at)
+                self.counters.last_resync = time.time()
+                self._tell(action, None if what is not None else "refused")
+
+    def _step(self) -> None:
+        step = self.mesh.step(now())
+        self._link.submit(step.actions)
+        for event in step.events:
+            self._announce(event)
+        stepped, self._stepped = self._stepped, asyncio.Event()
+        stepped.set()
+
+    def _tell(self, action: Action, error: str | None) -> None:
+        """One line, one count and one record for each action, all with its one reason."""
+        word = verb(action)
+        self.counters.count_action(word, action.reason, accepted=error is None)
+        details = {"target": target(action)}
+        if error is not None:
+            details["error"] = error
+            self.log.error(word, peer=action.peer, reason=action.reason, **details)
+        else:
+            level = self.log.debug if word in _QUIET_ACTIONS else self.log.info
+            level(word, peer=action.peer, reason=action.reason, **details)
+        if word not in _QUIET_ACTIONS:
+            details["action"] = word
+            self._publish(
+                EventRecord(
+                    event="action", time=time.time(), peer=action.peer, reason=action.reason, details=details
+                )
+            )
+
+    def _announce(self, event: MeshEvent) -> None:
+        peer = event.peer
+        name = peer.name if peer else ""
+        self.log.info(event.kind, peer=name, reason=event.reason)
+        addresses = [str(address) for address in peer.addresses] if peer else []
+        record = EventRecord(
+            event=event.kind, time=time.time(), peer=name, addresses=addresses, reason=event.reason
+        )
+        self._publish(record)
+
+    def _publish(self, record: EventRecord) -> None:
+        self.feed.publish(record)
+
+    # Files, signals, systemd.
+
+    def _new_watch(self) -> Watch:
+        config = self.sources.config
+        files = (config.path, config.certificate, config.private_key, *config.authorities)
+        return Watch(config.peers, files)
+
+    async def _follow_files(self) -> None:
+        while True:
+            watched = self.sources.config
+            self._watch.open()
+            self._guarded(self.reload, None)
+            async for changes in self._watch.changes():
+                self._guarded(self.reload, None if changes.everything else changes.paths)
+                if self.sources.config != watched:
+                    break
+            self._watch.close()
+            self._watch = self._new_watch()
+
+    def _hangup(self) -> None:
+        self._notifier.reloading("reading files")
+        self._guarded(self.reload, None)
+        self._notifier.ready()
+
+    async def _live(self) -> None:
+        """Tells systemd how it stands, and that the loop turns."""
+        interval = self._notifier.watchdog_interval
+        while True:
+            self._notifier.watchdog()
+            self._notifier.status(self._summary())
+            try:
+                async with asyncio.timeout(min(interval or 10.0, 10.0)):
+                    await self._stop.wait()
+                    return
+            except TimeoutError:
+                continue
+
+    def _summary(self) -> str:
+        state = self.mesh.state
+        if not state.charon.reachable:
+            return f"waiting for charon: {state.charon.reason}"
+        return f"{len(state.up)} of {self._count()} peers up, charon {state.charon.version}"
+
+    def _count(self) -> int:
+        return len(self.mesh.state.book.peers)
+
+
+def main(path: Path) -> int:
+    """`swanmesh run`: returns the exit status."""
+    try:
+        sources = Sources(path)
+    except InvalidInput as invalid:
+        for problem in invalid.problems:
+            print(f"swanmesh: {problem}", file=sys.stderr)
+        return 2
+    config = sources.config
+    logs.configure(config.log_level, config.log_format)
+    notifier = Notifier(os.environ)
+    try:
+        asyncio.run(Daemon(sources, notifier).run())
+    except OSError as error:
+        print(f"swanmesh: {error}", file=sys.stderr)
+        return 1
+    finally:
+        notifier.close()
+    return 0
