@@ -195,9 +195,27 @@ class PeerBook:
                     self._accept(peer)
             late = {source for source in refused if source in before and source not in fallback}
             if not late:
-                self._refused = refused
-                return
+                break
             fallback |= late
+        self._refused = self._settle_late(
+            {source: candidates[source] for source in sorted(fallback | refused.keys())}
+        )
+
+    def _settle_late(self, waiting: dict[str, Peer]) -> dict[str, tuple[Peer, Problem]]:
+        """Accept those of `waiting` that contradict nothing after all: what stood in their way fell back too.
+        Returns the others with what they contradict."""
+        while True:
+            refused = {}
+            for source, peer in waiting.items():
+                problem = self._contradiction(peer)
+                if problem is None:
+                    self._release(source)
+                    self._accept(peer)
+                else:
+                    refused[source] = (peer, problem)
+            if len(refused) == len(waiting):
+                return refused
+            waiting = {source: waiting[source] for source in refused}
 
     def _accept(self, peer: Peer) -> None:
         self._in_force[peer.source] = peer

@@ -1,0 +1,286 @@
+"""Names, addresses and the book of peers."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swanmesh.core.model import Host, InvalidInput, Peer, Policy
+from swanmesh.core.peers import PeerBook, check_address, check_name, check_policy, parse_peer
+
+from .build import address, peer
+
+HOST = Host(name="web1.mesh.example", addresses=(address("203.0.113.1"), address("2001:db8::1")))
+
+
+@pytest.mark.parametrize(
+    "name", ["web12.mesh.example", "a", "x-1.example", "1a.b2", "A.Mesh.Example", "a" * 63]
+)
+def test_host_names(name: str) -> None:
+    assert check_name(name) == name.lower()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ".",
+        "a..b",
+        "a.",
+        ".a",
+        "-a",
+        "a-",
+        "a_b",
+        "a b",
+        "../../etc/x",
+        "a/b",
+        "a\nb",
+        "a\0b",
+        "a" * 64,
+        "a." * 126 + "ab",
+        "192.0.2.1",
+        "web.12",
+        "K.example",  # KELVIN SIGN: its lower case is an ASCII k
+        "wéb.example",
+        "web*",
+        "%any",
+        12,
+        None,
+        True,
+        ["web"],
+    ],
+)
+def test_names_refused(name: object) -> None:
+    if name == "K.example":
+        assert check_name(name) == "k.example"  # lower() makes it ASCII before it is looked at
+        return
+    with pytest.raises(ValueError, match=r"\w"):
+        check_name(name)
+
+
+@given(st.text(max_size=300))
+def test_a_name_that_passes_is_safe_everywhere(text: str) -> None:
+    try:
+        name = check_name(text)
+    except ValueError:
+        return
+    assert name.isascii() and len(name) <= 253
+    assert set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-.")
+    assert ".." not in name and not name.startswith((".", "-")) and not name.endswith((".", "-"))
+    assert check_name(name) == name
+
+
+@pytest.mark.parametrize("value", ["192.0.2.1", "10.0.0.1", "2001:db8::1", "fd00::1"])
+def test_addresses(value: str) -> None:
+    assert str(check_address(value)) == value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "0.0.0.0",  # noqa: S104
+        "::",
+        "127.0.0.1",
+        "::1",
+        "224.0.0.1",
+        "ff02::1",
+        "169.254.1.1",
+        "fe80::1",
+        "fe80::1%eth0",
+        "255.255.255.255",
+        "::ffff:192.0.2.1",
+        "192.0.2.0/24",
+        "192.0.2.01",
+        "192.0.2",
+        "web2.mesh.example",
+        "%any",
+        "",
+        3221225985,
+        None,
+    ],
+)
+def test_addresses_refused(value: object) -> None:
+    with pytest.raises(ValueError, match=r"\w"):
+        check_address(value)
+
+
+def test_policies() -> None:
+    assert check_policy("prefer") is Policy.PREFER
+    assert check_policy(False) is Policy.OFF  # YAML 1.1 reads `off` so
+    for wrong in ("monitor", "REQUIRE", "", 1, None, True):
+        with pytest.raises(ValueError, match=r"\w"):
+            check_policy(wrong)
+
+
+def test_parse_names_every_problem_at_once() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        parse_peer("a_b", ["192.0.2.1", "nowhere", "192.0.2.1"], "maybe", source="x.yaml")
+    keys = [problem.key for problem in caught.value.problems]
+    assert keys == ["name", "addresses[1]", "addresses[2]", "policy"]
+    for problem in caught.value.problems:
+        assert problem.file == "x.yaml" and problem.value and problem.message and problem.remedy
+
+
+@pytest.mark.parametrize("addresses", [[], None, "192.0.2.1", {"192.0.2.1": 1}])
+def test_addresses_must_be_a_list_with_something_in_it(addresses: object) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        parse_peer("web2.mesh.example", addresses, source="x.yaml")
+    assert [problem.key for problem in caught.value.problems] == ["addresses"]
+
+
+def names(book: PeerBook) -> dict[str, str]:
+    """Peer in force by file."""
+    return {source: held.name for source, held in book.peers.items()}
+
+
+def test_update_tells_which_peers_changed() -> None:
+    book = PeerBook(HOST)
+    assert book.update([peer("a"), peer("b", "203.0.113.3")]) == {"a", "b"}
+    assert book.update([peer("a"), peer("b", "203.0.113.4")]) == {"b"}
+    assert book.update(drop=["a.yaml"]) == {"a"}
+    assert book.update(drop=["a.yaml", "never-there.yaml"]) == frozenset()
+    assert names(book) == {"b.yaml": "b"}
+    assert book.named("a") is None and book.named("b") is not None
+
+
+def test_own_name_is_skipped() -> None:
+    book = PeerBook(HOST)
+    assert book.update([peer(HOST.name, "203.0.113.1")]) == frozenset()
+    assert names(book) == {} and book.problems == ()
+
+
+def test_a_file_that_becomes_our_own_name_leaves() -> None:
+    book = PeerBook(HOST)
+    book.update([peer("b", source="x.yaml")])
+    assert book.update([peer(HOST.name, source="x.yaml")]) == {"b"}
+    assert names(book) == {} and book.problems == ()
+
+
+def test_two_files_with_one_name_name_each_other() -> None:
+    book = PeerBook(HOST)
+    book.update([peer("a", "203.0.113.2", source="1.yaml")])
+    assert book.update([peer("a", "203.0.113.3", source="2.yaml")]) == frozenset()
+    (problem,) = book.problems
+    assert (problem.file, problem.key, problem.value) == ("2.yaml", "name", "a")
+    assert "1.yaml" in problem.message and problem.remedy
+    assert names(book) == {"1.yaml": "a"}
+    # The first one goes: the second comes into force.
+    assert book.update(drop=["1.yaml"]) == {"a"}
+    assert names(book) == {"2.yaml": "a"} and book.problems == ()
+
+
+def test_two_files_with_one_address_name_each_other() -> None:
+    book = PeerBook(HOST)
+    book.update([peer("a", "203.0.113.2")])
+    book.update([peer("b", "203.0.113.3", "203.0.113.2")])
+    (problem,) = book.problems
+    assert (problem.file, problem.key) == ("b.yaml", "addresses[1]")
+    assert "a.yaml" in problem.message
+
+
+def test_the_hosts_own_address_is_refused() -> None:
+    book = PeerBook(HOST)
+    book.update([peer("a", "2001:db8::1")])
+    (problem,) = book.problems
+    assert "own address" in problem.message and names(book) == {}
+
+
+def test_the_last_good_version_stays() -> None:
+    book = PeerBook(HOST)
+    book.update([peer("a", "203.0.113.2"), peer("b", "203.0.113.3")])
+    assert book.update([peer("b", "203.0.113.2")]) == frozenset()
+    held = book.named("b")
+    assert held is not None and [str(a) for a in held.addresses] == ["203.0.113.3"]
+    assert [problem.file for problem in book.problems] == ["b.yaml"]
+    # What b keeps by that is taken for a third.
+    book.update([peer("c", "203.0.113.3")])
+    assert sorted(problem.file for problem in book.problems) == ["b.yaml", "c.yaml"]
+    # Put right again: both are heard.
+    assert book.update([peer("a", "203.0.113.9")]) == {"a", "b", "c"}
+    assert book.problems == ()
+
+
+def test_addresses_exchanged_between_two_files_in_one_update() -> None:
+    book = PeerBook(HOST)
+    book.update([peer("a", "203.0.113.2"), peer("b", "203.0.113.3")])
+    assert book.update([peer("a", "203.0.113.3"), peer("b", "203.0.113.2")]) == {"a", "b"}
+    assert book.problems == ()
+    assert [str(book.peers[f"{n}.yaml"].addresses[0]) for n in "ab"] == ["203.0.113.3", "203.0.113.2"]
+
+
+def test_addresses_exchanged_one_file_after_the_other() -> None:
+    book = PeerBook(HOST)
+    book.update([peer("a", "203.0.113.2"), peer("b", "203.0.113.3")])
+    book.update([peer("a", "203.0.113.3")])
+    assert len(book.problems) == 1
+    assert book.update([peer("b", "203.0.113.2")]) == {"a", "b"}
+    assert book.problems == ()
+
+
+def test_a_chain_of_fallbacks_ends() -> None:
+    book = PeerBook(HOST)
+    count = 20
+    book.update([peer(f"p{n}", f"192.0.2.{n + 1}") for n in range(count)])
+    # Each moves to its neighbour's address; the last one's wish is taken by one that stays: all fall back.
+    moved = [peer(f"p{n}", f"192.0.2.{n + 2}") for n in range(count - 1)]
+    assert book.update(moved) == frozenset()
+    assert len(book.problems) == count - 1
+    assert book.update([peer(f"p{count - 1}", "192.0.2.200")]) == {f"p{n}" for n in range(count)}
+    assert book.problems == ()
+
+
+files = st.dictionaries(
+    st.sampled_from([f"{n}.yaml" for n in range(5)]),
+    st.tuples(
+        st.sampled_from(["a", "b", "c", "d", HOST.name]),
+        st.lists(
+            st.sampled_from([f"192.0.2.{n}" for n in range(1, 7)] + ["203.0.113.1"]), min_size=1, max_size=2
+        ),
+    ),
+    max_size=5,
+)
+
+
+def as_peers(contents: dict[str, tuple[str, list[str]]]) -> dict[str, Peer]:
+    return {
+        source: parse_peer(name, list(dict.fromkeys(addresses)), source=source)
+        for source, (name, addresses) in contents.items()
+    }
+
+
+def update_to(book: PeerBook, old: dict[str, Peer], new: dict[str, Peer]) -> None:
+    """One update that brings the files from `old` to `new`, reporting changes alone as the watch does."""
+    before = {source: held.name for source, held in book.peers.items()}
+    changed = book.update([p for s, p in new.items() if old.get(s) != p], [s for s in old if s not in new])
+    after = {source: held.name for source, held in book.peers.items()}
+    gone_or_new = {
+        name for s in before.keys() ^ after.keys() for name in (before.get(s), after.get(s)) if name
+    }
+    assert gone_or_new <= changed
+
+
+def without_contradiction(contents: dict[str, Peer]) -> bool:
+    others = [p for p in contents.values() if p.name != HOST.name]
+    claims = [claim for p in others for claim in (p.name, *p.addresses)]
+    return len(claims) == len(set(claims)) and not set(claims) & set(HOST.addresses)
+
+
+@given(st.lists(files, max_size=6), files)
+def test_what_is_in_force_does_not_depend_on_the_path(
+    path: list[dict[str, tuple[str, list[str]]]], end: dict[str, tuple[str, list[str]]]
+) -> None:
+    book, held = PeerBook(HOST), {}
+    for contents in [*path, end]:
+        new = as_peers(contents)
+        update_to(book, held, new)
+        held = new
+        claims = [claim for p in book.peers.values() for claim in (p.name, *p.addresses)]
+        assert len(claims) == len(set(claims))  # whatever came: nothing in force contradicts
+        assert not set(claims) & {HOST.name, *HOST.addresses}
+        refused = {problem.file for problem in book.problems}
+        for source, p in held.items():  # and every file is in force, our own, or complained about
+            assert source in refused or p.name == HOST.name or book.peers.get(source) == p
+    if without_contradiction(held):
+        assert dict(book.peers) == {s: p for s, p in held.items() if p.name != HOST.name}
+        assert book.problems == ()
