@@ -1,0 +1,182 @@
+"""What charon gets for a peer: names, digests, and which connections are ours."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from swanmesh.core.actions import Connection, Value
+from swanmesh.core.connections import (
+    address_pairs,
+    connection_name,
+    desired,
+    down,
+    held_down,
+    ours,
+    ours_loaded,
+    peer_of,
+    reauth_time,
+)
+from swanmesh.core.model import ConnectionSettings, Peer, Policy, Settings
+from swanmesh.core.observed import LoadedConnection
+
+from .build import name_of, pair_of, peer, settings
+
+HOST = settings("web1.mesh.example", "203.0.113.1", "198.51.100.1", "2001:db8::1")
+PEER = peer("web2.mesh.example", "203.0.113.2", "2001:db8::2")
+
+
+def only(host: Settings, other: Peer) -> Connection:
+    ((_, connection),) = desired(host, other).values()
+    return connection
+
+
+def child_of(connection: Connection) -> dict[str, Value]:
+    children = connection.body["children"]
+    assert isinstance(children, dict) and list(children) == [connection.child]
+    child = children[connection.child]
+    assert isinstance(child, dict)
+    return child
+
+
+def test_every_address_pair_of_a_family_has_its_connection() -> None:
+    pairs = [str(pair) for pair in address_pairs(HOST, PEER)]
+    assert pairs == [
+        "203.0.113.1 to 203.0.113.2",
+        "198.51.100.1 to 203.0.113.2",
+        "2001:db8::1 to 2001:db8::2",
+    ]
+    wanted = desired(HOST, PEER)
+    assert [str(pair) for pair, _ in wanted.values()] == pairs
+    assert all(name == connection.name and ours(name) for name, (_, connection) in wanted.items())
+
+
+def test_the_name_does_not_change_with_what_is_loaded_under_it() -> None:
+    other = replace(HOST, connection=ConnectionSettings(dpd_delay=7), policy=Policy.PREFER)
+    assert desired(HOST, PEER).keys() == desired(other, PEER).keys()
+
+
+def test_the_longest_names_fit_and_stay_distinct() -> None:
+    label = "a" * 61
+    long_names = [".".join([label] * 4) + f".b{n}" for n in range(2)]
+    host = settings()
+    made = [name_of(host, peer(name)) for name in long_names]
+    assert all(len(name.encode()) <= 255 for name in made)
+    assert made[0] != made[1] and all(ours(name) for name in made)
+
+
+def test_the_digest_is_the_same_every_time() -> None:
+    # What charon holds from before a restart or an upgrade must be recognised: the digest may change with the
+    # connection alone. When a release changes what is loaded, this line changes with it.
+    host = settings()
+    assert only(host, peer()) == only(host, peer())
+    assert only(host, peer()).child.startswith("esp-")
+    assert name_of(host, peer()) == connection_name("web2.mesh.example", pair_of(host, peer()))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ike_proposals": ("aes128gcm16-prfsha256-ecp256",)},
+        {"esp_proposals": ("aes128gcm16-ecp256-esn",)},
+        {"dpd_delay": 6},
+        {"ike_rekey": 7200},
+        {"ike_reauth": 7200},
+        {"child_rekey": 1800},
+        {"replay_window": 64},
+        {"encap": True},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_the_digest_changes_with_every_key(change: dict[str, object]) -> None:
+    host = settings()
+    other = replace(host, connection=replace(host.connection, **change))
+    assert only(host, peer()).child != only(other, peer()).child
+    assert only(host, peer()).name == only(other, peer()).name
+
+
+def test_the_digest_changes_with_policy_authority_and_host_name_but_not_with_a_renewed_certificate() -> None:
+    host = settings()
+    child = only(host, peer()).child
+    assert only(host, peer(policy="prefer")).child != child
+    mine = host.credentials
+    other_authority = replace(host, credentials=replace(mine, authorities=(b"another authority",)))
+    assert only(other_authority, peer()).child != child
+    assert only(replace(host, host=replace(host.host, name="x.mesh.example")), peer()).child != child
+    renewed = replace(mine, certificate=b"renewed", private_key=b"new key", key_id="ff", not_after=3e9)
+    assert only(replace(host, credentials=renewed), peer()).child == child
+
+
+def test_policies_decide_on_the_trap() -> None:
+    host = settings()
+    assert child_of(only(host, peer()))["start_action"] == "trap"
+    assert child_of(only(host, peer(policy="prefer")))["start_action"] == "none"
+    assert desired(host, peer(policy="off")) == {}
+    assert (
+        child_of(only(replace(host, policy=Policy.PREFER), peer(policy="require")))["start_action"] == "trap"
+    )
+
+
+def test_nothing_is_loaded_that_lets_charon_act_on_its_own() -> None:
+    for _, connection in desired(HOST, PEER).values():
+        child = child_of(connection)
+        assert child["mode"] == "transport" and child["start_action"] in ("trap", "none")
+        assert child["close_action"] == "none" and child["dpd_action"] == "none"
+        assert connection.body["unique"] == "never" and connection.body["mobike"] == "no"
+        assert connection.body["dpd_delay"] != "0s"
+        local, remote = connection.body["local"], connection.body["remote"]
+        assert isinstance(local, dict) and isinstance(remote, dict)
+        assert local["id"] == "fqdn:web1.mesh.example" and "certs" not in local
+        assert remote["id"] == "fqdn:web2.mesh.example" and remote["cacerts"] == [b"the authority"]
+
+
+@pytest.mark.parametrize(("policy", "mode"), [("require", "drop"), ("prefer", "pass")])
+def test_down_leaves_a_shunt_and_no_way_to_negotiate(policy: str, mode: str) -> None:
+    host, other = settings(), peer(policy=policy)
+    shunt = down(host, other, pair_of(host, other))
+    assert shunt.name == only(host, other).name and shunt.child != only(host, other).child
+    assert held_down(shunt.child) and not held_down(only(host, other).child)
+    assert child_of(shunt)["mode"] == mode and child_of(shunt)["remote_ts"] == ["203.0.113.2/32"]
+    assert shunt.body["remote_addrs"] == ["127.0.0.1"]
+    assert ours_loaded(LoadedConnection(name=shunt.name, children=(shunt.child,)))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "swanmesh",
+        "swanmesh-web2",
+        "swanmesh-web2-0123456",
+        "swanmesh-web2-0123456g",
+        "swanmesh--01234567",
+        "Swanmesh-web2-01234567",
+        "my-swanmesh-web2-01234567",
+        "swanmesh-web2-01234567x",
+        "swanmesh-web2-01234567\n",
+        "home",
+        "",
+    ],
+)
+def test_not_ours(name: str) -> None:
+    assert not ours(name)
+
+
+def test_ours_loaded_looks_at_the_children_too() -> None:
+    name = name_of(settings(), peer())
+    assert ours_loaded(LoadedConnection(name=name, children=("esp-0123456789abcdef",)))
+    assert not ours_loaded(LoadedConnection(name=name, children=("esp",)))
+    assert not ours_loaded(LoadedConnection(name=name, children=("esp-0123456789abcdef", "mine")))
+
+
+def test_the_peer_can_be_read_from_the_name() -> None:
+    assert peer_of(name_of(settings(), peer("db-1.mesh.example"))) == "db-1.mesh.example"
+    assert peer_of("something else") == "something else"
+
+
+@pytest.mark.parametrize(("lifetime", "seconds"), [(90 * 86400.0, 86400), (86400.0, 21600), (100.0, 60)])
+def test_reauthentication_comes_well_before_the_certificates_end(lifetime: float, seconds: int) -> None:
+    host = settings()
+    short = replace(host, credentials=replace(host.credentials, lifetime=lifetime))
+    assert reauth_time(short) == seconds
+    assert only(short, peer()).body["reauth_time"] == f"{seconds}s"

@@ -1,0 +1,170 @@
+"""Who may import what: `cli -> control <- daemon -> {charon, host, pki} -> core`."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import swanmesh
+
+ROOT = Path(swanmesh.__file__).parent
+MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
+
+ALLOWED = {
+    "core": {"core"},
+    "charon": {"charon", "core"},
+    "host": {"host", "core"},
+    "pki": {"pki", "core"},
+    "control": {"control", "core"},
+    "cli": {"cli", "control", "host", "pki", "core"},
+}
+"""Folder of the importer -> the parts of swanmesh that it may import. The modules beside the folders put the
+parts together: they may import all but cli."""
+
+ACTS = {
+    "aiohttp",
+    "asyncinotify",
+    "asyncio",
+    "datetime",
+    "logging",
+    "multiprocessing",
+    "os",
+    "pathlib",
+    "secrets",
+    "select",
+    "shutil",
+    "signal",
+    "socket",
+    "structlog",
+    "subprocess",
+    "sys",
+    "tempfile",
+    "tenacity",
+    "threading",
+    "time",
+    "uuid",
+    "vici",
+    "yaml",
+}
+"""What the core has no business with: clock, files, sockets, processes, logs, chance of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    module: str
+    name: str
+    """What is taken out of the module by `from … import`; empty for a plain import."""
+    line: int
+    within: str
+    """The function that it stands in; empty at the head of the module."""
+
+    @property
+    def part(self) -> str:
+        """The part of swanmesh that it imports; empty for any other package."""
+        words = [*self.module.split("."), self.name]
+        return words[1] if words[0] == "swanmesh" and len(words) > 1 else ""
+
+
+def imports(module: Path, text: str) -> Iterator[Import]:
+    """Every import in the text of `module` (a path below swanmesh/), relative ones made absolute."""
+    package = ["swanmesh", *module.parent.parts]
+
+    def walk(node: ast.AST, within: str) -> Iterator[Import]:
+        for child in ast.iter_child_nodes(node):
+            inside = child.name if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) else within
+            if isinstance(child, ast.Import):
+                for alias in child.names:
+                    yield Import(alias.name, "", child.lineno, within)
+            elif isinstance(child, ast.ImportFrom):
+                base = package[: len(package) - child.level + 1] if child.level else []
+                name = ".".join([*base, *([child.module] if child.module else [])])
+                for alias in child.names:
+                    yield Import(name, alias.name, child.lineno, within)
+            yield from walk(child, inside)
+
+    yield from walk(ast.parse(text), "")
+
+
+def breaches(module: Path, text: str) -> list[str]:
+    """What in this module goes against the rules, one line each."""
+    folder = module.parts[0] if len(module.parts) > 1 else module.stem
+    found = []
+    for item in imports(module, text):
+        where = f"swanmesh/{module}:{item.line}"
+        if folder == "core" and item.module.split(".")[0] in ACTS:
+            found.append(f"{where}: the core imports {item.module}")
+        if not item.part or item.part.startswith("__"):
+            continue
+        if len(module.parts) == 1:
+            wrong = item.part == "cli" and module.stem != "__main__"
+        elif folder == "cli" and item.part == "daemon":
+            wrong = item.within == "" or module.stem != "run"
+        else:
+            wrong = item.part not in ALLOWED.get(folder, set())
+        if wrong:
+            found.append(f"{where}: {folder} imports {item.part}")
+    return found
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_module_imports_only_what_lies_below_it(module: Path) -> None:
+    assert breaches(module, (ROOT / module).read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "text"),
+    [
+        ("core/plan.py", "import time"),
+        ("core/plan.py", "from os import path"),
+        ("core/plan.py", "from ..charon import client"),
+        ("core/plan.py", "from swanmesh.host.files import scan"),
+        ("core/plan.py", "def f() -> None:\n    import socket"),
+        ("charon/client.py", "from ..host import files"),
+        ("pki/authority.py", "from swanmesh import host"),
+        ("control/server.py", "from ..charon.client import Client"),
+        ("cli/status.py", "def f() -> None:\n    from ..daemon import main"),
+        ("cli/run.py", "from ..daemon import main"),
+        ("cli/peers.py", "from ..charon import client"),
+        ("cli/peers.py", "from ..service import Service"),
+        ("daemon.py", "from .cli import main"),
+    ],
+)
+def test_a_breach_is_seen(module: str, text: str) -> None:
+    assert len(breaches(Path(module), text)) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "text"),
+    [
+        ("core/plan.py", "from .pair import Pair\nimport random"),
+        ("charon/client.py", "import socket\nfrom ..core.observed import IkeSa"),
+        ("cli/run.py", "def f() -> None:\n    from ..daemon import main"),
+        ("cli/main.py", "from swanmesh import __version__"),
+        ("daemon.py", "from .core.mesh import Mesh\nfrom .charon import client"),
+    ],
+)
+def test_what_is_allowed_is_allowed(module: str, text: str) -> None:
+    assert breaches(Path(module), text) == []
+
+
+def test_every_folder_has_a_rule() -> None:
+    folders = {module.parts[0] for module in MODULES if len(module.parts) > 1}
+    assert folders <= ALLOWED.keys()
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m.parts[0] == "core"], ids=str)
+def test_core_has_no_chance_of_its_own(module: Path) -> None:
+    """Random numbers come from a generator that the caller seeded, never from the module's shared one."""
+    calls = [
+        node
+        for node in ast.walk(ast.parse((ROOT / module).read_text()))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "random"
+        and node.attr not in ("Random",)
+    ]
+    assert [node.attr for node in calls] == []
