@@ -104,6 +104,10 @@ class Client:
     def plan(self) -> PlanReply:
         return self._decode(self._bytes("GET", "/v1/plan"), PlanReply)
 
+    def health(self) -> None:
+        """Returns if the service answers at all."""
+        self._bytes("GET", "/v1/health")
+
     def metrics(self) -> bytes:
         return self._bytes("GET", "/metrics")
 
@@ -199,8 +203,8 @@ def _address(path: str, **parameters: Sequence[str]) -> str:
 
 
 _REASONS: tuple[tuple[type[Exception], str], ...] = (
-    (FileNotFoundError, "there is no such socket; is the service running?"),
-    (ConnectionRefusedError, "nobody listens there; is the service running?"),
+    (FileNotFoundError, "there is no such socket (is the service running?)"),
+    (ConnectionRefusedError, "nobody listens there (is the service running?)"),
     (PermissionError, "permission denied; run as root or as a member of the socket's group"),
     (BlockingIOError, "it is busy; try again"),
     # http.client.RemoteDisconnected among them.

@@ -1,0 +1,5 @@
+"""`python -m swanmesh`."""
+
+from swanmesh.cli.main import entry
+
+entry()

@@ -1,0 +1,83 @@
+"""Whether a new peer contradicts one that is there already: found before anything is written.
+
+Reading and parsing thousands of files for one new peer would take seconds. So every file is searched for the
+names and addresses in question, and only those that hold one are parsed.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from swanmesh.core.model import Address, Host, InvalidInput, Peer, Problem
+from swanmesh.core.peers import PeerBook
+from swanmesh.host.documents import PEER_LIMIT, read_bytes
+from swanmesh.host.edit import file_name
+from swanmesh.host.files import is_peer_file, read_peer
+
+_WORDS = re.compile(rb"[0-9a-z.:-]+")
+
+
+def find_conflicts(directory: Path, host: Host, new: Sequence[Peer]) -> tuple[Problem, ...]:
+    """What in `new` contradicts the other files of `directory`, this host or each other: one problem a peer,
+    naming both files."""
+    known = list(_claimants(directory, new))
+    places = {peer.name: peer.source for peer in known}
+    book = PeerBook(host)
+    book.update(known)
+    book.update(
+        Peer(
+            name=peer.name,
+            addresses=peer.addresses,
+            policy=peer.policy,
+            source=places.get(peer.name, str(directory / file_name(peer.name))),
+        )
+        for peer in new
+    )
+    names = {peer.name for peer in new}
+    sources = {places.get(name, str(directory / file_name(name))) for name in names}
+    return tuple(problem for problem in book.problems if problem.file in sources)
+
+
+def _claimants(directory: Path, new: Sequence[Peer]) -> Iterator[Peer]:
+    """The peers in files that hold one of the names or addresses of `new`."""
+    wanted: set[Address | str] = {peer.name for peer in new}
+    wanted.update(address for peer in new for address in peer.addresses)
+    texts = {str(each).encode() for each in wanted}
+    six = any(isinstance(each, ipaddress.IPv6Address) for each in wanted)
+    for path in _peer_files(directory):
+        try:
+            if not _may_hold(read_bytes(path, PEER_LIMIT).lower(), texts, wanted if six else set()):
+                continue
+            yield read_peer(path)
+        except (InvalidInput, FileNotFoundError):
+            # Says nothing valid: it claims nothing. `check` and `status` tell about it.
+            continue
+
+
+def _peer_files(directory: Path) -> list[Path]:
+    try:
+        with os.scandir(directory) as entries:
+            return [path for entry in entries if is_peer_file(path := directory / entry.name)]
+    except OSError:
+        # Not made yet, or unreadable: writing into it says so.
+        return []
+
+
+def _may_hold(data: bytes, texts: set[bytes], six: set[Address | str]) -> bool:
+    words = _WORDS.findall(data)
+    if not texts.isdisjoint(words) or b"\\" in data:
+        # A backslash can hide any text within double quotes.
+        return True
+    # An IPv6 address has many spellings.
+    return bool(six) and any(word.count(b":") > 1 and _address(word) in six for word in words)
+
+
+def _address(word: bytes) -> Address | None:
+    try:
+        return ipaddress.ip_address(word.decode("ascii"))
+    except ValueError:
+        return None

@@ -1,0 +1,102 @@
+"""This host's files read without the service: for `check` and `plan --offline`."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from swanmesh.control.protocol import PlannedAction, PlanReply
+from swanmesh.core.model import Credentials, Host, InvalidInput, Peer, Problem, Settings
+from swanmesh.core.peers import PeerBook
+from swanmesh.core.report import offline, target, verb
+from swanmesh.host.config import Config, load_config
+from swanmesh.host.files import PeerDirectory
+from swanmesh.pki.certificates import load_credentials
+
+_SOON = 30 * 86400.0
+"""Seconds before a certificate's end from which on it is worth a warning."""
+
+
+@dataclass(slots=True)
+class Files:
+    """All that the files say, and all that is wrong with them."""
+
+    config: Config | None = None
+    credentials: Credentials | None = None
+    peers: list[Peer] = field(default_factory=list)
+    """Those that would be in force."""
+    errors: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
+
+
+def read_files(config_path: Path) -> Files:
+    """Read everything; a mistake in one file does not hide those in the others."""
+    files = Files()
+    try:
+        files.config = load_config(config_path)
+    except InvalidInput as invalid:
+        files.errors.extend(invalid.problems)
+    if files.config is not None:
+        _read_credentials(files, files.config)
+    _read_peers(files, config_path)
+    return files
+
+
+def _read_credentials(files: Files, config: Config) -> None:
+    now = time.time()
+    try:
+        files.credentials = load_credentials(
+            config.certificate, config.private_key, config.authorities, name=config.host.name, now=now
+        )
+    except InvalidInput as invalid:
+        files.errors.extend(invalid.problems)
+        return
+    left = files.credentials.not_after - now
+    if left < _SOON:
+        message, remedy = (
+            f"expires in {left / 86400:.0f} days",
+            "have a new one issued (see `swanmesh ca issue`)",
+        )
+        files.warnings.append(
+            Problem(str(config.certificate), "credentials.certificate", "", message, remedy)
+        )
+
+
+def _read_peers(files: Files, config_path: Path) -> None:
+    """Where the configuration cannot be read, the peers are looked for where they lie by default."""
+    config = files.config
+    directory = config.peers if config is not None else config_path.parent / "peers.d"
+    scan = PeerDirectory(directory).scan()
+    files.errors.extend(scan.problems)
+    book = PeerBook(config.host if config is not None else Host(name="", addresses=()))
+    book.update(scan.peers.values())
+    files.errors.extend(book.problems)
+    files.peers = sorted(book.peers.values(), key=lambda peer: peer.name)
+    if scan.complete and not files.peers and not files.errors:
+        message, remedy = "describes no other host", "add one: swanmesh add-peer NAME ADDRESS…"
+        files.warnings.append(Problem(str(directory), "", "", message, remedy))
+
+
+def offline_plan(files: Files) -> PlanReply:
+    """What a charon that holds nothing yet would be asked for. Raises InvalidInput if the files do not even
+    say who this host is."""
+    if files.config is None or files.credentials is None:
+        raise InvalidInput(*files.errors)
+    settings = Settings(
+        host=files.config.host,
+        credentials=files.credentials,
+        policy=files.config.policy,
+        connection=files.config.connection,
+        initiation=files.config.initiation,
+    )
+    actions = [
+        PlannedAction(
+            action=verb(planned.action),
+            peer=planned.action.peer,
+            target=target(planned.action),
+            reason=planned.action.reason,
+        )
+        for planned in offline(settings, files.peers)
+    ]
+    return PlanReply(actions=actions, charon_reachable=False)

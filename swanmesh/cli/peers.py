@@ -1,0 +1,115 @@
+"""`add-peer` and `remove-peer`: files first, whole or not at all; then the service is told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from .failures import ExitStatus, Failure, complain
+from .output import plural, say, say_json
+from .setup import Setup, WaitCommand, complete_peer, json_option, pass_setup, wait_option
+
+
+@click.command("add-peer", cls=WaitCommand)
+@click.argument("name", required=False, metavar="NAME", shell_complete=complete_peer)
+@click.argument("addresses", nargs=-1, metavar="ADDRESS…")
+@click.option("--policy", type=click.Choice(["require", "prefer", "off"]), help="If not the host's own.")
+@click.option("--from", "list_file", metavar="FILE|-", help="Take many peers, all or none; see below.")
+@wait_option("they are up")
+@json_option
+@pass_setup
+def add_peer(
+    setup: Setup,
+    name: str | None,
+    addresses: tuple[str, ...],
+    policy: str | None,
+    list_file: str | None,
+    wait: float | None,
+    as_json: bool,
+) -> int:
+    """Add the peer NAME with its addresses, or give it other ones.
+
+    NAME is the name in the peer's certificate. Writes peers.d/NAME.yaml, whole or not at all, tells the
+    service, and says what became of it. The same again changes nothing. With no service running the file is
+    loaded when it starts.
+
+    The same directory is good on every host: a host passes over its own name.
+
+    \b
+    --from takes lines of NAME ADDRESS… (# before a comment),
+    or a YAML or JSON list: [{"name": …, "addresses": […], "policy": …}, …]
+    """
+    from .add import add, parse
+
+    peers = parse(name, addresses, policy, list_file)
+    outcome = add(setup, peers)
+    missing = _wait(setup, outcome.awaited, wait, gone=False)
+    outcome.look(setup)
+    if as_json:
+        say_json({"peers": outcome.as_json(), "service": outcome.service})
+    else:
+        say(*outcome.lines())
+    return _ending(missing, outcome.service, wait)
+
+
+@click.command("remove-peer", cls=WaitCommand)
+@click.argument("names", nargs=-1, required=True, metavar="NAME…", shell_complete=complete_peer)
+@wait_option("their associations are ended")
+@json_option
+@pass_setup
+def remove_peer(setup: Setup, names: tuple[str, ...], wait: float | None, as_json: bool) -> int:
+    """Remove peers, all or none: their associations end and their connections are unloaded.
+
+    With no service running that is done when it starts.
+    """
+    from .add import tell
+
+    wanted, paths = _remove_files(setup, names)
+    told, unreachable = tell(setup, paths)
+    missing = _wait(setup, wanted if not unreachable else [], wait, gone=True)
+    if as_json:
+        removed = [{"name": n, "file": str(p)} for n, p in zip(wanted, paths, strict=True)]
+        say_json({"removed": removed, "service": not unreachable})
+    elif unreachable:
+        say(*(f"{name}: removed" for name in wanted))
+        say(f"not unloaded yet: {unreachable}; the service does it when it starts")
+    else:
+        say(*(f"{name}: removed" for name in wanted))
+        complain(*(told.problems if told is not None else ()))
+    return _ending(missing, not unreachable, wait)
+
+
+def _remove_files(setup: Setup, names: Sequence[str]) -> tuple[list[str], list[Path]]:
+    from swanmesh.core.model import InvalidInput, Problem
+    from swanmesh.core.peers import check_name
+    from swanmesh.host.edit import PeerEditor
+
+    wanted: list[str] = []
+    for name in names:
+        try:
+            wanted.append(check_name(name))
+        except ValueError as error:
+            problem = Problem("the command line", "NAME", name, str(error), "give the name of a peer")
+            raise InvalidInput(problem) from None
+    with PeerEditor(setup.config.peers) as editor:
+        try:
+            return wanted, editor.remove(wanted)
+        except InvalidInput as invalid:
+            lines = [str(problem) for problem in invalid.problems]
+            raise Failure(ExitStatus.FAILED, *lines, "nothing was removed") from None
+
+
+def _wait(setup: Setup, names: Sequence[str], wait: float | None, *, gone: bool) -> dict[str, str]:
+    if wait is None or not names:
+        return {}
+    return setup.client.wait(names, wait, gone=gone).missing
+
+
+def _ending(missing: dict[str, str], service: bool, wait: float | None) -> int:
+    complain(*(f"{name}: {reason}" for name, reason in missing.items()))
+    if missing:
+        complain(f"{plural(len(missing), 'peer')} not there in time")
+        return ExitStatus.TIMED_OUT
+    return ExitStatus.UNREACHABLE if wait is not None and not service else ExitStatus.DONE

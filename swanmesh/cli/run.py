@@ -1,0 +1,19 @@
+"""`swanmesh run`: the service."""
+
+from __future__ import annotations
+
+import click
+
+from .setup import Setup, pass_setup
+
+
+@click.command()
+@pass_setup
+def run(setup: Setup) -> int:
+    """Run the service in the foreground, until it is told to stop.
+
+    Stopping it leaves charon and every association as they are.
+    """
+    from swanmesh import daemon
+
+    return daemon.main(setup.config_path)

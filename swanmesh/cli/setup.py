@@ -1,0 +1,136 @@
+"""What all commands share: which configuration, which service, and the options that many of them have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from .failures import ExitStatus, Failure
+
+if TYPE_CHECKING:
+    from swanmesh.control.client import Client
+    from swanmesh.host.config import Config
+
+DEFAULT_CONFIG = Path("/etc/swanmesh/swanmesh.yaml")
+
+_DAY = 86400.0
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+class Setup:
+    """The configuration file that this call names, and the service that it describes."""
+
+    def __init__(self, config_path: Path, socket: Path | None = None) -> None:
+        self.config_path = config_path.absolute()
+        self._socket = socket
+
+    @cached_property
+    def config(self) -> Config:
+        """Raises InvalidInput with every problem."""
+        from swanmesh.host.config import load_config
+
+        return load_config(self.config_path)
+
+    @property
+    def client(self) -> Client:
+        from swanmesh.control.client import Client
+
+        return Client(self._socket or self._configured_socket())
+
+    def _configured_socket(self) -> Path:
+        """The service goes on with its last good configuration while the file is broken, and its status tells
+        what is wrong: so a mistake elsewhere in the file must not keep its socket from being found."""
+        from swanmesh.core.model import InvalidInput
+        from swanmesh.host.documents import CONFIG_LIMIT, read_document
+
+        try:
+            return self.config.control_socket
+        except InvalidInput as invalid:
+            broken = invalid
+        try:
+            document = read_document(self.config_path, CONFIG_LIMIT)
+        except InvalidInput:
+            document = None
+        if isinstance(document, dict):
+            control = document.get("control")
+            socket = control.get("socket") if isinstance(control, dict) else None
+            if isinstance(socket, str) and socket:
+                return self.config_path.parent / socket
+            if control is None:
+                return self._default_socket()
+        lines = [str(problem) for problem in broken.problems]
+        raise Failure(ExitStatus.INVALID, *lines, "correct it, or name the service's socket with --socket")
+
+    @staticmethod
+    def _default_socket() -> Path:
+        from swanmesh.host.sections import ControlSection
+
+        return ControlSection().socket
+
+
+pass_setup = click.make_pass_decorator(Setup)
+
+
+def seconds(value: str) -> float:
+    """An option's length of time: seconds, or a number with a unit as in swanmesh.yaml."""
+    length = _length(value)
+    if length is None or not 0 <= length <= _DAY:
+        raise click.BadParameter(f"{value!r} must be seconds or such as 30s or 5m, up to 24h")
+    return length
+
+
+def _length(text: object) -> float | None:
+    """The time that the text says, or None if it is none."""
+    from swanmesh.host.sections import duration
+
+    try:
+        return float(text) if isinstance(text, str | float) else None
+    except ValueError:
+        pass
+    try:
+        return float(duration(text))
+    except ValueError:
+        return None
+
+
+class WaitCommand(click.Command):
+    """A command whose `--wait` may stand alone or with a time behind it; names are never taken for times
+    unless they are times."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        given = list(args)
+        for place, text in enumerate(given):
+            if text == "--":
+                break
+            following = given[place + 1] if place + 1 < len(given) else None
+            if text == "--wait" and _length(following) is None:
+                given[place] = "--wait=60"
+        return super().parse_args(ctx, given)
+
+
+def json_option(command: _Command) -> _Command:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")(command)
+
+
+def wait_option(what: str) -> Callable[[_Command], _Command]:
+    return click.option(
+        "--wait", "wait", type=seconds, metavar="[SECONDS]", help=f"Wait until {what} (60 s if not said)."
+    )
+
+
+def complete_peer(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Names for the shell's completion, from the names of the peers' files."""
+    from swanmesh.core.model import InvalidInput
+    from swanmesh.host.files import is_peer_file
+
+    setup = Setup(Path(ctx.find_root().params.get("config_path") or DEFAULT_CONFIG))
+    try:
+        names = [path.stem for path in setup.config.peers.iterdir() if is_peer_file(path)]
+    except (InvalidInput, OSError):
+        return []
+    return sorted(name for name in names if name.startswith(incomplete))
