@@ -40,7 +40,7 @@ class _Waiting:
     what: str
     answers: tuple[int, int]
     """Packet types that answer it: the good one and the one that says unknown."""
-    reply: asyncio.Future[tuple[int, bytes]]
+    reply: asyncio.Future[tuple[int, Section]]
     timeout: float
     stream: str = ""
     on_item: Callable[[bytes], None] | None = None
@@ -159,17 +159,11 @@ class Session(asyncio.Protocol):
         payload = message if isinstance(message, bytes) else encode(command, message)
         packet = Packet.request(command, payload)
         answers = (Packet.CMD_RESPONSE, Packet.CMD_UNKNOWN)
-        kind, body = await self._ask(
+        kind, reply = await self._ask(
             packet, command, answers, timeout=timeout, stream=stream, on_item=on_item
         )
         if kind == Packet.CMD_UNKNOWN:
             raise UnsupportedCommand(command)
-        try:
-            reply = decode(body)
-        except ValueError as error:
-            reason = f"charon's reply to {command} cannot be read: {error}"
-            self._lose(reason)
-            raise CharonLost(reason) from error
         if reply.get("success") == b"no":
             errmsg = reply.get("errmsg", b"")
             raise CommandFailed(command, errmsg.decode(errors="replace") if isinstance(errmsg, bytes) else "")
@@ -184,7 +178,7 @@ class Session(asyncio.Protocol):
         timeout: float | None = None,
         stream: str = "",
         on_item: Callable[[bytes], None] | None = None,
-    ) -> tuple[int, bytes]:
+    ) -> tuple[int, Section]:
         if len(packet) > MAX_FRAME:
             raise MessageTooLarge(what, f"{len(packet)} bytes, charon takes {MAX_FRAME} at most")
         if self._lost is not None or self._transport is None:
@@ -242,10 +236,15 @@ class Session(asyncio.Protocol):
         if kind not in head.answers:
             self._lose(f"charon answered {head.what} with a packet of type {kind}")
             return
+        try:
+            section = decode(body)
+        except ValueError as error:
+            self._lose(f"charon's reply to {head.what} cannot be read: {error}")
+            return
         self._waiting.popleft()
         self._expect_reply()
         if not head.reply.done():
-            head.reply.set_result((kind, body))
+            head.reply.set_result((kind, section))
 
     def _event(self, frame: bytes) -> None:
         end = 2 + frame[1] if len(frame) > 1 else 2

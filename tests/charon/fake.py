@@ -84,9 +84,19 @@ class FakeCharon(Daemon):
 
     def emit(self, name: str, message: dict[str, Any]) -> None:
         """Send an event to every client registered for it."""
+        self.emit_raw(name, wire.serialize(message))
+
+    def emit_raw(self, name: str, payload: bytes) -> None:
+        """The same with a message that may be none."""
         for writer, registered in self._clients.items():
             if name in registered:
-                writer.write(wire.event(name, message))
+                writer.write(wire.raw_event(name, payload))
+
+    def drop_listeners(self, event: str) -> None:
+        """Close the connection of every client that is registered for an event."""
+        for writer, registered in self._clients.items():
+            if event in registered:
+                writer.transport.abort()
 
     # The wire.
 
@@ -134,6 +144,7 @@ class FakeCharon(Daemon):
                 await asyncio.Event().wait()
             case Fault.HALF_FRAME:
                 writer.write(answer[: len(answer) // 2 + 1])
+                await asyncio.Event().wait()
             case Fault.TRICKLE:
                 writer.write(wire.HEADER.pack(len(answer) + 10_000))
                 for byte in itertools.cycle(answer):

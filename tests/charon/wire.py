@@ -25,7 +25,11 @@ def bare(kind: int) -> bytes:
 
 
 def event(name: str, message: dict[str, Any]) -> bytes:
-    return frame(bytes([Packet.EVENT, len(name)]) + name.encode() + serialize(message))
+    return raw_event(name, serialize(message))
+
+
+def raw_event(name: str, payload: bytes) -> bytes:
+    return frame(bytes([Packet.EVENT, len(name)]) + name.encode() + payload)
 
 
 def serialize(message: dict[str, Any]) -> bytes:

@@ -1,0 +1,177 @@
+"""charon's own lines, from both generations, and the words they become."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swanmesh.charon.causes import Causes, may_tell
+from swanmesh.core.observed import Diagnosis
+from tests.charon import wire
+
+HERE = "authentication of the peer failed here: "
+
+# Line for line as strongSwan 5.9.8 or 6.0.6 writes them.
+LINES = {
+    "giving up after 5 retransmits": "peer unreachable: no answer after 5 retransmissions",
+    "establishing IKE_SA failed, peer not responding": "peer unreachable: it does not answer",
+    "rekeying IKE_SA failed, peer not responding": "peer unreachable: it does not answer",
+    "unable to resolve b.mesh.example, initiate aborted": (
+        "the peer's address b.mesh.example cannot be resolved"
+    ),
+    "received DELETE for IKE_SA one[7]": "peer deleted it",
+    "sending DELETE for IKE_SA one[7]": "ended at this end",
+    "deleting half open IKE_SA with 192.0.2.2 after timeout": (
+        "peer fell silent before authentication was done"
+    ),
+    "deleting half open IKE_SA one[7] with 192.0.2.2 after timeout": (
+        "peer fell silent before authentication was done"
+    ),
+    "received NO_PROPOSAL_CHOSEN notify error": (
+        "no common proposal, or no matching connection at the peer (NO_PROPOSAL_CHOSEN)"
+    ),
+    "received AUTHENTICATION_FAILED notify error": (
+        "authentication failed at the peer: it does not accept our certificate or identity, "
+        "or has no matching connection"
+    ),
+    "parsed INFORMATIONAL request 2 [ N(AUTH_FAILED) ]": (
+        "authentication failed at the peer: it does not accept our certificate or identity"
+    ),
+    "received INVALID_SYNTAX notify error": "peer refused the IKE_SA: INVALID_SYNTAX",
+    "no private key found for 'a.mesh.example'": (
+        "no private key is loaded here for our identity a.mesh.example"
+    ),
+    "no trusted ECDSA public key found for 'b.mesh.example'": HERE + "no trusted key for b.mesh.example",
+    "subject certificate invalid (valid from Nov 20 03:00:00 2026 to Nov 22 03:00:00 2026)": (
+        "certificate expired or not yet valid: "
+        "the peer's holds from Nov 20 03:00:00 2026 to Nov 22 03:00:00 2026"
+    ),
+    'no issuer certificate found for "CN=b.mesh.example"': (
+        HERE + "no trusted authority issued its certificate CN=b.mesh.example"
+    ),
+    '  self-signed certificate "CN=Mesh CA" is not trusted': HERE + "its authority CN=Mesh CA is not trusted",
+    "certificate was revoked on Nov 21 03:00:00 UTC 2026, reason: key compromise": (
+        HERE + "its certificate was revoked on Nov 21 03:00:00 UTC 2026 (key compromise)"
+    ),
+    "constraint check failed: peer not authenticated by CA 'CN=Mesh CA'": (
+        HERE + "its certificate is not from the authority CN=Mesh CA"
+    ),
+    "constraint check failed: identity 'c.mesh.example' required ": HERE
+    + "it is not the expected c.mesh.example",
+    "constraint check failed: identity 'c.mesh.example' (ID_FQDN) required, not matched by 'b.mesh.example' "
+    "(ID_FQDN)": HERE + "it is not the expected c.mesh.example",
+    "selected peer config 'one' unacceptable: constraint checking failed": HERE
+    + "constraint checking failed",
+    "received NO_PROPOSAL_CHOSEN notify, no CHILD_SA built": (
+        "no common proposal for the CHILD_SA (NO_PROPOSAL_CHOSEN)"
+    ),
+    "received TS_UNACCEPTABLE notify, no CHILD_SA built": (
+        "traffic selectors unacceptable to the peer (TS_UNACCEPTABLE)"
+    ),
+    "received FAILED_CP_REQUIRED notify, no CHILD_SA built": "peer refused the CHILD_SA: FAILED_CP_REQUIRED",
+    "traffic selectors 192.0.2.1/32 === 192.0.2.9/32 unacceptable": (
+        "traffic selectors unacceptable here: the peer asked for 192.0.2.1/32 with 192.0.2.9/32"
+    ),
+    "TUNNEL mode requested by responder is unacceptable": (
+        "peer answered with TUNNEL mode instead of transport mode"
+    ),
+    "unable to install inbound and outbound IPsec SA (SAD) in kernel": "the kernel refused the SA",
+    "unable to install IPsec policies (SPD) in kernel": "the kernel refused the policies",
+    "unable to allocate SPIs from kernel": "the kernel gave no SPI",
+    "unable to allocate SPI from kernel": "the kernel gave no SPI",
+    "failed to establish CHILD_SA, keeping IKE_SA": "the CHILD_SA failed, its IKE_SA stands",
+}
+
+
+def _log(line: str, *, connection: str = "one", unique_id: str = "7") -> dict[str, bytes]:
+    section = {"group": "IKE", "ikesa-name": connection, "ikesa-uniqueid": unique_id, "msg": line}
+    return {key: value.encode() for key, value in section.items()}
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_line_becomes_its_words(line: str) -> None:
+    section = _log(line)
+    assert may_tell(wire.serialize(section))
+    assert Causes().from_log(section) == Diagnosis("one", 7, LINES[line])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "added vici connection: one",
+        "sending packet: from 192.0.2.1[500] to 192.0.2.2[500] (232 bytes)",
+        "IKE_SA one[7] established between 192.0.2.1[a]...192.0.2.2[b]",
+        "retransmit 1 of request with message ID 0",
+        'received end entity cert "CN=b.mesh.example"',
+    ],
+)
+def test_an_ordinary_line_is_passed_over_undecoded(line: str) -> None:
+    assert not may_tell(wire.serialize(_log(line)))
+
+
+def test_a_peer_cannot_speak_for_charon() -> None:
+    forged = 'received end entity cert "CN=x, giving up after 9 retransmits"'
+    assert Causes().from_log(_log(forged)) is None
+
+
+def test_a_peers_text_is_shortened_and_printable() -> None:
+    diagnosis = Causes().from_log(_log(f"no trusted ECDSA public key found for '\x1b[2J{'x' * 5000}{{0}}'"))
+    assert diagnosis is not None
+    assert diagnosis.cause.isprintable()
+    assert len(diagnosis.cause) < 200
+
+
+def test_the_exact_cause_is_not_covered_by_a_vaguer_one() -> None:
+    causes = Causes()
+    assert causes.from_log(_log('no issuer certificate found for "CN=x"')) is not None
+    assert causes.from_log(_log("no trusted ECDSA public key found for 'x'")) is None
+    assert causes.from_alert("peer-auth-failed", "one", 7) is None
+    assert causes.from_log(_log("no trusted ECDSA public key found for 'x'", unique_id="8")) is not None
+
+
+def test_the_end_is_told_after_an_earlier_trouble() -> None:
+    causes = Causes()
+    causes.from_log(_log("traffic selectors 192.0.2.1/32 === 192.0.2.9/32 unacceptable"))
+    diagnosis = causes.from_log(_log("received DELETE for IKE_SA one[7]"))
+    assert diagnosis is not None
+    assert diagnosis.cause == "peer deleted it"
+
+
+def test_the_kernels_words_go_with_what_they_led_to() -> None:
+    causes = Causes()
+    assert causes.from_log(_log("received netlink error: No such file or directory (2)")) is None
+    assert causes.from_log(_log("unable to add SAD entry with SPI c0000001 (FAILED)")) is None
+    diagnosis = causes.from_log(_log("unable to install inbound and outbound IPsec SA (SAD) in kernel"))
+    assert diagnosis is not None
+    assert diagnosis.cause == "the kernel refused the SA: No such file or directory (2)"
+
+
+def test_a_line_of_no_connection_is_nobodys_cause() -> None:
+    line = "giving up after 5 retransmits"
+    assert Causes().from_log(_log(line, connection="(unnamed)")) is None
+    assert Causes().from_log({"msg": line.encode()}) is None
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    causes = Causes()
+    for unique_id in range(20_000):
+        causes.from_log(_log("received DELETE for IKE_SA one", unique_id=str(unique_id)))
+    assert len(causes._known) <= 4096
+
+
+def test_a_hundred_thousand_ordinary_lines_cost_little() -> None:
+    payload = wire.serialize(_log("sending packet: from 192.0.2.1[500] to 192.0.2.2[500] (232 bytes)"))
+    started = time.process_time()
+    assert not any(may_tell(payload) for _ in range(100_000))
+    assert time.process_time() - started < 2
+
+
+@given(st.text(max_size=300))
+def test_no_line_raises(line: str) -> None:
+    for prefix in ("", "giving up after ", "received netlink error: ", "selected peer config '"):
+        Causes().from_log(
+            {"msg": (prefix + line).encode(errors="replace"), "ikesa-uniqueid": b"1", "ikesa-name": b"x"}
+        )

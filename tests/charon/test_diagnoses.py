@@ -1,0 +1,188 @@
+"""Two real charons that cannot or can come together, and the words for it at each end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from swanmesh.charon.client import Charon
+from swanmesh.core.actions import Connection, Value
+from swanmesh.core.observed import Diagnosis, Event, IkeDown, IkeUp
+from tests.charon.certificates import Authority
+from tests.charon.conftest import RealServer
+from tests.charon.helpers import asynchronous, connected, connection, next_event, wait_until
+
+Pair = tuple[RealServer, RealServer]
+MESH = Authority()
+NAMES = ("a.mesh.example", "b.mesh.example")
+
+
+@dataclass
+class End:
+    """One of the two: what it is loaded with, and then what it says."""
+
+    connection: Connection | None
+    credentials: tuple[bytes, bytes]
+    charon: Charon = field(init=False)
+
+    async def cause(self) -> str:
+        """The last cause told within a moment of the first."""
+        diagnosis = await next_event(self.charon, Diagnosis)
+        with contextlib.suppress(TimeoutError):
+            while True:
+                diagnosis = await next_event(self.charon, Diagnosis, timeout=0.3)
+        return diagnosis.cause
+
+    async def next(self, kind: type[Event]) -> Event:
+        return await next_event(self.charon, kind)
+
+
+def _ends(
+    *,
+    authority: Authority = MESH,
+    trusted: tuple[Authority, Authority] = (MESH, MESH),
+    names: tuple[str, str] = NAMES,
+    expired: bool = False,
+    more: dict[str, Value] | None = None,
+) -> tuple[End, End]:
+    """Two ends that fit; `authority`, `names`, `expired` and `more` make the second one not fit."""
+    first = connection("one", authority=trusted[0].der)
+    second = connection(
+        "two",
+        local="192.0.2.2",
+        remote="192.0.2.1",
+        identities=(names[1], names[0]),
+        authority=trusted[1].der,
+        more=more,
+    )
+    return (
+        End(first, MESH.issue(NAMES[0])),
+        End(second, authority.issue(names[1], expired=expired)),
+    )
+
+
+@contextlib.asynccontextmanager
+async def _initiated(pair: Pair, ends: tuple[End, End]) -> AsyncIterator[None]:
+    """Both charons up and loaded, and the first has been told to initiate."""
+    async with contextlib.AsyncExitStack() as stack:
+        for server, end in zip(pair, ends, strict=True):
+            end.charon = await stack.enter_async_context(connected(server))
+            await end.charon.load_credentials(*end.credentials)
+            if end.connection is not None:
+                assert set((await end.charon.load_connections([end.connection])).values()) == {None}
+        await ends[0].charon.initiate("one", "one-child")
+        yield
+
+
+@asynchronous
+async def test_a_dead_address(pair: Pair) -> None:
+    ends = _ends()
+    ends[0].connection = connection("one", remote="192.0.2.77")
+    async with _initiated(pair, ends):
+        assert (await ends[0].cause()).startswith("peer unreachable")
+
+        async def given_up() -> bool:
+            return await ends[0].charon.observe_sas() == ()
+
+        await wait_until(given_up)
+
+
+@asynchronous
+async def test_no_common_proposal(pair: Pair) -> None:
+    ends = _ends(more={"proposals": ["aes256-sha512-ecp521"]})
+    async with _initiated(pair, ends):
+        assert (await ends[0].cause()).startswith("no common proposal")
+
+
+@asynchronous
+async def test_no_connection_at_the_peer(pair: Pair) -> None:
+    ends = _ends()
+    ends[1].connection = None
+    async with _initiated(pair, ends):
+        assert "no matching connection at the peer" in await ends[0].cause()
+
+
+@asynchronous
+async def test_a_certificate_of_another_authority(pair: Pair) -> None:
+    ends = _ends(authority=Authority("Other CA"))
+    async with _initiated(pair, ends):
+        assert (await ends[0].cause()).startswith("authentication of the peer failed here: ")
+        assert (await ends[1].cause()).startswith("authentication failed at the peer")
+
+
+@asynchronous
+async def test_an_authority_that_the_responder_does_not_trust(pair: Pair) -> None:
+    ends = _ends(trusted=(MESH, Authority("Other CA")))
+    async with _initiated(pair, ends):
+        assert (await ends[0].cause()).startswith("authentication failed at the peer")
+        assert (await ends[1].cause()).startswith("authentication of the peer failed here: ")
+
+
+@asynchronous
+async def test_a_peer_of_another_name(pair: Pair) -> None:
+    ends = _ends(names=(NAMES[0], "c.mesh.example"))
+    async with _initiated(pair, ends):
+        # charon asks for the identity by name, so the responder is the one that says no.
+        causes = {await ends[0].cause()}
+        assert any(
+            "authentication failed at the peer" in cause or "b.mesh.example" in cause for cause in causes
+        )
+
+
+@asynchronous
+async def test_an_expired_certificate(pair: Pair) -> None:
+    ends = _ends(expired=True)
+    async with _initiated(pair, ends):
+        assert (await ends[0].cause()).startswith("certificate expired or not yet valid: the peer's")
+        assert (await ends[1].cause()).startswith("authentication failed at the peer")
+
+
+@asynchronous
+async def test_no_key_of_our_own(pair: Pair) -> None:
+    ends = _ends()
+    ends[0].credentials = MESH.issue("elsewhere.mesh.example")
+    async with _initiated(pair, ends):
+        assert await ends[0].cause() == "no private key is loaded here for our identity a.mesh.example"
+
+
+@asynchronous
+async def test_two_that_fit_come_up_and_the_peers_delete_is_told(pair: Pair) -> None:
+    ends = _ends()
+    async with _initiated(pair, ends):
+        ups = await asyncio.gather(*(end.next(IkeUp) for end in ends))
+        first, second = (up.ike for up in ups if isinstance(up, IkeUp))
+        assert (first.initiator, second.initiator) == (True, False)
+        assert (first.spi_initiator, first.spi_responder) == (second.spi_initiator, second.spi_responder)
+        assert (first.local_id, first.remote_id) == NAMES
+        assert first.algorithm == "AES_GCM_16-128/PRF_HMAC_SHA2_256/CURVE_25519"
+        (held,) = await ends[0].charon.observe_sas()
+        assert held.unique_id == first.unique_id
+        if not held.works:
+            # A kernel without ESP: the CHILD_SA is refused, the IKE_SA stands.
+            assert "the kernel refused" in await ends[1].cause()
+        await ends[1].charon.terminate_ike(second.unique_id)
+        down = await ends[0].next(IkeDown)
+        assert isinstance(down, IkeDown)
+        assert down.ike.unique_id == first.unique_id
+        assert "IKE_DELETE" in down.ike.tasks_passive
+        assert await ends[0].cause() == "peer deleted it"
+
+
+@pytest.mark.parametrize("reauth", [False, True])
+@asynchronous
+async def test_a_rekeyed_ike_sa_has_a_new_id(pair: Pair, reauth: bool) -> None:
+    ends = _ends()
+    async with _initiated(pair, ends):
+        up = await ends[0].next(IkeUp)
+        assert isinstance(up, IkeUp)
+        await ends[0].charon.rekey_ike(up.ike.unique_id, reauth=reauth)
+
+        async def renewed() -> bool:
+            held = [sa.unique_id for sa in await ends[0].charon.observe_sas() if sa.established]
+            return len(held) == 1 and held[0] > up.ike.unique_id
+
+        await wait_until(renewed)
