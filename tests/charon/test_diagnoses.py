@@ -165,11 +165,14 @@ async def test_two_that_fit_come_up_and_the_peers_delete_is_told(pair: Pair) -> 
             # A kernel without ESP: the CHILD_SA is refused, the IKE_SA stands.
             assert "the kernel refused" in await ends[1].cause()
         await ends[1].charon.terminate_ike(second.unique_id)
-        down = await ends[0].next(IkeDown)
-        assert isinstance(down, IkeDown)
+        # charon queues its log: the line comes before or after the event.
+        seen = [await ends[0].charon.events.get()]
+        deleted = Diagnosis("one", first.unique_id, "peer deleted it")
+        while deleted not in seen or not any(isinstance(event, IkeDown) for event in seen):
+            seen.append(await ends[0].charon.events.get())
+        down = next(event for event in seen if isinstance(event, IkeDown))
         assert down.ike.unique_id == first.unique_id
         assert "IKE_DELETE" in down.ike.tasks_passive
-        assert await ends[0].cause() == "peer deleted it"
 
 
 @pytest.mark.parametrize("reauth", [False, True])
@@ -179,10 +182,13 @@ async def test_a_rekeyed_ike_sa_has_a_new_id(pair: Pair, reauth: bool) -> None:
     async with _initiated(pair, ends):
         up = await ends[0].next(IkeUp)
         assert isinstance(up, IkeUp)
+        held = await ends[0].charon.observe_sas()
+        if reauth and not any(sa.children for sa in held):
+            pytest.skip("no ESP in this kernel: charon reauthenticates no IKE_SA without a CHILD_SA")
         await ends[0].charon.rekey_ike(up.ike.unique_id, reauth=reauth)
 
         async def renewed() -> bool:
-            held = [sa.unique_id for sa in await ends[0].charon.observe_sas() if sa.established]
-            return len(held) == 1 and held[0] > up.ike.unique_id
+            new = [sa.unique_id for sa in await ends[0].charon.observe_sas() if sa.established]
+            return len(new) == 1 and new[0] > up.ike.unique_id
 
         await wait_until(renewed)
