@@ -59,7 +59,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True, repr=False)
 class Host(HostFiles):
     """A machine of the lab's mesh. Made by `mesh()`."""
 
@@ -71,6 +71,9 @@ class Host(HostFiles):
     _charon: subprocess.Popen[bytes] | None = None
     _controller: Process | None = None
     _streams: list[Capture | PingStream] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return f"<{self.short} {' '.join(self.addresses)}>"
 
     # --- commands
 

@@ -22,6 +22,8 @@ from tests.lab.waiting import wait_until
 ROOM = Path("/run/swanmesh-lab")
 """Folder of the running mesh; what a crashed run left in it is removed first."""
 
+_open: list[Mesh] = []
+
 _IPV4 = ("192.0.2", "198.51.100", "203.0.113")
 _DOMAIN = "mesh.example"
 
@@ -144,17 +146,31 @@ def mesh(
     clean_up()
     ROOM.mkdir(mode=0o755)
     made = _build(count, spare, ipv4, ipv6, sections)
+    _open.append(made)
     try:
         yield made
     except BaseException as error:
-        folder = evidence.folder(name or running_test())
-        evidence.keep(made.hosts, folder)
-        error.add_note(f"logs and state of each host: {folder}")
+        error.add_note(keep_evidence(name))
         raise
     finally:
+        _open.remove(made)
         for host in made:
             host.end_all()
         clean_up()
+
+
+def keep_evidence(name: str = "") -> str:
+    """Keeps what the hosts of the mesh in use are doing; returns a line that names the folder.
+
+    Empty if there is no mesh. `mesh` itself does so for what fails inside it; but a test does not fail inside
+    the fixture that opened its mesh.
+    """
+    if not _open:
+        return ""
+    folder = evidence.folder(name or running_test())
+    for made in _open:
+        evidence.keep(made.hosts, folder)
+    return f"logs and state of each host: {folder}"
 
 
 def clean_up() -> None:

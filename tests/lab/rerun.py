@@ -1,0 +1,158 @@
+"""Runs the lab's tests inside the lab's kernel, and reports each as if it had run here.
+
+One kernel serves all of them: at the first lab test, a second pytest starts through `tests/lab/run` with the
+ids of all that are to run, and writes a line for each report. Here, each test waits for its own lines.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+RUN = Path(__file__).parent / "run"
+_REPORTS = "LAB_REPORTS"
+
+
+def inside() -> bool:
+    """Whether this process runs where `tests/lab/run` put it."""
+    return bool(os.environ.get("LAB"))
+
+
+class Outside:
+    """The plugin of the pytest that was called: hands lab tests over."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._waiting: list[pytest.Item] = []
+        self._inner: _Inner | None = None
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self._waiting = [item for item in session.items if self._is_ours(item)]
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
+        if not self._is_ours(item):
+            return None
+        if self._inner is None:
+            self._inner = _Inner(item.config, [waiting.nodeid for waiting in self._waiting])
+        item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+        for report in self._inner.reports(item):
+            item.ihook.pytest_runtest_logreport(report=report)
+        item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+        return True
+
+    def _is_ours(self, item: pytest.Item) -> bool:
+        return self._folder in item.path.parents and item.get_closest_marker("outside") is None
+
+    def pytest_sessionfinish(self) -> None:
+        if self._inner is not None:
+            self._inner.end()
+
+
+class Reporter:
+    """The plugin of the pytest in the lab's kernel: writes down each report."""
+
+    def __init__(self, config: pytest.Config, path: Path) -> None:
+        self._config = config
+        self._file = path.open("w")
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        data = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
+        self._file.write(json.dumps(data) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())  # hostfs keeps written pages back until then
+
+
+def plugin(config: pytest.Config, folder: Path) -> object | None:
+    """The plugin that this process needs, if any."""
+    if not inside():
+        return Outside(folder)
+    path = os.environ.pop(_REPORTS, "")
+    return Reporter(config, Path(path)) if path else None
+
+
+class _Inner:
+    """The pytest in the lab's kernel, as seen from outside."""
+
+    def __init__(self, config: pytest.Config, nodeids: list[str]) -> None:
+        self._config = config
+        self._out = Path(
+            os.environ.get("LAB_OUT") or tempfile.mkdtemp(prefix="swanmesh-lab-out.", dir="/tmp")
+        )
+        self._out.mkdir(parents=True, exist_ok=True)
+        self._path = self._out / "reports"
+        self._path.unlink(missing_ok=True)
+        self._offset = 0
+        self._lines: list[dict[str, Any]] = []
+        self._log = self._out / "pytest.log"
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                (str(RUN), sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *nodeids),
+                cwd=config.rootpath,
+                env=os.environ | {"LAB_OUT": str(self._out), _REPORTS: str(self._path)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def reports(self, item: pytest.Item) -> Iterator[pytest.TestReport]:
+        """Each report of one test, as it comes, to that of its teardown."""
+        when = ""
+        while when != "teardown":
+            data = self._next()
+            if data is None:
+                yield self._lost(item)
+                return
+            report = self._config.hook.pytest_report_from_serializable(config=self._config, data=data)
+            if report.nodeid != item.nodeid:
+                raise RuntimeError(f"the lab ran {report.nodeid} where {item.nodeid} was to come")
+            when = report.when
+            yield report
+
+    def end(self) -> None:
+        """Ends the kernel if it still runs; removes the folder unless a failure left something in it."""
+        if self._process.poll() is None:
+            self._process.terminate()
+        self._process.wait()
+        if "LAB_OUT" not in os.environ and {path.name for path in self._out.iterdir()} <= {
+            "reports",
+            "pytest.log",
+        }:
+            self._path.unlink(missing_ok=True)
+            self._log.unlink()
+            self._out.rmdir()
+
+    def _next(self) -> dict[str, Any] | None:
+        while not self._lines:
+            ended = self._process.poll() is not None
+            self._read()
+            if not self._lines:
+                if ended:
+                    return None
+                time.sleep(0.05)
+        return self._lines.pop(0)
+
+    def _read(self) -> None:
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            whole, _, _ = file.read().rpartition(b"\n")
+        if whole:
+            self._offset += len(whole) + 1
+            self._lines += [json.loads(line) for line in whole.splitlines()]
+
+    def _lost(self, item: pytest.Item) -> pytest.TestReport:
+        said = self._log.read_text(errors="replace")[-3000:]
+        text = f"{RUN} ended with status {self._process.returncode} before this test did. It said:\n{said}"
+        return pytest.TestReport(item.nodeid, item.location, {}, "failed", text, "call")

@@ -1,0 +1,143 @@
+"""tests/lab/run: passes on what the command says and how it ends, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab import wait_until
+from tests.lab.rerun import RUN
+
+pytestmark = pytest.mark.outside
+_numbers = itertools.count()
+
+
+@pytest.fixture(params=["chosen", "native"])
+def environment(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
+    """The kernel that `run` chooses here, and the machine's own, which may lack ESP but runs commands."""
+    kernel = {} if request.param == "chosen" else {"LAB_KERNEL": "native"}
+    out = tmp_path / "out folder"
+    return {**os.environ, **kernel, "LAB_OUT": str(out)}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = _left()
+    yield
+    for folder in _left() - before if _was_killed(request) else ():
+        shutil.rmtree(folder)  # nobody was left to do it; see the test of the next run
+    wait_until(lambda: _left() <= before, 10, f"nothing is left beside {before}")
+
+
+def _was_killed(request: pytest.FixtureRequest) -> bool:
+    call = getattr(request.node, "callspec", None)
+    return call is not None and call.params.get("number") == signal.SIGKILL
+
+
+def _left() -> set[str]:
+    # Only our own children's: another run may be at work on this machine.
+    folders = {str(path) for path in Path("/tmp").glob("swanmesh-lab.*")}  # noqa: S108
+    busy = {folder for folder in folders if not _lockable(folder)}
+    return folders - busy
+
+
+def _lockable(folder: str) -> bool:
+    command = ("flock", "-n", folder, "true")
+    return subprocess.run(command, check=False).returncode == 0
+
+
+def run(*argv: str, environment: dict[str, str], cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = (str(RUN), *argv)
+    return subprocess.run(
+        command, env=environment, cwd=cwd, capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+def test_output_errors_and_status_are_passed_on(environment: dict[str, str]) -> None:
+    done = run("sh", "-c", 'echo "out  $1"; echo err >&2; exit 7', "-", "a b", environment=environment)
+    assert (done.stdout, done.stderr, done.returncode) == ("out  a b\n", "err\n", 7)
+
+
+def test_much_output_arrives_whole(environment: dict[str, str]) -> None:
+    done = run("seq", "30000", environment=environment)
+    assert done.stdout == "".join(f"{number}\n" for number in range(1, 30001))
+
+
+def test_folder_environment_and_lab_out(environment: dict[str, str], tmp_path: Path) -> None:
+    place = tmp_path / "a folder"
+    place.mkdir()
+    script = 'pwd; echo "$COLOUR"; id -u; echo kept >"$LAB_OUT/file"'
+    done = run("sh", "-c", script, environment={**environment, "COLOUR": "light blue"}, cwd=place)
+    assert done.stdout.splitlines() == [str(place), "light blue", "0"]
+    assert (Path(environment["LAB_OUT"]) / "file").read_text() == "kept\n"
+
+
+def test_the_kernel_it_chooses_has_esp(tmp_path: Path) -> None:
+    script = (
+        "ip xfrm state add src 192.0.2.1 dst 192.0.2.2 proto esp spi 1 mode transport "
+        "aead 'rfc4106(gcm(aes))' 0x0102030405060708090a0b0c0d0e0f1011121314 128 && "
+        "ip xfrm state list nokeys"
+    )
+    done = run("sh", "-c", script, environment={**os.environ, "LAB_OUT": str(tmp_path)})
+    assert "rfc4106(gcm(aes))" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_ends_it_all(environment: dict[str, str], number: signal.Signals) -> None:
+    out = Path(environment["LAB_OUT"])
+    out.mkdir()
+    marker = f"86{os.getpid()}{next(_numbers)}"
+    script = f"sleep {marker} & echo started >$LAB_OUT/started; sleep {marker}"
+    process = subprocess.Popen((str(RUN), "sh", "-c", script), env=environment)
+    wait_until((out / "started").read_text, 60, "the command runs")
+    process.send_signal(number)
+    status = process.wait(timeout=60)
+    assert status == -number if number == signal.SIGKILL else status != 0
+    wait_until(lambda: not _commands_with(marker, environment["LAB_OUT"]), 20, "every process is gone")
+
+
+def _commands_with(*words: str) -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        if any(word in command for word in words):
+            found.append(command)
+    return found
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    left = Path("/tmp/swanmesh-lab.testtest")  # noqa: S108
+    left.mkdir(exist_ok=True)
+    (left / "command").touch()
+    os.utime(left, (0, 0))
+    run("true", environment={**os.environ, "LAB_OUT": str(tmp_path)})
+    assert not left.exists()
+
+
+def test_bad_usage_is_explained() -> None:
+    done = run(environment=dict(os.environ))
+    assert done.returncode == 2
+    assert "run [-m MEMORY] COMMAND" in done.stderr
+    done = run("-m", "lots", "true", environment={**os.environ, "LAB_KERNEL": "uml"})
+    assert done.returncode == 3
+    assert "say a size like 2G" in done.stderr
+
+
+def test_scripts_are_clean() -> None:
+    scripts = [
+        path for path in RUN.parent.iterdir() if path.is_file() and path.read_bytes()[:11] == b"#!/bin/bash"
+    ]
+    assert len(scripts) >= 4
+    command = ("shellcheck", *map(str, scripts))
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
