@@ -128,7 +128,8 @@ class ControlServer:
         except Refused as refused:
             response = _json(refused.reply, refused.status)
         except UnknownPeer as unknown:
-            response = _json(ErrorReply(error=str(unknown) or "unknown peer"), 404)
+            remedy = "see `swanmesh status` for the names known"
+            response = _json(ErrorReply(error=f"no such peer: {unknown}", remedy=remedy), 404)
         except InvalidInput as invalid:
             response = _json(ErrorReply(error=str(invalid)), 400)
         except web.HTTPException as refused:

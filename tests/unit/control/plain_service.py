@@ -104,7 +104,7 @@ class PlainService:
         if peers is not None:
             unknown = [name for name in peers if name not in self.peers]
             if unknown:
-                raise UnknownPeer(f"no such peer: {', '.join(unknown)}")
+                raise UnknownPeer(", ".join(unknown))
             chosen = [self.peers[name] for name in peers]
         return StatusReply(
             host=HostStatus(
@@ -131,7 +131,7 @@ class PlainService:
 
     def command(self, request: PeerCommandRequest) -> PeerCommandReply:
         if request.peer not in self.peers:
-            raise UnknownPeer(f"no such peer: {request.peer}")
+            raise UnknownPeer(request.peer)
         self.commands.append((request.command, request.peer))
         return PeerCommandReply(peer=request.peer, message=f"{request.command} noted")
 
