@@ -30,7 +30,7 @@ class Authority:
         path.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
 
     def issue(
-        self, name: str, addresses: Iterable[str], *, certificate: Path, private_key: Path, days: float = 1
+        self, name: str, addresses: Iterable[str], *, certificate: Path, private_key: Path, days: float = 90
     ) -> None:
         """Writes a host's certificate, with `name` and `addresses` as its identities, and its key."""
         key = ec.generate_private_key(ec.SECP256R1())
@@ -55,7 +55,7 @@ class Authority:
         )
 
     def _builder(
-        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, *, is_authority: bool, days: float = 1
+        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, *, is_authority: bool, days: float = 365
     ) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
         return (
