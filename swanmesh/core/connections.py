@@ -23,6 +23,10 @@ _NOWHERE = {4: ["127.0.0.1"], 6: ["::1"]}
 """Addresses no peer's request comes from: a connection with them takes part in no negotiation."""
 
 
+_NEIGHBOUR_DISCOVERY = (135, 136)
+"""ICMPv6 types of solicitation and advertisement (RFC 4861 §4.3, §4.4)."""
+
+
 def connection_name(peer: str, pair: AddressPair) -> str:
     """Name of the pair's connection. It stays the same through every change of what is loaded under it.
 
@@ -47,8 +51,9 @@ def peer_of(name: str) -> str:
     return match.group(1) if match else name
 
 
-def held_down(child: str) -> bool:
-    """Whether a loaded child is what `down` leaves in place of the real one."""
+def is_shunt(child: str) -> bool:
+    """Whether a child lets packets pass or drops them, and never becomes an association. Under a peer's
+    connection it is what `down` leaves in place of the real one."""
     return child.startswith(("drop-", "pass-"))
 
 
@@ -92,6 +97,26 @@ def down(settings: Settings, peer: Peer, pair: AddressPair) -> Connection:
         "start_action": "trap",
     }
     return _connection(connection_name(peer.name, pair), peer.name, word, body, child)
+
+
+def neighbour_discovery(settings: Settings) -> Connection | None:
+    """A shunt that lets IPv6 neighbour discovery pass in clear; None on a host without IPv6.
+
+    The answers go from host address to host address, so traps would hold them back, IKE would have no link
+    address to send to, and no association could ever come up. Pass policies outrank traps and associations
+    (libcharon plugins/kernel_netlink/kernel_netlink_ipsec.c, get_priority)."""
+    if all(address.version == 4 for address in settings.host.addresses):
+        return None
+    name = f"swanmesh-neighbour-discovery-{hashlib.sha256(b'shunt').hexdigest()[:8]}"
+    nowhere = _NOWHERE[6]
+    body: dict[str, Value] = {"version": "2", "local_addrs": list(nowhere), "remote_addrs": list(nowhere)}
+    child: dict[str, Value] = {
+        "mode": "pass",
+        "local_ts": [f"::/0[ipv6-icmp/{kind << 8}]" for kind in _NEIGHBOUR_DISCOVERY],
+        "remote_ts": ["::/0[ipv6-icmp]"],
+        "start_action": "trap",
+    }
+    return _connection(name, "", "pass", body, child)
 
 
 def reauth_time(settings: Settings) -> int:

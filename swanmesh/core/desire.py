@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .actions import Connection
-from .connections import desired, down
+from .connections import desired, down, neighbour_discovery
 from .initiation import initiates
 from .model import AddressPair, Peer
 from .pair import Pair
@@ -17,6 +17,20 @@ def peers_changed(state: State, names: Iterable[str], now: float, why: str = "")
     """The book has another word on these peers. `why` names a cause that lies elsewhere (settings)."""
     for name in names:
         _reconcile(state, name, state.book.named(name), now, why)
+
+
+def host_changed(state: State, now: float) -> None:
+    """What this host needs loaded whoever its peers are."""
+    shunt = neighbour_discovery(state.settings)
+    known = state.pairs.of("")
+    if shunt is None:
+        for pair in known:
+            _unwant(state, pair, "this host has no IPv6 address any more")
+        return
+    pair = state.pairs.get(shunt.name) or state.pairs.add(Pair(name=shunt.name, peer="", since=now))
+    if pair.connection != shunt:
+        pair.connection, pair.reason = shunt, "IPv6 neighbour discovery must pass while traps stand"
+        state.pairs.mark(pair)
 
 
 def _reconcile(state: State, name: str, peer: Peer | None, now: float, why: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .connections import held_down, ours, ours_loaded, peer_of
+from .connections import is_shunt, ours, ours_loaded, peer_of
 from .desire import peers_changed
 from .endings import CHARON_GONE, ending
 from .observed import (
@@ -34,7 +34,7 @@ def take_connections(state: State, connections: Iterable[LoadedConnection], now:
         pair = state.pairs.get(name) or _stray(state, name, now)
         if pair.loaded != child and pair.connection is not None and child != pair.connection.child:
             pair.reason = "charon holds another version of it"
-            if held_down(child) and not state.observed_once:
+            if is_shunt(child) and pair.addresses is not None and not state.observed_once:
                 down.add(pair.peer)
         pair.loaded = child
         state.pairs.mark(pair)

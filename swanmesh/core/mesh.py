@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from .actions import Action, Initiate, LoadCredentials, ObserveAll, ObserveSas, RekeyChild, RekeyIke
 from .admission import Admission
-from .desire import peers_changed
+from .desire import host_changed, peers_changed
 from .facts import charon_back, charon_lost, take_connections, take_credentials, take_event, take_sas
 from .looks import Looks
 from .model import Peer, Settings
@@ -56,6 +56,7 @@ class Mesh:
         )
         self._asked: list[Action] = []
         self._loading_credentials = False
+        host_changed(self.state, 0.0)
 
     # Inputs.
 
@@ -72,6 +73,7 @@ class Mesh:
         state.admission.limit = settings.initiation.in_flight
         state.looks.resync = settings.initiation.resync
         names |= {peer.name for peer in state.book.peers.values()}
+        host_changed(state, now)
         peers_changed(state, names, now, "" if settings == before else "settings changed")
 
     def update_peers(self, put: Iterable[Peer], drop: Iterable[str], now: float) -> frozenset[str]:

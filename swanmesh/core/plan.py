@@ -19,6 +19,7 @@ from .actions import (
     TerminateIke,
     UnloadConnection,
 )
+from .connections import is_shunt
 from .model import InitiationSettings
 from .observed import ChildSa, IkeSa
 from .pair import Pair
@@ -73,10 +74,11 @@ def _unloaded(pair: Pair, now: float, settings: InitiationSettings) -> Decision 
     return Decision(LoadConnection(connection=pair.connection, reason=pair.reason), reason=pair.reason)
 
 
-def _disabled(pair: Pair, now: float, settings: InitiationSettings) -> Decision | None:
-    if not pair.disabled:
+def _shunt(pair: Pair, now: float, settings: InitiationSettings) -> Decision | None:
+    """No association belongs beside a shunt: what `down` leaves, and neighbour discovery."""
+    if pair.connection is None or not is_shunt(pair.connection.child):
         return None
-    return _end_all(pair, "held down by the operator")
+    return _end_all(pair, "held down by the operator" if pair.disabled else "")
 
 
 def _extra(pair: Pair, now: float, settings: InitiationSettings) -> Decision | None:
@@ -126,7 +128,7 @@ _RULES: tuple[Rule, ...] = (
     _retrying,
     _unwanted,
     _unloaded,
-    _disabled,
+    _shunt,
     _extra,
     _working,
     _misshapen,

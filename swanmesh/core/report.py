@@ -14,6 +14,7 @@ from .actions import (
     ObserveSas,
     UnloadConnection,
 )
+from .connections import is_shunt
 from .model import Peer, Policy, Settings
 from .observed import Holdings, LoadedCredentials
 from .pair import Pair
@@ -101,7 +102,7 @@ def planned(state: State, now: float) -> list[Planned]:
 
 def _initiate_later(pair: Pair, now: float) -> Planned | None:
     """The initiation that waits for its load, or for its time."""
-    if pair.connection is None or pair.disabled or pair.up or pair.under_way or pair.works:
+    if pair.connection is None or is_shunt(pair.connection.child) or pair.up or pair.under_way:
         return None
     if pair.loaded == pair.connection.child and now >= pair.next_attempt:
         return None
