@@ -9,10 +9,11 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from swanmesh.core.model import Address, Host, InvalidInput, Peer, Problem
+from swanmesh.core.model import Host, InvalidInput, Peer, Problem
 from swanmesh.core.peers import PeerBook
 from swanmesh.host.documents import PEER_LIMIT, read_bytes
 from swanmesh.host.edit import file_name
@@ -44,13 +45,12 @@ def find_conflicts(directory: Path, host: Host, new: Sequence[Peer]) -> tuple[Pr
 
 def _claimants(directory: Path, new: Sequence[Peer]) -> Iterator[Peer]:
     """The peers in files that hold one of the names or addresses of `new`."""
-    wanted: set[Address | str] = {peer.name for peer in new}
-    wanted.update(address for peer in new for address in peer.addresses)
-    texts = {str(each).encode() for each in wanted}
-    six = any(isinstance(each, ipaddress.IPv6Address) for each in wanted)
+    addresses = {address for peer in new for address in peer.addresses}
+    texts = {str(each).encode() for each in (*addresses, *(peer.name for peer in new))}
+    packed = {address.packed for address in addresses if isinstance(address, ipaddress.IPv6Address)}
     for path in _peer_files(directory):
         try:
-            if not _may_hold(read_bytes(path, PEER_LIMIT).lower(), texts, wanted if six else set()):
+            if not _may_hold(read_bytes(path, PEER_LIMIT).lower(), texts, packed):
                 continue
             yield read_peer(path)
         except (InvalidInput, FileNotFoundError):
@@ -67,17 +67,17 @@ def _peer_files(directory: Path) -> list[Path]:
         return []
 
 
-def _may_hold(data: bytes, texts: set[bytes], six: set[Address | str]) -> bool:
+def _may_hold(data: bytes, texts: set[bytes], packed: set[bytes]) -> bool:
     words = _WORDS.findall(data)
     if not texts.isdisjoint(words) or b"\\" in data:
         # A backslash can hide any text within double quotes.
         return True
     # An IPv6 address has many spellings.
-    return bool(six) and any(word.count(b":") > 1 and _address(word) in six for word in words)
+    return bool(packed) and any(word.count(b":") > 1 and _packed(word) in packed for word in words)
 
 
-def _address(word: bytes) -> Address | None:
+def _packed(word: bytes) -> bytes:
     try:
-        return ipaddress.ip_address(word.decode("ascii"))
-    except ValueError:
-        return None
+        return socket.inet_pton(socket.AF_INET6, word.decode("ascii"))
+    except OSError:
+        return b""

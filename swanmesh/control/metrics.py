@@ -27,6 +27,8 @@ class Counters:
     actions: dict[tuple[str, str, bool], int] = field(default_factory=dict)
     """By kind of action, class of reason and whether charon accepted it."""
     charon_lost: int = 0
+    faults: int = 0
+    """Mistakes of swanmesh's own that its loop survived."""
     reloads: int = 0
     events_lost: int = 0
     """Events of charon's that were not understood or came too fast."""
@@ -94,6 +96,9 @@ class _Collector:
             actions.add_metric([kind, reason, "yes" if accepted else "no"], count)
         yield actions
         yield CounterMetricFamily("swanmesh_charon_lost", "Times charon was lost.", counters.charon_lost)
+        yield CounterMetricFamily(
+            "swanmesh_faults", "Mistakes of swanmesh's own that it survived; see its log.", counters.faults
+        )
         yield CounterMetricFamily("swanmesh_reloads", "Times files were read again.", counters.reloads)
         yield CounterMetricFamily("swanmesh_charon_events_lost", "Events not taken in.", counters.events_lost)
 
