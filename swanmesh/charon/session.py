@@ -9,7 +9,6 @@ it is never used out of step.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import struct
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -28,8 +27,12 @@ from swanmesh.charon.errors import (
     UnknownEvent,
     UnsupportedCommand,
 )
+from swanmesh.charon.watchdog import Watchdog
 
 _HEADER = struct.Struct("!I")
+_REPLY, _REST = "reply", "rest of a frame"
+_BREATH = 0.01
+"""Seconds that a session for events leaves charon unread after reading twice within them."""
 _REPLIES = frozenset({Packet.CMD_RESPONSE, Packet.CMD_UNKNOWN, Packet.EVENT_CONFIRM, Packet.EVENT_UNKNOWN})
 
 
@@ -72,9 +75,8 @@ class Session(asyncio.Protocol):
         self._buffer = bytearray()
         self._waiting: deque[_Waiting] = deque()
         self._lost: str | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._reply_due: float | None = None
-        self._frame_due: float | None = None
+        self._watchdog = Watchdog(self._lose)
+        self._read_at = -_BREATH
 
     @classmethod
     async def connect(
@@ -213,7 +215,9 @@ class Session(asyncio.Protocol):
             self._frame(bytes(buffer[start + _HEADER.size : end]))
             start = end
         del buffer[:start]
-        self._expect_rest(complete=start > 0)
+        if self._lost is None:
+            self._expect_rest(complete=start > 0)
+            self._breathe()
 
     def connection_lost(self, exc: Exception | None) -> None:
         words = f"the connection to charon broke: {exc}" if exc else "charon closed the connection"
@@ -266,55 +270,48 @@ class Session(asyncio.Protocol):
 
     def _expect_reply(self) -> None:
         """The head of the queue has its whole time from now on."""
-        self._reply_due = self._loop.time() + self._waiting[0].timeout if self._waiting else None
-        self._arm()
+        if self._waiting:
+            head = self._waiting[0]
+            words = f"charon did not answer {head.what} within {head.timeout:g} s"
+            self._watchdog.expect(_REPLY, head.timeout, words)
+        else:
+            self._watchdog.forget(_REPLY)
 
     def _expect_rest(self, *, complete: bool) -> None:
         """Half a frame must become whole in time, however slowly its bytes trickle in."""
-        if not self._buffer or self._lost is not None:
-            self._frame_due = None
-        elif self._frame_due is None or complete:
-            self._frame_due = self._loop.time() + self.timeout
-        self._arm()
+        if not self._buffer:
+            self._watchdog.forget(_REST)
+        elif complete or not self._watchdog.expecting(_REST):
+            words = f"charon sent half a message and no more for {self.timeout:g} s"
+            self._watchdog.expect(_REST, self.timeout, words)
 
-    def _arm(self) -> None:
-        """One timer serves both. It is put forward only when it fires: each streamed item would move it."""
-        dues = [due for due in (self._reply_due, self._frame_due) if due is not None]
-        if not dues or self._lost is not None:
+    def _breathe(self) -> None:
+        """Under a stream of events, wake up for many of them at once: most cost less than the waking."""
+        if self._transport is None or self._lost is not None or self._on_event is None:
             return
-        due = min(dues)
-        if self._timer is not None:
-            if self._timer.when() <= due:
-                return
-            self._timer.cancel()
-        self._timer = self._loop.call_at(due, self._look_at_clock)
-
-    def _look_at_clock(self) -> None:
-        self._timer = None
         now = self._loop.time()
-        if self._frame_due is not None and now >= self._frame_due:
-            self._lose(f"charon sent half a message and no more for {self.timeout:g} s")
-        elif self._reply_due is not None and now >= self._reply_due:
-            head = self._waiting[0]
-            self._lose(f"charon did not answer {head.what} within {head.timeout:g} s")
-        else:
-            self._arm()
+        if now - self._read_at < _BREATH:
+            self._transport.pause_reading()
+            self._loop.call_later(_BREATH, self._resume)
+        self._read_at = now
+
+    def _resume(self) -> None:
+        if self._transport is not None and self._lost is None:
+            self._read_at = self._loop.time()
+            self._transport.resume_reading()
 
     def _lose(self, reason: str) -> None:
         if self._lost is not None:
             return
         self._lost = reason
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._watchdog.stop()
         if self._transport is not None:
             self._transport.abort()
         self._buffer.clear()
         for waiting in self._waiting:
             if not waiting.reply.done():
                 waiting.reply.set_exception(CharonLost(reason))
-                with contextlib.suppress(CharonLost):
-                    waiting.reply.exception()  # seen: nobody may be left to await it
+                waiting.reply.exception()  # seen: nobody may be left to await it
         self._waiting.clear()
         if self._on_lost is not None:
             self._on_lost(reason)

@@ -16,7 +16,7 @@ HERE = "authentication of the peer failed here: "
 
 # Line for line as strongSwan 5.9.8 or 6.0.6 writes them.
 LINES = {
-    "giving up after 5 retransmits": "peer unreachable: no answer after 5 retransmissions",
+    "giving up after 5 retransmits": "peer unreachable: no answer to 5 retransmission(s)",
     "establishing IKE_SA failed, peer not responding": "peer unreachable: it does not answer",
     "rekeying IKE_SA failed, peer not responding": "peer unreachable: it does not answer",
     "unable to resolve b.mesh.example, initiate aborted": (
@@ -86,30 +86,31 @@ LINES = {
 }
 
 
-def _log(line: str, *, connection: str = "one", unique_id: str = "7") -> dict[str, bytes]:
-    section = {"group": "IKE", "ikesa-name": connection, "ikesa-uniqueid": unique_id, "msg": line}
+def _log(line: str, *, connection: str = "one", unique_id: str = "7", group: str = "IKE") -> dict[str, bytes]:
+    section = {"group": group, "ikesa-name": connection, "ikesa-uniqueid": unique_id, "msg": line}
     return {key: value.encode() for key, value in section.items()}
 
 
 @pytest.mark.parametrize("line", LINES)
 def test_a_line_becomes_its_words(line: str) -> None:
-    section = _log(line)
+    section = _log(line, group="ENC" if line.startswith("parsed ") else "IKE")
     assert may_tell(wire.serialize(section))
     assert Causes().from_log(section) == Diagnosis("one", 7, LINES[line])
 
 
 @pytest.mark.parametrize(
-    "line",
+    ("group", "line"),
     [
-        "added vici connection: one",
-        "sending packet: from 192.0.2.1[500] to 192.0.2.2[500] (232 bytes)",
-        "IKE_SA one[7] established between 192.0.2.1[a]...192.0.2.2[b]",
-        "retransmit 1 of request with message ID 0",
-        'received end entity cert "CN=b.mesh.example"',
+        ("CFG", "added vici connection: one"),
+        ("NET", "sending packet: from 192.0.2.1[500] to 192.0.2.2[500] (232 bytes)"),
+        ("ENC", "parsed INFORMATIONAL response 12 [ ]"),
+        ("IKE", "IKE_SA one[7] established between 192.0.2.1[a]...192.0.2.2[b]"),
+        ("IKE", "retransmit 1 of request with message ID 0"),
+        ("IKE", 'received end entity cert "CN=b.mesh.example"'),
     ],
 )
-def test_an_ordinary_line_is_passed_over_undecoded(line: str) -> None:
-    assert not may_tell(wire.serialize(_log(line)))
+def test_an_ordinary_line_is_passed_over_undecoded(group: str, line: str) -> None:
+    assert not may_tell(wire.serialize(_log(line, group=group)))
 
 
 def test_a_peer_cannot_speak_for_charon() -> None:

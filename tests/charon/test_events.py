@@ -143,7 +143,7 @@ async def test_causes_come_from_the_log_and_other_lines_tell_nothing(fake: FakeS
         ):
             fake.fake.log(line, connection="one", unique_id=7)
         diagnosis = await next_event(charon, Diagnosis)
-        assert diagnosis == Diagnosis("one", 7, "peer unreachable: no answer after 3 retransmissions")
+        assert diagnosis == Diagnosis("one", 7, "peer unreachable: no answer to 3 retransmission(s)")
         assert drained(charon) == []
 
 
@@ -159,6 +159,17 @@ async def test_causes_come_from_alerts_where_charon_has_them(fake: FakeServer) -
         assert await next_event(charon, Diagnosis) == Diagnosis(
             "one", 7, "peer unreachable: it does not answer"
         )
+
+
+@asynchronous
+async def test_an_event_comes_through_a_flood_of_log_lines(fake: FakeServer) -> None:
+    async with connected(fake) as charon:
+        for _ in range(5):
+            for _ in range(2000):
+                fake.fake.log("sending packet: from 192.0.2.1[500] to 192.0.2.2[500] (57 bytes)")
+            ike = fake.fake.establish("one")
+            assert (await next_event(charon, ChildUp, timeout=2)).ike.unique_id == ike.unique_id
+        assert charon.skipped == 0
 
 
 @asynchronous
