@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from swanmesh.control.client import Client
+from swanmesh.control.client import Client, RequestRefused
 from swanmesh.control.gate import Limits
 from swanmesh.control.protocol import EventRecord
 
 from .plain_service import ServerThread, peer_status, serving
 from .waiting import wait_until
 
-LIMITS = Limits(connections=20, followers=3, request_time=0.3, reply_time=0.5, stalled=0.3, heartbeat=0.1)
+LIMITS = Limits(connections=20, followers=3, request_time=0.8, reply_time=0.8, stalled=0.5, heartbeat=0.1)
 NOBODY = 65534
 
 
@@ -218,3 +218,21 @@ def _let_through(path: Path) -> None:
         if folder == Path("/tmp"):  # noqa: S108 - where pytest puts its folders
             break
         folder.chmod(folder.stat().st_mode | 0o011)
+
+
+def test_one_too_many_is_told_so(tmp_path: Path) -> None:
+    limits = Limits(connections=5, request_time=20)
+    with serving(tmp_path / "control.sock", limits=limits) as server:
+        slow = [connect(server) for _ in range(limits.connections)]
+        for sock in slow:
+            sock.sendall(b"POST /v1/reload HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{")
+        keeper = server.server._keeper
+        assert keeper is not None
+        wait_until(lambda: len(keeper._open) == 5 and not keeper._silent, 5, "all have asked")
+        with pytest.raises(RequestRefused, match="too many connections at a time") as refused:
+            Client(server.socket, timeout=5).status()
+        assert refused.value.status == 503
+        for sock in slow:
+            sock.close()
+        wait_until(lambda: not keeper._open, 5, "they are forgotten")
+        assert answers(server)
