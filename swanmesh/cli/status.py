@@ -14,6 +14,8 @@ from .setup import Setup, complete_peer, json_option, pass_setup
 if TYPE_CHECKING:
     from swanmesh.control.protocol import PeerStatus, StatusReply
 
+_LAID_OUT = 200
+"""Peers that are laid out for the terminal's width; rich takes a second and more for a thousand rows."""
 HEADINGS = ("PEER", "STATE", "FOR", "ADDRESSES", "IN", "OUT", "REASON")
 
 
@@ -29,7 +31,7 @@ def status(setup: Setup, peers: tuple[str, ...], as_json: bool) -> None:
         return
     reply = client.status(peers)
     now = time.time()
-    if for_people():
+    if for_people() and len(reply.peers) <= _LAID_OUT:
         # rich takes longer to import than all else here: only where it is seen.
         from .terminal import show
 

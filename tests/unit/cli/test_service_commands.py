@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import threading
 import time
 
@@ -86,6 +87,17 @@ def test_a_person_at_a_terminal_sees_the_same_words(
     assert "[bold]no\\x1b[5m" in out
     assert "1.4 MiB" in out
     assert ("\x1b[32m" in out) is coloured
+
+
+def test_thousands_of_peers_are_a_plain_table_at_a_terminal_too(
+    machine: Machine, server: ServerThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("swanmesh.cli.status.for_people", lambda: True)
+    server.service.put(*(peer_status(f"web{number}", "203.0.113.2") for number in range(3000)))
+    monkeypatch.setitem(sys.modules, "swanmesh.cli.terminal", None)
+    ended = machine.swanmesh("status")
+    assert ended.status == 0
+    assert "3000 peers: 3000 up" in ended.out
 
 
 def test_plan(machine: Machine, server: ServerThread) -> None:
