@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,8 +50,11 @@ class DaemonService:
     def plan(self) -> PlanReply:
         return report.plan(self._daemon.mesh, self._daemon.clock())
 
-    def metrics(self) -> bytes:
-        return render(self.status(), self._daemon.counters)
+    async def metrics(self) -> bytes:
+        # Thousands of peers take a while to write out, and the loop has more to do.
+        counters = self._daemon.counters
+        counters = replace(counters, actions=dict(counters.actions))
+        return await asyncio.to_thread(render, self.status(), counters)
 
     async def reload(self, request: ReloadRequest) -> ReloadReply:
         paths = None if request.files is None else [Path(file) for file in request.files]

@@ -174,7 +174,7 @@ class Service(Protocol):
 
     def plan(self) -> PlanReply: ...
 
-    def metrics(self) -> bytes:
+    async def metrics(self) -> bytes:
         """Prometheus' text format."""
         ...
 

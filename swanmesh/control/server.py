@@ -185,7 +185,7 @@ class ControlServer:
         return _json({"status": "ok"})
 
     async def _metrics(self, request: web.Request) -> web.StreamResponse:
-        text = self._service.metrics()
+        text = await self._service.metrics()
         return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     async def _reload(self, request: web.Request) -> web.StreamResponse:

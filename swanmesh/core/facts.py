@@ -157,7 +157,9 @@ def charon_back(state: State, holdings: Holdings, version: str, now: float) -> N
 def charon_lost(state: State, reason: str, now: float) -> None:
     """charon does not answer. What it holds may go on working in the kernel: nobody is told that a peer is
     down before charon is back and shows it."""
-    state.charon.reachable, state.charon.reason, state.charon.since = False, reason, now
+    if state.charon.reachable or not state.charon.since:
+        state.charon.since = now
+    state.charon.reachable, state.charon.reason = False, reason
     state.charon.credentials_loaded = False
     state.charon.credentials_error, state.charon.credentials_failures = "", 0
     state.charon.credentials_at = 0.0

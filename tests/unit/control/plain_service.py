@@ -122,7 +122,7 @@ class PlainService:
     def plan(self) -> PlanReply:
         return PlanReply(actions=list(self.actions), charon_reachable=True)
 
-    def metrics(self) -> bytes:
+    async def metrics(self) -> bytes:
         return render(self.status(), self.counters)
 
     async def reload(self, request: ReloadRequest) -> ReloadReply:
