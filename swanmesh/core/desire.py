@@ -15,7 +15,7 @@ from .transitions import first_attempt, judge_peer
 
 def peers_changed(state: State, names: Iterable[str], now: float, why: str = "") -> None:
     """The book has another word on these peers. `why` names a cause that lies elsewhere (settings)."""
-    for name in names:
+    for name in sorted(names):  # the order of a set differs from run to run, and each takes random numbers
         _reconcile(state, name, state.book.named(name), now, why)
 
 

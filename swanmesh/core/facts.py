@@ -24,6 +24,11 @@ from .state import State
 from .transitions import attempt_failed, first_attempt, judge
 
 _NO_ANSWER = "peer unreachable: no answer"
+_YOUNG = 2.0
+"""Seconds that an initiation may take to show as an IKE_SA: a busy charon begins it some time after it took
+the request."""
+_DIAGNOSES = 8
+"""IKE_SAs of a pair whose diagnoses are kept."""
 
 
 def take_connections(state: State, connections: Iterable[LoadedConnection], now: float) -> None:
@@ -89,9 +94,14 @@ def _judge_attempt(state: State, pair: Pair, now: float) -> None:
     if any(sa.state in UNDER_WAY for sa in pair.sas.values()):
         pair.look_at = now + state.settings.initiation.attempt_look / 2
         return
+    began = pair.in_flight or 0.0
+    if not pair.sas and now < began + _YOUNG:
+        pair.look_at = began + _YOUNG
+        return
     childless = any(sa.established for sa in pair.sas.values())
     words = "the IKE_SA came up without its CHILD_SA" if childless else _NO_ANSWER
-    attempt_failed(state, pair, now, pair.diagnosis or words)
+    said = next(reversed(pair.diagnoses.values()), "")
+    attempt_failed(state, pair, now, said or words)
 
 
 def take_event(state: State, event: Event, now: float) -> None:
@@ -111,26 +121,29 @@ def take_event(state: State, event: Event, now: float) -> None:
     pair.apply(event, now)
     cause = ""
     if isinstance(event, IkeDown):
-        cause = pair.diagnosis or ending(ike)
+        cause = pair.diagnoses.pop(ike.unique_id, "") or ending(ike)
+        pair.ended = ike.unique_id
     elif isinstance(event, ChildDown):
-        cause = pair.diagnosis or "its CHILD_SA was deleted"
+        cause = pair.diagnoses.get(ike.unique_id, "") or "its CHILD_SA was deleted"
     judge(state, pair, now, cause)
     if isinstance(event, IkeDown) and pair.in_flight is not None and not pair.sas:
         attempt_failed(state, pair, now, cause)
-    if isinstance(event, IkeDown):
-        pair.diagnosis = ""
 
 
 def _take_diagnosis(state: State, event: Diagnosis, now: float) -> None:
+    """charon's log has a queue of its own: its words come before or after the event that they explain."""
     pair = state.pairs.get(event.connection)
-    if pair is None or pair.up:
-        # While it is up, the words belong to a duplicate or to what comes next: kept for the `down` after it.
-        if pair is not None:
-            pair.diagnosis = event.cause
+    if pair is None:
         return
-    pair.diagnosis = pair.cause = event.cause
+    if event.unique_id != pair.ended:
+        pair.diagnoses[event.unique_id] = event.cause
+        if len(pair.diagnoses) > _DIAGNOSES:
+            del pair.diagnoses[next(iter(pair.diagnoses))]
+    if pair.up or (event.unique_id != pair.ended and pair.in_flight is None):
+        return
+    pair.cause = event.cause
     if pair.in_flight is not None:
-        # It may have ended without an event.
+        # The attempt may have ended without an event.
         pair.look_at = min(pair.look_at, now + 0.5)
         state.pairs.mark(pair)
 

@@ -246,7 +246,7 @@ class Mesh:
         if not state.admission.take(pair.name):
             return None, Decision(reason="waiting for other initiations to end")
         pair.in_flight, pair.look_at = now, now + state.settings.initiation.attempt_look
-        pair.diagnosis = ""
+        pair.diagnoses.clear()
         return action, Decision(due=pair.look_at, reason=decision.reason)
 
     def _credentials(self, now: float) -> list[Action]:

@@ -70,8 +70,10 @@ class Pair:
     """When charon is asked whether it still tries."""
     seen: float = float("-inf")
     """When charon was last looked at for what it does about this pair."""
-    diagnosis: str = ""
-    """What charon's log said last about why."""
+    diagnoses: dict[int, str] = field(default_factory=dict)
+    """What charon's log said of why each IKE_SA of the last attempts and associations failed or ended."""
+    ended: int = 0
+    """Unique id of the IKE_SA whose end brought it down: what the log says of it may come later."""
     extra_since: float | None = None
     """Since when IKE_SAs or CHILD_SAs stand beside the ones that should stay."""
     lost_state: bool = False
