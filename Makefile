@@ -1,5 +1,6 @@
 # make setup      what development and the lab need: Debian packages, and .venv
 # make lint       ruff and mypy
+# make test       everything: unit, VICI, lab, ruff, mypy; TESTS="tests/unit -x" narrows it
 # make install    to PREFIX (/usr/local), SYSCONFDIR (/etc) and UNITDIR; DESTDIR goes before all of them
 # make uninstall  removes it again, but no configuration, keys or peers
 
@@ -55,6 +56,12 @@ lint: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+# --- test ----------------------------------------------------------------------------------------------------
+
+.PHONY: test
+test: setup
+	$(VENV)/bin/python -m pytest $(TESTS)
 
 # --- install -------------------------------------------------------------------------------------------------
 
