@@ -26,7 +26,7 @@ DEPTH_LIMIT = 8
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The parser in C where PyYAML was built with it: ten times as fast. Only its events are used."""
 _INTEGER = re.compile(r"[-+]?[0-9]{1,18}|0o[0-7]{1,18}|0x[0-9a-fA-F]{1,15}")
-_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]{1,3})?")
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]{1,2})?")
 _WORDS = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
     **dict.fromkeys(("true", "True", "TRUE"), True),
@@ -113,6 +113,8 @@ def parse_document(text: str, source: str) -> object:
     try:
         for event in yaml.parse(text, Loader=_Loader):
             builder.take(event)
+    except UnicodeEncodeError:
+        raise builder.refusal("is not UTF-8 text", "write it anew in UTF-8", None) from None
     except yaml.MarkedYAMLError as error:
         what = error.problem or "is no YAML"
         raise builder.refusal(what, "correct the YAML there", error.problem_mark) from None
@@ -198,7 +200,8 @@ class _Builder:
 
 
 def plain_scalar(text: str) -> str | int | float | bool | None:
-    """What an unquoted scalar means by YAML 1.2's core schema; infinities and NaN stay words."""
+    """What an unquoted scalar means by YAML 1.2's core schema; infinities, NaN and integers of more than 18
+    digits stay words."""
     if text in _WORDS:
         return _WORDS[text]
     if _INTEGER.fullmatch(text):
