@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import collections
 import ipaddress
+import signal
 import socket
 import struct
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ _PCAP_HEADER = 24
 _RECORD = struct.Struct("=IIII")
 _MARKER_TYPE = 0x88B5
 """An EtherType for local experiments (IEEE 802): no other frame of the lab has it."""
+_MARKER_INTERVAL = 0.25
 _IKE_PORTS = {500, 4500}
 _LINK_LOCAL = ipaddress.ip_network("fe80::/10")
 _NEIGHBOUR_DISCOVERY = range(133, 138)
@@ -48,11 +51,13 @@ class Capture:
 
     def __init__(self, namespace: Namespace, device: str, path: Path) -> None:
         self._namespace = namespace
-        self._device = device
+        self.device = device
         self._path = path
-        self._markers = 0
+        self._phase = self._read = 0
+        self._sent = 0.0
         self._packets: list[Packet] | None = None
-        command = ("tcpdump", "--immediate-mode", "-U", "-n", "-s", str(_SNAPLEN), "-B", "8192")
+        # Neither --immediate-mode nor -U: woken for each packet, tcpdump costs more than the traffic.
+        command = ("tcpdump", "-n", "-s", str(_SNAPLEN), "-B", "8192")
         with namespace.entered():
             self._process = subprocess.Popen(
                 (*command, "-i", device, "-w", str(path)),
@@ -60,16 +65,16 @@ class Capture:
                 stdin=subprocess.DEVNULL,
                 text=True,
             )
-        wait_until(self._marker_seen, 20, f"tcpdump captures on {device} of {namespace.name}")
+        self._await_marker(f"tcpdump captures on {device} of {namespace.name}")
 
     def stop(self) -> list[Packet]:
         """Ends the capture and returns every packet since its start, except our markers."""
         if self._packets is None:
-            wait_until(self._marker_seen, 60, f"tcpdump on {self._device} has written what it saw")
+            self._await_marker(f"tcpdump on {self.device} has written what it saw")
             self._process.terminate()
             said = self._process.communicate(timeout=20)[1]
             if "\n0 packets dropped by kernel" not in said:
-                raise RuntimeError(f"the capture on {self._device} is not complete: {said.strip()}")
+                raise RuntimeError(f"the capture on {self.device} is not complete: {said.strip()}")
             self._packets = [packet for frame in self._frames() if (packet := classify(frame))]
         return self._packets
 
@@ -96,29 +101,55 @@ class Capture:
         self._process.kill()
         self._process.wait()
 
+    def _await_marker(self, why: str) -> None:
+        self._phase += 1
+        self._read = 0
+        self._sent = 0.0
+        wait_until(self._marker_seen, 60, why)
+
+    @property
+    def _marker(self) -> bytes:
+        return b"swanmesh lab %4d" % self._phase
+
     def _marker_seen(self) -> bool:
         if self._process.poll() is not None:
             said = self._process.stderr.read() if self._process.stderr else ""
-            raise RuntimeError(f"tcpdump on {self._device} of {self._namespace.name} ended: {said.strip()}")
-        self._markers += 1
-        marker = b"swanmesh lab %d" % self._markers
-        with self._namespace.entered(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as port:
-            port.bind((self._device, 0))
-            port.send(b"\xff" * 6 + bytes(6) + struct.pack("!H", _MARKER_TYPE) + marker.ljust(46, b"\0"))
-        return any(marker in frame for frame in self._frames(newest_only=True))
+            raise RuntimeError(f"tcpdump on {self.device} of {self._namespace.name} ended: {said.strip()}")
+        if not _catches(self._process.pid, signal.SIGUSR2):
+            return False
+        # Again and again: the first may come before tcpdump has opened the device.
+        if time.monotonic() > self._sent + _MARKER_INTERVAL:
+            self._send_marker()
+        self._process.send_signal(signal.SIGUSR2)  # tcpdump(1): write out what is in the buffer
+        with self._path.open("rb") as file:
+            file.seek(max(0, self._read - len(self._marker)))
+            new = file.read()
+            self._read = file.tell()
+        return self._marker in new
 
-    def _frames(self, newest_only: bool = False) -> Iterator[bytes]:
-        data = self._path.read_bytes() if self._path.exists() else b""
-        if newest_only:
-            # Markers are at the end; a whole file of a long capture would be read for each look.
-            yield data[-65536:]
-            return
+    def _send_marker(self) -> None:
+        self._sent = time.monotonic()
+        frame = b"\xff" * 6 + bytes(6) + struct.pack("!H", _MARKER_TYPE) + self._marker.ljust(46, b"\0")
+        with self._namespace.entered(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as port:
+            port.bind((self.device, 0))
+            port.send(frame)
+
+    def _frames(self) -> Iterator[bytes]:
+        data = self._path.read_bytes()
         offset = _PCAP_HEADER
         while offset + _RECORD.size <= len(data):
             length = _RECORD.unpack_from(data, offset)[2]
             offset += _RECORD.size
             yield data[offset : offset + length]
             offset += length
+
+
+def _catches(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler for a signal that would otherwise end it."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("SigCgt:"):
+            return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+    return False
 
 
 def classify(frame: bytes) -> Packet | None:

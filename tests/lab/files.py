@@ -14,19 +14,8 @@ _PLUGINS = (
     "random nonce x509 revocation constraints pubkey pkcs1 pkcs8 pem openssl kdf hmac gcm "
     "kernel-netlink socket-default counters vici"
 )
-_INTERIM_SETTINGS = """\
-charon {
-  install_routes = no
-  make_before_break = yes
-  retransmit_timeout = 0.8
-  retransmit_base = 1.3
-  retransmit_tries = 5
-  ikesa_table_size = 256
-  ikesa_table_segments = 4
-}
-"""
 _STRONGSWAN_CONF = """\
-{shared}
+include {shipped}
 charon-systemd {{
   load = {plugins}
   plugins {{
@@ -106,7 +95,7 @@ class HostFiles:
         self.config.write_text(yaml.safe_dump(document | sections, sort_keys=False))
         (self.folder / "strongswan.conf").write_text(
             _STRONGSWAN_CONF.format(
-                shared=f"include {_SHIPPED_SETTINGS}" if _SHIPPED_SETTINGS.exists() else _INTERIM_SETTINGS,
+                shipped=_SHIPPED_SETTINGS,
                 plugins=_PLUGINS,
                 vici=self.vici_socket,
                 log=self.charon_log,
@@ -118,4 +107,4 @@ class HostFiles:
         text = yaml.safe_dump({"name": other.name, "addresses": list(other.addresses)}, sort_keys=False)
         whole = self.peers / f".{other.short}"
         whole.write_text(text)
-        whole.replace(self.peers / f"{other.name.partition('.')[0]}.yaml")
+        whole.replace(self.peers / f"{other.name}.yaml")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.lab import evidence, namespaces
+from tests.lab.captures import Capture
 from tests.lab.credentials import Authority
 from tests.lab.host import Host
 from tests.lab.links import Link
@@ -21,6 +22,9 @@ from tests.lab.waiting import wait_until
 
 ROOM = Path("/run/swanmesh-lab")
 """Folder of the running mesh; what a crashed run left in it is removed first."""
+
+BRIDGE = "br0"
+"""The switch itself: a capture on it sees what all its ports bring in."""
 
 _open: list[Mesh] = []
 
@@ -38,6 +42,7 @@ class Mesh:
     members: int
     """The first so many hosts have each other in peers.d; the rest stand by."""
     _suspect: int = field(default=0, repr=False)
+    _captures: list[Capture] = field(default_factory=list, repr=False)
 
     def __getitem__(self, index: int) -> Host:
         return self.hosts[index]
@@ -93,6 +98,19 @@ class Mesh:
             wait_until(full, timeout, "the mesh is full", interval=0.2)
         except TimeoutError as error:
             raise TimeoutError(f"{error}: {last}") from None
+
+    def capture(self) -> Capture:
+        """Captures on the switch: each packet that any host's cable brings in, once."""
+        capture = Capture(self.switch, BRIDGE, ROOM / f"capture-{len(self._captures)}.pcap")
+        self._captures.append(capture)
+        return capture
+
+    def end_all(self) -> None:
+        """Kills what the hosts and the switch run."""
+        for capture in self._captures:
+            capture.kill()
+        for host in self:
+            host.end_all()
 
     def spis(self) -> dict[str, frozenset[tuple[str, str, str]]]:
         """Every host's kernel SPIs, by short name."""
@@ -154,8 +172,7 @@ def mesh(
         raise
     finally:
         _open.remove(made)
-        for host in made:
-            host.end_all()
+        made.end_all()
         clean_up()
 
 
@@ -193,7 +210,7 @@ def _build(count: int, spare: int, ipv4: int, ipv6: int, sections: dict[str, Any
     spaces = namespaces.create(["switch", *(f"h{number}" for number in range(1, total + 1))])
     switch, others = spaces[0], spaces[1:]
     _cable(switch, others)
-    authority = Authority()
+    authority = Authority(ROOM / "ca")
     hosts = []
     for number, space in enumerate(others, 1):
         addresses = [f"{net}.{number}" for net in _IPV4[:ipv4]]
@@ -205,10 +222,13 @@ def _build(count: int, spare: int, ipv4: int, ipv6: int, sections: dict[str, Any
 
 
 def _cable(switch: Namespace, spaces: list[Namespace]) -> None:
-    lines = ["link add br0 type bridge forward_delay 0 stp_state 0 mcast_snooping 0", "link set br0 up"]
+    lines = [
+        f"link add {BRIDGE} type bridge forward_delay 0 stp_state 0 mcast_snooping 0",
+        f"link set {BRIDGE} up",
+    ]
     for number, space in enumerate(spaces, 1):
         lines.append(f"link add p{number} type veth peer name eth0 netns {space.name}")
-        lines.append(f"link set p{number} master br0 up")
+        lines.append(f"link set p{number} master {BRIDGE} up")
     switch.ip(*lines)
 
 

@@ -41,19 +41,23 @@ class PingStream:
         self, namespace: Namespace, address: str, log: Path, *, interval: float = 0.01, size: int = 56
     ) -> None:
         self._log = log
-        command = ("ping", "-D", "-n", "-O", "-i", f"{interval:g}", "-s", str(size), address)
+        # From 10 ms on, ping waits in the kernel's ticks, which may be as long again.
+        exact = 0.0099 if interval == 0.01 else interval
+        command = ("ping", "-D", "-n", "-O", "-i", f"{exact:g}", "-s", str(size), address)
         with namespace.entered(), log.open("wb") as output:
             self._process = subprocess.Popen(
                 command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
             )
 
-    def stop(self) -> PingResult:
-        """Waits until the last packet sent before now is answered or lost, and counts.
+    def stop(self, stopped: float | None = None) -> PingResult:
+        """Waits until the last packet sent before `stopped` (now) is answered or lost, and counts.
 
+        `stopped` is in seconds since the epoch: many streams that end at one moment wait but once.
         Raises RuntimeError if nothing was sent at all: such a stream proves nothing.
         """
-        stopped = time.time()
-        time.sleep(_LATE)  # the time that a reply has is what is measured here
+        stopped = time.time() if stopped is None else stopped
+        # Not a guess at when something is ready: the time that a reply has is part of what is measured.
+        time.sleep(max(0, stopped + _LATE - time.time()))
         self._process.send_signal(signal.SIGINT)
         self._process.wait(timeout=10)
         sent, received = 0, set()
