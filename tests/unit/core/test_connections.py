@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from swanmesh.core.connections import (
     connection_name,
     desired,
     down,
-    held_down,
+    is_shunt,
     ours,
     ours_loaded,
     peer_of,
@@ -89,7 +90,7 @@ def test_the_digest_is_the_same_every_time() -> None:
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_the_digest_changes_with_every_key(change: dict[str, object]) -> None:
+def test_the_digest_changes_with_every_key(change: dict[str, Any]) -> None:
     host = settings()
     other = replace(host, connection=replace(host.connection, **change))
     assert only(host, peer()).child != only(other, peer()).child
@@ -136,7 +137,7 @@ def test_down_leaves_a_shunt_and_no_way_to_negotiate(policy: str, mode: str) -> 
     host, other = settings(), peer(policy=policy)
     shunt = down(host, other, pair_of(host, other))
     assert shunt.name == only(host, other).name and shunt.child != only(host, other).child
-    assert held_down(shunt.child) and not held_down(only(host, other).child)
+    assert is_shunt(shunt.child) and not is_shunt(only(host, other).child)
     assert child_of(shunt)["mode"] == mode and child_of(shunt)["remote_ts"] == ["203.0.113.2/32"]
     assert shunt.body["remote_addrs"] == ["127.0.0.1"]
     assert ours_loaded(LoadedConnection(name=shunt.name, children=(shunt.child,)))

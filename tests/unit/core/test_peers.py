@@ -147,14 +147,14 @@ def test_update_tells_which_peers_changed() -> None:
 def test_own_name_is_skipped() -> None:
     book = PeerBook(HOST)
     assert book.update([peer(HOST.name, "203.0.113.1")]) == frozenset()
-    assert names(book) == {} and book.problems == ()
+    assert names(book) == {} and not book.problems
 
 
 def test_a_file_that_becomes_our_own_name_leaves() -> None:
     book = PeerBook(HOST)
     book.update([peer("b", source="x.yaml")])
     assert book.update([peer(HOST.name, source="x.yaml")]) == {"b"}
-    assert names(book) == {} and book.problems == ()
+    assert names(book) == {} and not book.problems
 
 
 def test_two_files_with_one_name_name_each_other() -> None:
@@ -167,7 +167,7 @@ def test_two_files_with_one_name_name_each_other() -> None:
     assert names(book) == {"1.yaml": "a"}
     # The first one goes: the second comes into force.
     assert book.update(drop=["1.yaml"]) == {"a"}
-    assert names(book) == {"2.yaml": "a"} and book.problems == ()
+    assert names(book) == {"2.yaml": "a"} and not book.problems
 
 
 def test_two_files_with_one_address_name_each_other() -> None:
@@ -198,14 +198,14 @@ def test_the_last_good_version_stays() -> None:
     assert sorted(problem.file for problem in book.problems) == ["b.yaml", "c.yaml"]
     # Put right again: both are heard.
     assert book.update([peer("a", "203.0.113.9")]) == {"a", "b", "c"}
-    assert book.problems == ()
+    assert not book.problems
 
 
 def test_addresses_exchanged_between_two_files_in_one_update() -> None:
     book = PeerBook(HOST)
     book.update([peer("a", "203.0.113.2"), peer("b", "203.0.113.3")])
     assert book.update([peer("a", "203.0.113.3"), peer("b", "203.0.113.2")]) == {"a", "b"}
-    assert book.problems == ()
+    assert not book.problems
     assert [str(book.peers[f"{n}.yaml"].addresses[0]) for n in "ab"] == ["203.0.113.3", "203.0.113.2"]
 
 
@@ -215,7 +215,7 @@ def test_addresses_exchanged_one_file_after_the_other() -> None:
     book.update([peer("a", "203.0.113.3")])
     assert len(book.problems) == 1
     assert book.update([peer("b", "203.0.113.2")]) == {"a", "b"}
-    assert book.problems == ()
+    assert not book.problems
 
 
 def test_a_chain_of_fallbacks_ends() -> None:
@@ -227,7 +227,7 @@ def test_a_chain_of_fallbacks_ends() -> None:
     assert book.update(moved) == frozenset()
     assert len(book.problems) == count - 1
     assert book.update([peer(f"p{count - 1}", "192.0.2.200")]) == {f"p{n}" for n in range(count)}
-    assert book.problems == ()
+    assert not book.problems
 
 
 files = st.dictionaries(
@@ -270,7 +270,8 @@ def without_contradiction(contents: dict[str, Peer]) -> bool:
 def test_what_is_in_force_does_not_depend_on_the_path(
     path: list[dict[str, tuple[str, list[str]]]], end: dict[str, tuple[str, list[str]]]
 ) -> None:
-    book, held = PeerBook(HOST), {}
+    book = PeerBook(HOST)
+    held: dict[str, Peer] = {}
     for contents in [*path, end]:
         new = as_peers(contents)
         update_to(book, held, new)
@@ -283,4 +284,4 @@ def test_what_is_in_force_does_not_depend_on_the_path(
             assert source in refused or p.name == HOST.name or book.peers.get(source) == p
     if without_contradiction(held):
         assert dict(book.peers) == {s: p for s, p in held.items() if p.name != HOST.name}
-        assert book.problems == ()
+        assert not book.problems

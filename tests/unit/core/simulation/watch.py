@@ -1,0 +1,122 @@
+"""The invariants: what may never be done, checked at the moment that charon carries it out, against what
+every charon of the network truly holds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from swanmesh.core.actions import Action, Initiate, TerminateChild, TerminateIke, UnloadConnection
+from swanmesh.core.connections import ours
+from swanmesh.core.mesh import MeshEvent
+
+from .charon import SimCharon
+from .host import SimHost
+from .network import Network
+from .sas import Ike
+
+
+@dataclass(slots=True)
+class Watch:
+    network: Network
+    breaches: list[str] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    events: list[tuple[float, str, MeshEvent]] = field(default_factory=list)
+    keep_events: bool = False
+
+    def breach(self, host: SimHost, what: str) -> None:
+        self.breaches.append(f"{host.clock.now:.3f} {host.name}: {what}")
+
+    def told(self, host: SimHost, events: Iterable[MeshEvent]) -> None:
+        for event in events:
+            self.counts[event.kind] += 1
+            if self.keep_events:
+                self.events.append((host.clock.now, host.name, event))
+
+    def before(self, host: SimHost, action: Action) -> None:
+        """charon is about to carry this out."""
+        self.counts[type(action).__name__] += 1
+        match action:
+            case UnloadConnection(name=name, peer=peer):
+                if not ours(name):
+                    self.breach(host, f"unloads {name}, which is not ours")
+                if wanted(host, name):
+                    self.breach(host, f"unloads {name}, which is wanted: {peer}")
+            case TerminateIke(unique_id=unique_id):
+                ike = host.charon.sas.get(unique_id)
+                if ike is not None:
+                    self._ends(host, ike, ike, action)
+            case TerminateChild(unique_id=unique_id):
+                found = host.charon.child(unique_id)
+                if found is not None:
+                    self._ends_child(host, *found, action)
+            case Initiate():
+                self._initiates(host, action)
+            case _:
+                pass
+
+    def _initiates(self, host: SimHost, action: Initiate) -> None:
+        assert host.mesh is not None
+        limit = host.settings.initiation.in_flight
+        if host.mesh.state.admission.in_flight > limit:
+            self.breach(host, "more initiations in flight than admitted")
+        mine = [ike for ike in host.charon.of(action.connection) if ike.initiator]
+        if any(ike.state == "CONNECTING" and ike.by_controller for ike in mine):
+            self.counts["initiated while connecting"] += 1
+        if any(works_here(ike) for ike in host.charon.of(action.connection)):
+            self.counts["initiated while up"] += 1
+
+    def _ends(self, host: SimHost, ike: Ike, what: object, action: TerminateIke | TerminateChild) -> None:
+        if not ours(ike.conn):
+            self.breach(host, f"ends #{ike.unique_id} of {ike.conn}, which is not ours")
+        if not wanted(host, ike.conn) or held_down(host, action.peer):
+            return
+        self.counts["duplicates ended"] += 1
+        others = [other for other in host.charon.of(ike.conn) if other is not ike]
+        if works_here(ike) and not any(works_here(other) for other in others):
+            self.breach(host, f"ends the only working association of {ike.conn}: {action.reason}")
+        if self.works(ike) and not any(self.works(other) for other in others):
+            self.breach(host, f"ends the only association of {ike.conn} that works at both ends")
+
+    def _ends_child(self, host: SimHost, ike: Ike, child: object, action: TerminateChild) -> None:
+        rest = [c for c in ike.children.values() if c is not child and c.state in ("INSTALLED", "REKEYING")]
+        if not rest:
+            self._ends(host, ike, child, action)
+
+    def works(self, ike: Ike) -> bool:
+        """Whether packets pass: it stands at both ends with CHILD_SAs that match."""
+        owner = self.network.owners.get(ike.remote)
+        other = owner.by_spi.get(ike.spi_i) if owner is not None else None
+        if other is None or not works_here(ike) or not works_here(other):
+            return False
+        theirs = {child.spi_in for child in other.children.values() if child.state != "DELETED"}
+        return any(child.spi_out in theirs for child in ike.children.values() if child.state != "DELETED")
+
+
+def works_here(ike: Ike) -> bool:
+    return ike.established_state and any(
+        child.state in ("INSTALLED", "REKEYING") for child in ike.children.values()
+    )
+
+
+def held_down(host: SimHost, peer: str) -> bool:
+    """By the operator, as this controller heard or as the one before left it in charon."""
+    return peer in host.down or (host.mesh is not None and peer in host.mesh.state.down)
+
+
+def wanted(host: SimHost, name: str) -> bool:
+    """Whether the files of the host call for this connection."""
+    if host.mesh is None:
+        return False
+    pair = host.mesh.state.pairs.get(name)
+    return pair is not None and pair.connection is not None
+
+
+def associations(charon: SimCharon) -> dict[tuple[str, str], list[Ike]]:
+    """IKE_SAs of ours by address pair."""
+    found: dict[tuple[str, str], list[Ike]] = {}
+    for ike in charon.sas.values():
+        if ours(ike.conn) or ike.conn == "(unnamed)":
+            found.setdefault((ike.local, ike.remote), []).append(ike)
+    return found
