@@ -47,9 +47,10 @@ def _reconcile(state: State, name: str, peer: Peer | None, now: float, why: str)
         _want(state, peer, addresses, connection, now, why)
     if peer is None:
         state.down.discard(name)
-    elif added and state.observed_once:
+    else:
         state.leaving.pop(name, None)
-        state.tell("peer-added", peer, why or "new peer")
+        if added and state.observed_once:
+            state.tell("peer-added", peer, why or "new peer")
     judge_peer(state, name)
 
 
