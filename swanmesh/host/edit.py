@@ -134,7 +134,9 @@ class PeerEditor:
         wanted = {name.encode() for name in names}
         for path in self._peer_files() if wanted else ():
             try:
-                if wanted.isdisjoint(_WORD.findall(read_bytes(path, PEER_LIMIT).lower())):
+                data = read_bytes(path, PEER_LIMIT).lower()
+                # A backslash can hide any text within double quotes.
+                if wanted.isdisjoint(_WORD.findall(data)) and b"\\" not in data:
                     continue
                 holds = read_peer(path).name
             except (InvalidInput, FileNotFoundError):

@@ -49,7 +49,8 @@ class Issued:
         Raises NotStored, also if one of them exists and `replace` is not set; nothing is written then.
         """
         certificate, key = directory / f"{self.name}.pem", directory / f"{self.name}.key"
-        _write_pair(certificate, self.certificate, key, self.private_key, replace=replace)
+        files = [(certificate, self.certificate, 0o644), (key, self.private_key, 0o600)]
+        write(files, replace=replace)
         return certificate, key
 
 
@@ -88,7 +89,10 @@ class Authority:
             .sign(key, hashes.SHA256())
         )
         _make_directory(directory)
-        _write_pair(directory / "ca.pem", _pem(certificate), directory / "ca.key", _key_pem(key))
+        # The key first: a certificate is never there without it.
+        write(
+            [(directory / "ca.key", _key_pem(key), 0o600), (directory / "ca.pem", _pem(certificate), 0o644)]
+        )
         return cls(directory=directory, certificate=certificate, private_key=key)
 
     @classmethod
@@ -188,24 +192,6 @@ def _usage(*, authority: bool) -> x509.KeyUsage:
         encipher_only=False,
         decipher_only=False,
     )
-
-
-def _write_pair(
-    certificate: Path, certificate_pem: bytes, key: Path, key_pem: bytes, *, replace: bool = False
-) -> None:
-    if not replace:
-        for path in (certificate, key):
-            if path.exists():
-                remedy = "choose another place, or remove it first if nothing needs it"
-                raise NotStored(path, "it exists already", remedy)
-    # The key first: a certificate is never there without it.
-    write(key, key_pem, mode=0o600, replace=replace)
-    try:
-        write(certificate, certificate_pem, mode=0o644, replace=replace)
-    except NotStored:
-        if not replace:
-            key.unlink(missing_ok=True)
-        raise
 
 
 def _make_directory(directory: Path) -> None:

@@ -7,6 +7,7 @@ import errno
 import os
 import secrets
 import stat
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from swanmesh.core.model import InvalidInput, Problem
@@ -69,38 +70,58 @@ def _unreadable(path: Path, key: str, error: OSError) -> InvalidInput:
     return _refusal(path, key, f"cannot be read: {reason}", remedy)
 
 
-def write(path: Path, content: bytes, *, mode: int, replace: bool = False) -> None:
-    """Write a file with this mode, through the disk. Raises NotStored, also for one that exists, save with
-    `replace`.
+def write(files: Sequence[tuple[Path, bytes, int]], *, replace: bool = False) -> None:
+    """Write these files (path, content, mode) through the disk: all, or none.
 
-    The content is never visible under a wider mode or in part, not even for a moment.
+    No content is ever visible under a wider mode or in part. Raises NotStored, also for a file that exists,
+    save with `replace`.
     """
-    temporary = path.parent / f".swanmesh-{secrets.token_hex(8)}.tmp"
+    prepared: list[Path] = []
+    placed: list[Path] = []
+    path = Path()
     try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
-        try:
-            os.fchmod(fd, mode)
-            view = memoryview(content)
-            while view:
-                view = view[os.write(fd, view) :]
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        if replace:
-            temporary.replace(path)
-        else:
-            # link, unlike rename, fails if the name is taken.
-            os.link(temporary, path)
-        _sync_directory(path.parent)
-    except FileExistsError:
-        remedy = "choose another place, or remove it first if nothing needs it"
-        raise NotStored(path, "it exists already", remedy) from None
+        for path, content, mode in files:
+            prepared.append(path.parent / f".swanmesh-{secrets.token_hex(8)}.tmp")
+            _write_through(prepared[-1], content, mode)
+        for (path, _, _), temporary in zip(files, prepared, strict=True):
+            if replace:
+                temporary.replace(path)
+            else:
+                # link, unlike rename, fails if the name is taken.
+                os.link(temporary, path)
+                placed.append(path)
+        for path in {path.parent for path, _, _ in files}:
+            _sync_directory(path)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise NotStored(path, reason, "correct that and try again") from None
+        _discard(placed)
+        raise _not_stored(path, error) from None
     finally:
+        _discard(prepared)
+
+
+def _not_stored(path: Path, error: OSError) -> NotStored:
+    if isinstance(error, FileExistsError):
+        remedy = "choose another place, or remove it first if nothing needs it"
+        return NotStored(path, "it exists already", remedy)
+    return NotStored(path, (error.strerror or str(error)).lower(), "correct that and try again")
+
+
+def _discard(paths: Iterable[Path]) -> None:
+    for path in paths:
         with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+
+
+def _write_through(path: Path, content: bytes, mode: int) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    try:
+        os.fchmod(fd, mode)
+        view = memoryview(content)
+        while view:
+            view = view[os.write(fd, view) :]
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _sync_directory(path: Path) -> None:

@@ -93,6 +93,11 @@ def test_a_peer_is_updated_where_it_stands(tmp_path: Path) -> None:
     assert sorted(contents(tmp_path)) == ["mentions.yaml"]
 
 
+def test_a_name_spelled_with_escapes_is_found(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text('name: "w\\x65b1"\naddresses: [203.0.113.1]\n')
+    assert remove_peers(tmp_path, ["web1"]) == [tmp_path / "x.yaml"]
+
+
 def test_a_file_in_the_way_is_not_taken(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("name: b\naddresses: [203.0.113.1]\n")
     before = contents(tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,3 +110,16 @@ def test_the_unit_is_ordered_after_strongswan_and_not_bound_to_it() -> None:
     assert any("strongswan.service" in value.split() for key, value in settings if key == "After")
     binding = {"Requires", "BindsTo", "PartOf", "Requisite", "Upholds", "PropagatesStopTo"}
     assert not [key for key, value in settings if key in binding and "strongswan" in value]
+
+
+def test_the_unit_is_valid_and_stays_hardened(tmp_path: Path) -> None:
+    text = (REPOSITORY / "systemd" / "swanmesh.service").read_text()
+    unit = tmp_path / "swanmesh.service"
+    unit.write_text(text.replace("/usr/local/bin/swanmesh", "/bin/true"))
+    analyze = "/usr/bin/systemd-analyze"
+    verify = subprocess.run([analyze, "verify", unit], capture_output=True, text=True, check=False)
+    assert (verify.returncode, verify.stdout + verify.stderr) == (0, "")
+    # Exposure 2.1 of 10 with systemd 252; the threshold is ten times that.
+    argv = [analyze, "security", "--offline=true", "--threshold=25", str(unit)]
+    security = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert security.returncode == 0, security.stdout[-300:]

@@ -101,13 +101,18 @@ def test_it_is_found_again(made: Authority) -> None:
 
 def test_an_authority_that_is_there_is_never_replaced(made: Authority) -> None:
     before = contents(made.directory)
-    with pytest.raises(NotStored, match=r"ca\.pem: not written: it exists already"):
+    with pytest.raises(NotStored, match=r"ca\.key: not written: it exists already"):
         Authority.create(made.directory, now=NOW_SECONDS)
     assert contents(made.directory) == before
     (made.directory / "ca.pem").unlink()
     with pytest.raises(NotStored, match=r"ca\.key: not written: it exists already"):
         Authority.create(made.directory, now=NOW_SECONDS)
     assert contents(made.directory) == {"ca.key": before["ca.key"]}
+    put(made.directory / "ca.pem", before["ca.pem"])
+    (made.directory / "ca.key").unlink()
+    with pytest.raises(NotStored, match=r"ca\.pem: not written: it exists already"):
+        Authority.create(made.directory, now=NOW_SECONDS)
+    assert contents(made.directory) == {"ca.pem": before["ca.pem"]}
 
 
 def test_a_hosts_files_are_replaced_only_when_asked(made: Authority) -> None:
@@ -210,11 +215,11 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
         from pathlib import Path
         from swanmesh.pki.storage import NotStored, write
         directory = Path(sys.argv[1])
-        write(directory / "a.key", b"old", mode=0o600)
+        write([(directory / "a.key", b"old", 0o600)])
         (directory / "filler").write_bytes(bytes(os.statvfs(directory).f_bavail * 4096))
         for name, replace in (("a.key", True), ("b.key", False)):
             try:
-                write(directory / name, b"new", mode=0o600, replace=replace)
+                write([(directory / "x", b"", 0o600), (directory / name, b"new", 0o600)], replace=replace)
             except NotStored as error:
                 print(error)
         print(*sorted(path.name for path in directory.iterdir()), (directory / "a.key").read_bytes())
