@@ -76,6 +76,10 @@ class Pair:
     """Unique id of the IKE_SA whose end brought it down: what the log says of it may come later."""
     extra_since: float | None = None
     """Since when IKE_SAs or CHILD_SAs stand beside the ones that should stay."""
+    exposed: str = ""
+    """Why the kernel lacks policies that charon believes there, until they are put back."""
+    stateless: dict[int, str] = field(default_factory=dict)
+    """Why CHILD_SAs, by unique id, lack states in the kernel, until charon was asked to rekey them."""
     lost_state: bool = False
     """charon came back without an association that stood before."""
     timer: float | None = None
@@ -126,7 +130,9 @@ class Pair:
                 old = self.sas.pop(old_id, None)
                 if old_id in self.born:
                     self.born[new.unique_id] = self.born.pop(old_id)
-                self._put(replace(new, children=old.children if old else new.children), now)
+                # A look may have shown the new one with its CHILD_SAs before the event came.
+                known = self.sas.get(new.unique_id) or old or new
+                self._put(replace(new, children=known.children), now)
             case ChildRekeyed(ike, old_id, new_child):
                 self._set_children(ike, now, add=(new_child,), drop=(old_id,))
 

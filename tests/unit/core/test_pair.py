@@ -1,0 +1,89 @@
+"""What events and looks make of a pair's IKE_SAs: everything hangs on unique ids."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from swanmesh.core.observed import ChildDown, ChildRekeyed, ChildUp, IkeDown, IkeRekeyed, IkeSa, IkeUp
+from swanmesh.core.pair import Pair
+
+from .build import association, child_sa, ike_sa
+
+NAME = "swanmesh-web2.mesh.example-01234567"
+
+
+def pair(*sas: IkeSa, now: float = 100.0) -> Pair:
+    made = Pair(name=NAME, peer="web2.mesh.example")
+    made.observe(sas, now)
+    return made
+
+
+def bare(sa: IkeSa) -> IkeSa:
+    """As ike-updown and ike-rekey show it: without CHILD_SAs."""
+    return replace(sa, children=())
+
+
+def test_up_is_an_installed_child_not_an_ike_sa() -> None:
+    it = pair()
+    it.apply(IkeUp(ike_sa(NAME, 1)), 100.0)
+    assert not it.works
+    it.apply(ChildUp(association(NAME, 1)), 100.1)
+    assert it.works
+
+
+def test_a_tunnel_is_no_association() -> None:
+    it = pair(ike_sa(NAME, 1, "ESTABLISHED", child_sa(mode="TUNNEL")))
+    assert not it.works and it.misshapen == "TUNNEL"
+
+
+def test_the_down_of_an_old_ike_sa_says_nothing_of_the_new_one() -> None:
+    it = pair(association(NAME, 1), association(NAME, 2))
+    it.apply(IkeDown(bare(association(NAME, 1))), 101.0)
+    it.apply(ChildDown(association(NAME, 1)), 101.0)
+    assert it.works and it.sas.keys() == {2} == it.born.keys()
+
+
+def test_the_child_down_after_its_ike_down_brings_nothing_back() -> None:
+    it = pair(association(NAME, 1))
+    it.apply(IkeDown(bare(association(NAME, 1))), 101.0)
+    it.apply(ChildDown(association(NAME, 1)), 101.0)
+    assert not it.sas
+
+
+def test_a_rekeyed_ike_sa_keeps_children_and_birth() -> None:
+    it = pair(association(NAME, 1, age=50.0))
+    it.apply(IkeRekeyed(1, ike_sa(NAME, 2)), 101.0)
+    assert it.works and it.sas.keys() == {2} and it.born == {2: 50.0}
+
+
+def test_the_event_of_a_rekey_that_a_look_overtook_takes_no_children_away() -> None:
+    # Look and event come over two connections: the look may show what the event tells later.
+    it = pair(ike_sa(NAME, 1, "REKEYED"), association(NAME, 2))
+    it.apply(IkeRekeyed(1, ike_sa(NAME, 2)), 101.0)
+    assert it.works and it.sas.keys() == {2}
+    it = pair(association(NAME, 2))
+    it.apply(IkeRekeyed(1, ike_sa(NAME, 2)), 101.0)
+    assert it.works
+    it.apply(IkeUp(ike_sa(NAME, 2)), 101.0)
+    assert it.works
+
+
+def test_a_rekeyed_child_replaces_the_old_one() -> None:
+    it = pair(association(NAME, 1))
+    it.apply(ChildRekeyed(ike_sa(NAME, 1), 1, child_sa(9)), 101.0)
+    assert [child.unique_id for child in it.sas[1].children] == [9]
+
+
+def test_the_replaced_child_counts_no_more_while_charon_still_shows_it() -> None:
+    for state in ("REKEYED", "DELETING", "DELETED"):
+        it = pair(ike_sa(NAME, 1, "ESTABLISHED", child_sa(1, state)))
+        assert not it.works, state
+        it = pair(ike_sa(NAME, 1, "ESTABLISHED", child_sa(1, state), child_sa(2)))
+        assert it.works, state
+
+
+def test_birth_comes_from_charons_age() -> None:
+    it = pair(association(NAME, 1, age=30.0), now=100.0)
+    assert it.born == {1: 70.0}
+    it.observe([association(NAME, 1, age=60.0)], 130.2)  # rounded to seconds there: the first word stands
+    assert it.born == {1: 70.0}
