@@ -73,7 +73,14 @@ class Daemon:
         return Clock(now(), time.time())
 
     def problems(self) -> list[str]:
-        return [str(problem) for problem in (*self.sources.problems, *self.mesh.state.book.problems)]
+        degraded = [self._watch.degraded] if self._watch.degraded else []
+        problems = (*self.sources.problems, *self.mesh.state.book.problems)
+        return [str(problem) for problem in problems] + degraded
+
+    @property
+    def vici_requests(self) -> int:
+        """VICI packets sent in this process's life."""
+        return self._link.requests
 
     async def next_step(self) -> None:
         """Until the loop has decided anew."""
