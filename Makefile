@@ -1,5 +1,7 @@
 # make setup      what development and the lab need: Debian packages, and .venv
 # make lint       ruff and mypy
+# make demo       hosts in full mesh, and one more that joins under traffic; HOSTS=6, with that one
+# make lab        a shell in a running mesh; HOSTS=3
 # make test       everything: unit, VICI, lab, ruff, mypy; TESTS="tests/unit -x" narrows it
 # make install    to PREFIX (/usr/local), SYSCONFDIR (/etc) and UNITDIR; DESTDIR goes before all of them
 # make uninstall  removes it again, but no configuration, keys or peers
@@ -62,6 +64,15 @@ lint: setup
 .PHONY: test
 test: setup
 	$(VENV)/bin/python -m pytest $(TESTS)
+
+# --- lab -----------------------------------------------------------------------------------------------------
+
+.PHONY: demo lab
+demo: setup
+	@exec tests/lab/run $(VENV)/bin/python -m tests.lab.demo $(or $(HOSTS),6)
+
+lab: setup
+	@exec tests/lab/run $(VENV)/bin/python -m tests.lab.shell $(or $(HOSTS),3)
 
 # --- install -------------------------------------------------------------------------------------------------
 

@@ -34,6 +34,9 @@ charon-systemd {{
     }}
   }}
 }}
+swanctl {{
+  socket = unix://{vici}
+}}
 """
 
 
@@ -71,6 +74,15 @@ class HostFiles:
     @property
     def swanmesh_log(self) -> Path:
         return self.folder / "swanmesh.log"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What makes swanmesh, swanctl and charon take this host's files."""
+        return {
+            "STRONGSWAN_CONF": str(self.folder / "strongswan.conf"),
+            "SWANCTL_DIR": str(self.folder / "swanctl"),
+            "SWANMESH_CONFIG": str(self.config),
+        }
 
     def ipv4(self, index: int = 0) -> str:
         return [address for address in self.addresses if ":" not in address][index]

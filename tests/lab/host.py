@@ -78,7 +78,8 @@ class Host(HostFiles):
     # --- commands
 
     def popen(self, *argv: str, **options: Any) -> subprocess.Popen[Any]:
-        """subprocess.Popen inside the host's namespace."""
+        """subprocess.Popen inside the host's namespace, with its files in the environment."""
+        options.setdefault("env", os.environ | self.environment)
         with self.namespace.entered():
             return subprocess.Popen(argv, **options)
 
@@ -137,7 +138,7 @@ class Host(HostFiles):
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=os.environ | {"STRONGSWAN_CONF": str(self.folder / "strongswan.conf")},
+                start_new_session=True,  # an interrupt from the terminal is for the test, not for it
             )
 
     def await_charon(self, timeout: float = 60) -> None:
@@ -205,6 +206,7 @@ class Host(HostFiles):
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
+                    start_new_session=True,
                 )
 
     def await_swanmesh(self, timeout: float = 60) -> None:

@@ -41,7 +41,6 @@ class Link:
         self._port = port
         self._host = host
         self._device = device
-        self._dropping = False
         self._netem: dict[str, str] = {}
 
     def cut(self, direction: Direction = "both") -> None:
@@ -65,20 +64,20 @@ class Link:
         self._apply_netem()
 
     def restore(self) -> None:
-        """Ends every fault."""
-        if self._dropping:
-            self._switch.tc(f"qdisc del dev {self._port} clsact")
-            self._dropping = False
-        if self._netem:
-            self._switch.tc(f"qdisc del dev {self._port} root")
-            self._host.tc(f"qdisc del dev {self._device} root")
-            self._netem.clear()
+        """Ends every fault, whoever made it."""
+        self._netem.clear()
+        for space, device in ((self._switch, self._port), (self._host, self._device)):
+            shown = space.tc_show("qdisc", "show", "dev", device)
+            if "qdisc clsact" in shown:
+                space.tc(f"qdisc del dev {device} clsact")
+            if "qdisc netem" in shown:
+                space.tc(f"qdisc del dev {device} root")
 
     def _add_drops(self, matches: list[str]) -> None:
-        lines = [] if self._dropping else [f"qdisc add dev {self._port} clsact"]
-        lines += [f"filter add dev {self._port} {match} action drop" for match in matches]
-        self._switch.tc(*lines)
-        self._dropping = True
+        self._switch.tc(
+            f"qdisc replace dev {self._port} clsact",
+            *(f"filter add dev {self._port} {match} action drop" for match in matches),
+        )
 
     def _apply_netem(self) -> None:
         words = " ".join(f"{key} {value}" for key, value in self._netem.items())

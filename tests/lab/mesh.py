@@ -176,6 +176,12 @@ def mesh(
         clean_up()
 
 
+def link_of(number: int) -> Link:
+    """The cable of the running mesh's host with this number, from 1."""
+    switch, host = (Namespace(namespaces.PREFIX + name) for name in ("switch", f"h{number}"))
+    return Link(switch, f"p{number}", host, "eth0")
+
+
 def keep_evidence(name: str = "") -> str:
     """Keeps what the hosts of the mesh in use are doing; returns a line that names the folder.
 
@@ -241,7 +247,7 @@ def _make_host(
     sections: dict[str, Any],
 ) -> Host:
     folder = ROOM / f"h{number}"
-    for sub in ("peers.d", "hooks.d"):
+    for sub in ("peers.d", "hooks.d", "swanctl"):
         (folder / sub).mkdir(parents=True)
     space.ip(
         *(f"addr add {a}/{'64 nodad' if ':' in a else '24'} dev eth0" for a in addresses),
@@ -254,11 +260,12 @@ def _make_host(
         addresses=addresses,
         namespace=space,
         folder=folder,
-        link=Link(switch, port, space, "eth0"),
+        link=link_of(number),
         switch=switch,
         port=port,
     )
     authority.write(folder / "ca.pem")
     authority.issue(host.name, addresses, certificate=folder / "host.pem", private_key=folder / "host.key")
     host.write_config(**sections)
+    (folder / "swanctl/swanctl.conf").touch()
     return host

@@ -64,6 +64,11 @@ class Namespace:
         """As `ip`, for `tc`."""
         batch("tc", "-n", self.name, lines=lines)
 
+    def tc_show(self, *words: str) -> str:
+        """What a `tc` command says."""
+        command = ("tc", "-n", self.name, *words)
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
     def processes(self) -> frozenset[int]:
         """Process ids whose network namespace this is."""
         return frozenset(int(pid) for pid in _ip_netns("pids", self.name).split())

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import itertools
 import os
+import pty
+import select
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -131,6 +134,39 @@ def test_bad_usage_is_explained() -> None:
     done = run("-m", "lots", "true", environment={**os.environ, "LAB_KERNEL": "uml"})
     assert done.returncode == 3
     assert "say a size like 2G" in done.stderr
+
+
+def test_a_shell_in_a_mesh_on_a_terminal() -> None:
+    terminal, inner = pty.openpty()
+    command = (str(RUN), sys.executable, "-m", "tests.lab.shell", "2")
+    process = subprocess.Popen(command, cwd=RUN.parents[2], stdin=inner, stdout=inner, stderr=inner)
+    os.close(inner)
+    said = b""
+
+    def shown(what: bytes) -> bool:
+        nonlocal said
+        if select.select([terminal], [], [], 0)[0]:
+            said += os.read(terminal, 65536)
+        found = what in said
+        if found:
+            said = b""
+        return found
+
+    try:
+        wait_until(lambda: shown(b"lab# "), 120, "the shell prompts")
+        os.write(terminal, b"host 1 swanmesh status\r")
+        wait_until(lambda: shown(b"1 peer: 1 up"), 30, "status shows the peer")
+        os.write(terminal, b"host 2 sleep 1000\r")
+        wait_until(lambda: shown(b"sleep 1000"), 10, "the command is typed")
+        wait_until(lambda: os.write(terminal, b"\x03") and shown(b"lab# "), 20, "it is interrupted")
+        os.write(terminal, b"echo status $?\r")
+        wait_until(lambda: shown(b"status 130"), 10, "its status tells so")
+        os.write(terminal, b"exit 5\r")
+        assert process.wait(timeout=60) == 5
+    finally:
+        process.kill()
+        process.wait()
+        os.close(terminal)
 
 
 def test_scripts_are_clean() -> None:
