@@ -16,6 +16,8 @@ class Looks:
 
     def __init__(self, resync: float) -> None:
         self.resync = resync
+        self.took = 0.0
+        """How long the last look took, in seconds."""
         self.reset()
 
     def reset(self) -> None:
@@ -68,7 +70,7 @@ class Looks:
 
     def finished(self, now: float, *, full: bool) -> frozenset[str]:
         """The look is over. Returns the connections that events touched meanwhile."""
-        took = now - self._began if self._began is not None else 0.0
+        self.took = took = now - self._began if self._began is not None else 0.0
         touched = frozenset(self._touched)
         self._began = None
         self._touched.clear()

@@ -32,7 +32,8 @@ from .transitions import first_attempt
 
 _FRESH = 3.0
 """Seconds: a look this recent tells whether charon or the peer already tries, before a pair is initiated that
-may have been: one tried before, or one that the peer should have initiated."""
+may have been (one tried before, or one that the peer should have initiated); and what stands, before a
+duplicate is ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +220,10 @@ class Mesh:
             return
         decision = decide(pair, now, self.state.settings.initiation)
         action = decision.action
-        if isinstance(action, Initiate):
+        if decision.fresh and not self._fresh(pair, now):
+            self.state.looks.want(now, f"before a duplicate of {pair.peer} is ended")
+            action, decision = None, Decision(due=now + _FRESH)
+        elif isinstance(action, Initiate):
             action, decision = self._admit(pair, action, decision, now)
         elif pair.in_flight is not None and now >= pair.look_at:
             self.state.looks.want(now, f"no outcome of the initiation to {pair.peer}")
@@ -240,7 +244,7 @@ class Mesh:
             return None, Decision(
                 reason=state.charon.credentials_error or "the credentials are not loaded yet"
             )
-        if (pair.attempts or not pair.ours) and pair.seen < now - _FRESH:
+        if (pair.attempts or not pair.ours) and not self._fresh(pair, now):
             state.looks.want(now, f"before initiating to {pair.peer}")
             return None, Decision(due=now + _FRESH, reason=decision.reason)
         if not state.admission.take(pair.name):
@@ -248,6 +252,10 @@ class Mesh:
         pair.in_flight, pair.look_at = now, now + state.settings.initiation.attempt_look
         pair.diagnoses.clear()
         return action, Decision(due=pair.look_at, reason=decision.reason)
+
+    def _fresh(self, pair: Pair, now: float) -> bool:
+        """Whether a look of just now shows the pair; one that takes long is as fresh as looks get."""
+        return pair.seen >= now - _FRESH - self.state.looks.took
 
     def _credentials(self, now: float) -> list[Action]:
         charon = self.state.charon

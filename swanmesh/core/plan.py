@@ -36,6 +36,9 @@ class Decision:
     action: Action | None = None
     due: float | None = None
     reason: str = ""
+    fresh: bool = False
+    """Whether the action stands only on what a look of just now shows: events tell of no IKE_SA that somebody
+    else has begun to end, nor of one that charon has lost without a word."""
 
 
 Rule = Callable[[Pair, float, InitiationSettings], Decision | None]
@@ -89,7 +92,7 @@ def _extra(pair: Pair, now: float, settings: InitiationSettings) -> Decision | N
     if now < ends:
         return Decision(due=ends) if pair.works else None
     action = next(iter(duplicates(pair)), None)
-    return Decision(action) if action is not None else None
+    return Decision(action, fresh=True) if action is not None else None
 
 
 def _working(pair: Pair, now: float, settings: InitiationSettings) -> Decision | None:

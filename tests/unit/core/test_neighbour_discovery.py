@@ -1,4 +1,4 @@
-"""IPv6 neighbour discovery passes while traps stand: without it no IPv6 pair ever came up (seen in the lab)."""
+"""IPv6 neighbour discovery passes while traps stand: without it no IPv6 pair came up (seen in the lab)."""
 
 from __future__ import annotations
 

@@ -61,6 +61,8 @@ class Holder:
         self.sas: dict[int, Ike] = {}
         self.by_spi: dict[str, Ike] = {}
         self.by_conn: dict[str, dict[int, Ike]] = {}
+        self.lost_at: dict[str, float] = {}
+        """When the last IKE_SA of a connection went."""
         self.certificates: set[str] = set()
         self.keys: set[str] = set()
         self.put(Loaded(FOREIGN, "lan", "192.0.2.254", "192.0.2.253", False))
@@ -142,6 +144,7 @@ class Holder:
         if ike.gone:
             return
         ike.gone = True
+        self.lost_at[ike.conn] = self.clock.now
         del self.sas[ike.unique_id]
         del self.by_conn[ike.conn][ike.unique_id]
         if self.by_spi.get(ike.spi_i) is ike:

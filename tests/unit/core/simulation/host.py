@@ -207,7 +207,8 @@ class SimHost:
         elif isinstance(action, ObserveSas):
             self._ask(epoch, self._look_at_sas, self._observed)
         else:
-            self._ask(epoch, lambda: self._carry_out(action), lambda error: self._done(action, error))
+            needed = self._needed(action)
+            self._ask(epoch, lambda: self._carry_out(action, needed), lambda error: self._done(action, error))
 
     def _ask(self, epoch: int, request: Callable[[], T], answer: Callable[[T], None]) -> None:
         """One VICI request: charon carries out the requests of a connection in order."""
@@ -223,6 +224,13 @@ class SimHost:
             self._later(back, epoch, lambda: answer(result))
 
         self._later(at - self.clock.now, epoch, carry_out)
+
+    def _needed(self, action: Action) -> bool:
+        """Whether files and operator call for the connection that the action is about."""
+        assert self.mesh is not None
+        name = action.name if isinstance(action, UnloadConnection) else getattr(action, "connection", "")
+        pair = self.mesh.state.pairs.get(name) if isinstance(name, str) else None
+        return pair is not None and pair.connection is not None and not pair.disabled
 
     def _look_at_all(self) -> Holdings | None:
         return None if self._look_fails() else self.charon.holdings()
@@ -243,8 +251,8 @@ class SimHost:
         self.mesh.done(action, error, self.clock.now)
         self._step()
 
-    def _carry_out(self, action: Action) -> str | None:  # noqa: PLR0911
-        self.watch.before(self, action)
+    def _carry_out(self, action: Action, needed: bool) -> str | None:  # noqa: PLR0911
+        self.watch.before(self, action, needed=needed)
         charon = self.charon
         match action:
             case LoadCredentials():

@@ -14,7 +14,10 @@ from swanmesh.core.mesh import MeshEvent
 from .charon import SimCharon
 from .host import SimHost
 from .network import Network
-from .sas import Ike
+from .sas import Child, Ike
+
+EVENT_ON_ITS_WAY = 0.1
+"""Seconds that the event of a loss may take to reach the controller."""
 
 
 @dataclass(slots=True)
@@ -24,6 +27,8 @@ class Watch:
     counts: Counter[str] = field(default_factory=Counter)
     events: list[tuple[float, str, MeshEvent]] = field(default_factory=list)
     keep_events: bool = False
+    ended: dict[str, str] = field(default_factory=dict)
+    """Which host ended the IKE_SA of an initiator's SPI as a duplicate."""
 
     def breach(self, host: SimHost, what: str) -> None:
         self.breaches.append(f"{host.clock.now:.3f} {host.name}: {what}")
@@ -34,23 +39,24 @@ class Watch:
             if self.keep_events:
                 self.events.append((host.clock.now, host.name, event))
 
-    def before(self, host: SimHost, action: Action) -> None:
-        """charon is about to carry this out."""
+    def before(self, host: SimHost, action: Action, *, needed: bool) -> None:
+        """charon is about to carry this out. `needed`: whether files and operator called for the connection
+        when it was decided."""
         self.counts[type(action).__name__] += 1
         match action:
             case UnloadConnection(name=name, peer=peer):
                 if not ours(name):
                     self.breach(host, f"unloads {name}, which is not ours")
-                if wanted(host, name):
+                if needed:
                     self.breach(host, f"unloads {name}, which is wanted: {peer}")
             case TerminateIke(unique_id=unique_id):
                 ike = host.charon.sas.get(unique_id)
                 if ike is not None:
-                    self._ends(host, ike, ike, action)
+                    self._ends(host, ike, action, needed=needed)
             case TerminateChild(unique_id=unique_id):
                 found = host.charon.child(unique_id)
-                if found is not None:
-                    self._ends_child(host, *found, action)
+                if found is not None and not works_here(found[0], without=found[1]):
+                    self._ends(host, found[0], action, needed=needed)
             case Initiate():
                 self._initiates(host, action)
             case _:
@@ -67,22 +73,24 @@ class Watch:
         if any(works_here(ike) for ike in host.charon.of(action.connection)):
             self.counts["initiated while up"] += 1
 
-    def _ends(self, host: SimHost, ike: Ike, what: object, action: TerminateIke | TerminateChild) -> None:
+    def _ends(self, host: SimHost, ike: Ike, action: TerminateIke | TerminateChild, *, needed: bool) -> None:
         if not ours(ike.conn):
             self.breach(host, f"ends #{ike.unique_id} of {ike.conn}, which is not ours")
-        if not wanted(host, ike.conn) or held_down(host, action.peer):
+        if not needed:
             return
         self.counts["duplicates ended"] += 1
         others = [other for other in host.charon.of(ike.conn) if other is not ike]
-        if works_here(ike) and not any(works_here(other) for other in others):
-            self.breach(host, f"ends the only working association of {ike.conn}: {action.reason}")
-        if self.works(ike) and not any(self.works(other) for other in others):
-            self.breach(host, f"ends the only association of {ike.conn} that works at both ends")
-
-    def _ends_child(self, host: SimHost, ike: Ike, child: object, action: TerminateChild) -> None:
-        rest = [c for c in ike.children.values() if c is not child and c.state in ("INSTALLED", "REKEYING")]
-        if not rest:
-            self._ends(host, ike, child, action)
+        standing = [other for other in others if works_here(other)]
+        if works_here(ike) and not standing:
+            lost = host.clock.now - host.charon.lost_at.get(ike.conn, 0.0)
+            if lost > EVENT_ON_ITS_WAY:
+                self.breach(host, f"ends the only working association of {ike.conn}: {action.reason}")
+            self.counts["ended as another one just went"] += 1
+        elif self.works(ike) and not any(self.works(other) for other in others):
+            if any(self.ended.get(other.spi_i, host.name) != host.name for other in standing):
+                self.breach(host, f"both ends end another association of {ike.conn}")
+            self.counts["ended beside one that the peer had lost"] += 1
+        self.ended[ike.spi_i] = host.name
 
     def works(self, ike: Ike) -> bool:
         """Whether packets pass: it stands at both ends with CHILD_SAs that match."""
@@ -94,23 +102,10 @@ class Watch:
         return any(child.spi_out in theirs for child in ike.children.values() if child.state != "DELETED")
 
 
-def works_here(ike: Ike) -> bool:
+def works_here(ike: Ike, without: Child | None = None) -> bool:
     return ike.established_state and any(
-        child.state in ("INSTALLED", "REKEYING") for child in ike.children.values()
+        child.state in ("INSTALLED", "REKEYING") for child in ike.children.values() if child is not without
     )
-
-
-def held_down(host: SimHost, peer: str) -> bool:
-    """By the operator, as this controller heard or as the one before left it in charon."""
-    return peer in host.down or (host.mesh is not None and peer in host.mesh.state.down)
-
-
-def wanted(host: SimHost, name: str) -> bool:
-    """Whether the files of the host call for this connection."""
-    if host.mesh is None:
-        return False
-    pair = host.mesh.state.pairs.get(name)
-    return pair is not None and pair.connection is not None
 
 
 def associations(charon: SimCharon) -> dict[tuple[str, str], list[Ike]]:
