@@ -1,0 +1,66 @@
+"""`python -m bench.fake SOCKET`: a charon without a network, whose every peer comes up by itself.
+
+No kernel here holds thousands of associations on demand; this one tells of them as a real charon would, and
+faster: what is measured is who asks. Its lists are encoded once and sent as they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.charon import wire
+from tests.charon.fake import FakeCharon
+
+_LISTS = {"list-sas": "list-sa", "list-conns": "list-conn"}
+
+
+class EagerCharon(FakeCharon):
+    """Every connection that is loaded comes up at once, begun by the peer."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._encoded: dict[str, bytes] = {}
+        self._up: set[str] = set()
+
+    def answer(self, command: str, message: dict[str, Any], stream: Any) -> dict[str, Any] | None:
+        reply = super().answer(command, message, stream)
+        if command not in _LISTS:
+            self._encoded.clear()
+        if command == "load-conn":
+            for name in message:
+                asyncio.get_running_loop().call_soon(self._come_up, name)
+        return reply
+
+    def _come_up(self, name: str) -> None:
+        children = self.connections[name]["children"]
+        if name not in self._up and any(child.startswith("esp-") for child in children):
+            self._up.add(name)
+            self.establish(name, initiator=False)
+            self._encoded.clear()
+
+    async def _command(self, writer: asyncio.StreamWriter, name: str, payload: bytes) -> None:
+        if name not in _LISTS:
+            await super()._command(writer, name, payload)
+            return
+        if name not in self._encoded:
+            parts: list[bytes] = []
+            self.answer(name, {}, lambda event, section: parts.append(wire.event(event, section)))
+            self._encoded[name] = b"".join(parts) + wire.response({})
+        writer.write(self._encoded[name])
+
+
+async def _serve(path: Path) -> None:
+    stopped = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+    charon = EagerCharon(path)
+    await charon.start()
+    await stopped.wait()
+    await charon.stop()
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(Path(sys.argv[1])))

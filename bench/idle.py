@@ -1,0 +1,94 @@
+"""What the service costs while nothing is asked of it: memory, and CPU over a while."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from .processes import Service, Usage, charon, fake_charon, service, usage
+from .results import Line, Results
+from .site import Site, build
+
+_MEMORY = 150 * 1024 * 1024
+_SHARE = 0.02
+_Start = Callable[[Site], contextlib.AbstractContextManager["subprocess.Popen[bytes]"]]
+
+
+@dataclass
+class _Case:
+    what: str
+    note: str
+    charon: subprocess.Popen[bytes]
+    running: Service
+    demanded: bool
+    before: tuple[Usage, Usage] | None = None
+
+
+def measure(results: Results, folder: Path, count: int, seconds: float) -> None:
+    """Three services side by side over the same while: each has its own count of CPU seconds."""
+    with contextlib.ExitStack() as stack:
+
+        def start(name: str, what: str, note: str, charon: _Start, *, passive: bool, demanded: bool) -> _Case:
+            site = build(folder / name, count, passive=passive)
+            process = stack.enter_context(charon(site))
+            running = stack.enter_context(service(site))
+            running.await_loads(count + 1)
+            return _Case(what, note, process, running, demanded)
+
+        up = start("up", "all up", "a charon that tells of them", fake_charon, passive=False, demanded=True)
+        quiet = start("quiet", "all waited for", "trap and no attempt", charon, passive=True, demanded=True)
+        dead = start(
+            "dead", "none reachable", "half of them tried for ever", charon, passive=False, demanded=False
+        )
+        up.running.await_up()
+        cases = (up, quiet, dead)
+        for case in cases:
+            case.before = (usage(case.running.pid), usage(case.charon.pid))
+        began = time.monotonic()
+        _let_pass(cases, seconds)
+        lines = [line for case in cases for line in _lines(case, time.monotonic() - began)]
+    results.add(f"the service at {count:,} peers (theirs: the real charon beside it)", *lines)
+
+
+def _let_pass(cases: tuple[_Case, ...], seconds: float) -> None:
+    """The time is what is measured; a process that ends meanwhile ends the measurement."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        for case in cases:
+            for process in (case.charon, case.running.process):
+                if process.poll() is not None:
+                    raise RuntimeError(f"{case.what}: a process ended with status {process.returncode}")
+        time.sleep(min(1.0, left))
+
+
+def _lines(case: _Case, seconds: float) -> list[Line]:
+    assert case.before is not None  # noqa: S101
+    ours, theirs = usage(case.running.pid), usage(case.charon.pid)
+    real = "charon-systemd" in Path(f"/proc/{case.charon.pid}/cmdline").read_text()
+    share = (ours.cpu - case.before[0].cpu) / seconds
+    beside = (theirs.cpu - case.before[1].cpu) / seconds
+    memory = 1024 * 1024
+    return [
+        Line(
+            what=f"{case.what}: memory (RSS)",
+            ours=ours.rss / memory,
+            theirs=theirs.rss / memory if real else None,
+            unit="MiB",
+            goal=f"below {_MEMORY // memory} MiB",
+            met=ours.rss < _MEMORY,
+            note=f"PSS {ours.pss / memory:.0f} MiB; {case.note}",
+        ),
+        Line(
+            what=f"{case.what}: share of one CPU",
+            ours=share * 100,
+            theirs=beside * 100 if real else None,
+            unit="%",
+            goal=f"below {_SHARE:.0%}" if case.demanded else "",
+            met=share < _SHARE if case.demanded else None,
+            note=f"over {seconds:.0f} s",
+        ),
+    ]

@@ -1,0 +1,239 @@
+"""`python -m bench.mesh`, inside `tests/lab/run`: a whole mesh, beside the same charons with connections that
+start themselves.
+
+Theirs are the very connections of swanmesh, but as people write them by hand: `start_action = trap|start`,
+`dpd_action = restart`, `close_action = start`, and `unique` left at its default. Nothing but charon acts on
+them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import math
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from swanmesh.core.connections import desired
+from swanmesh.host.files import PeerDirectory
+from swanmesh.sources import Sources
+from tests.lab import by_hand
+from tests.lab.host import Host
+from tests.lab.mesh import Mesh, mesh
+from tests.lab.waiting import wait_until
+
+from .results import Line, Results
+
+_LOOK = 0.5
+"""Seconds between looks at all charons: each takes CPU from them."""
+
+
+@dataclass
+class Run:
+    """What one way of running the mesh took. Seconds; infinite where it never came to that."""
+
+    joined: float = math.inf
+    """Until every pair had an association."""
+    single: float = math.inf
+    """Until every pair had exactly one."""
+    made: int = 0
+    """IKE_SAs established up to then at all ends, where hosts x (hosts - 1) are right."""
+    left: int = 0
+    """IKE_SAs too many at all ends when all was quiet."""
+    messages: int = 0
+    """IKE messages sent, without retransmissions."""
+    back: float = math.inf
+    """From the return of a crashed charon until all its pairs had an association again."""
+    back_single: float = math.inf
+
+
+def measure(hosts: int, timeout: float, quiet: float) -> Results:
+    """Both ways, one after the other, in a fresh mesh each."""
+    ours = _run(hosts, _start_controllers, lambda host: None, timeout, quiet)
+    theirs = _run(hosts, _load_by_hand, _load_one_by_hand, timeout, quiet)
+    pairs = hosts * (hosts - 1) // 2
+    results = Results()
+    results.add(
+        f"{hosts} hosts, {pairs} pairs, all started at once (trap|start, dpd restart, close start)",
+        _seconds("every pair has an association", ours.joined, theirs.joined, timeout),
+        _seconds("every pair has exactly one", ours.single, theirs.single, timeout),
+        _count("IKE_SAs made on the way, of which are right", ours.made, theirs.made, hosts * (hosts - 1)),
+        _count(f"IKE_SAs too many after {quiet:.0f} s of quiet", ours.left, theirs.left, 0),
+        Line(
+            what="IKE messages sent per pair",
+            ours=ours.messages / pairs,
+            theirs=theirs.messages / pairs,
+            unit="",
+        ),
+        _seconds("a crashed charon is back: all its pairs are too", ours.back, theirs.back, timeout),
+        _seconds("... with exactly one association each", ours.back_single, theirs.back_single, timeout),
+    )
+    return results
+
+
+def _seconds(what: str, ours: float, theirs: float, timeout: float) -> Line:
+    known = math.isfinite(theirs)
+    note = "" if known else f"theirs: never within {timeout:.0f} s"
+    return Line(what=what, ours=ours, theirs=theirs if known else None, note=note)
+
+
+def _count(what: str, ours: int, theirs: int, right: int) -> Line:
+    return Line(what=what, ours=ours, theirs=theirs, unit="", note=f"{right} would be right")
+
+
+def _run(
+    hosts: int,
+    start: Callable[[Mesh], None],
+    restart: Callable[[Host], None],
+    timeout: float,
+    quiet: float,
+) -> Run:
+    run = Run()
+    with mesh(hosts, name="bench") as lab:
+        lab.start_charons()
+        began = time.monotonic()
+        start(lab)
+        run.joined, run.single = _watch(lab, began, timeout)
+        _pass(lab, quiet)
+        run.left = sum(_extra(host, lab) for host in lab)
+        run.made = sum(_established(host) for host in lab)
+        run.messages = sum(_messages(host) for host in lab)
+        crashed = lab[0]
+        crashed.kill_charon()
+        crashed.start_charon()
+        began = time.monotonic()
+        restart(crashed)
+        run.back, run.back_single = _watch(lab, began, timeout, crashed)
+    return run
+
+
+def _start_controllers(lab: Mesh) -> None:
+    lab.start_controllers()
+
+
+def _load_by_hand(lab: Mesh) -> None:
+    threads = [threading.Thread(target=_load_one_by_hand, args=(host,)) for host in lab]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _load_one_by_hand(host: Host) -> None:
+    by_hand.load_credentials(host)
+    settings = Sources(host.config).settings
+    peers = [peer for peer in PeerDirectory(host.peers).scan().peers.values() if peer.name != host.name]
+    with host.vici() as session:
+        for peer in peers:
+            for _, connection in desired(settings, peer).values():
+                session.load_conn({connection.name: _as_people_write(connection.body)})
+
+
+def _as_people_write(body: dict[str, Any]) -> dict[str, Any]:
+    written = {key: value for key, value in body.items() if key not in ("unique", "children")}
+    actions = {"start_action": "trap|start", "dpd_action": "restart", "close_action": "start"}
+    children = {name: child | actions for name, child in body["children"].items()}
+    return written | {"children": children}
+
+
+def _watch(lab: Mesh, began: float, timeout: float, only: Host | None = None) -> tuple[float, float]:
+    """Seconds from `began` until every pair (of `only`) has an association, and until it has exactly one."""
+    seen: dict[str, float] = {}
+
+    def done() -> bool:
+        now = time.monotonic() - began
+        shown = {host.short: host.sas() for host in lab}
+        if _joined(lab, shown, only):
+            seen.setdefault("joined", now)
+            if not any(_too_many(shown[host.short], lab) for host in lab):
+                seen["single"] = now
+        return "single" in seen
+
+    with contextlib.suppress(TimeoutError):
+        wait_until(done, timeout, "every pair has exactly one association", interval=_LOOK)
+    return seen.get("joined", math.inf), seen.get("single", math.inf)
+
+
+def _joined(lab: Mesh, shown: dict[str, list[dict[str, Any]]], only: Host | None) -> bool:
+    """Whether each pair has a CHILD_SA that both ends hold: the SPI that comes in here goes out there."""
+    ends = {short: set(_children(sas)) for short, sas in shown.items()}
+    for one, other in itertools.combinations(lab, 2):
+        if only not in (None, one, other):
+            continue
+        there = ends[other.short]
+        between = {end for end in ends[one.short] if (end[1], end[0]) in there}
+        if not between:
+            return False
+    return True
+
+
+def _children(sas: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    for sa in sas:
+        for child in sa["child-sas"].values():
+            if child["state"] == "INSTALLED" and child["mode"] == "TRANSPORT":
+                yield child["spi-in"], child["spi-out"]
+
+
+def _extra(host: Host, lab: Mesh) -> int:
+    return _too_many(host.sas(), lab)
+
+
+def _too_many(sas: list[dict[str, Any]], lab: Mesh) -> int:
+    """IKE_SAs beyond one for each other host."""
+    return max(0, len(sas) - (len(lab) - 1))
+
+
+def _established(host: Host) -> int:
+    """How often charon's log tells that an IKE_SA was established."""
+    return sum(" established between " in line for line in host.charon_log.read_text().splitlines())
+
+
+def _messages(host: Host) -> int:
+    """What charon counted as sent (`get-counters`)."""
+    with host.vici() as session:
+        counters = session.get_counters({})["counters"]
+    return sum(
+        int(value)
+        for each in counters.values()
+        for name, value in each.items()
+        if name.endswith(("-out-req", "-out-resp"))
+    )
+
+
+def _pass(lab: Mesh, seconds: float) -> None:
+    """Quiet is what is waited for: nothing changes in any charon for so long."""
+    last: list[frozenset[str]] = []
+    since = time.monotonic()
+
+    def quiet() -> bool:
+        nonlocal last, since
+        now = [frozenset(sa["uniqueid"] for sa in host.sas()) for host in lab]
+        if now != last:
+            last, since = now, time.monotonic()
+        return time.monotonic() - since >= seconds
+
+    wait_until(quiet, 600, "no association changes any more", interval=_LOOK)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="bench.mesh")
+    parser.add_argument("--hosts", type=int, default=12)
+    parser.add_argument("--timeout", type=float, default=120, help="seconds after which it counts as never")
+    parser.add_argument("--quiet", type=float, default=15)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    results = measure(arguments.hosts, arguments.timeout, arguments.quiet)
+    print(results.table())
+    if arguments.json is not None:
+        results.write_json(arguments.json)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
