@@ -82,6 +82,11 @@ class Daemon:
         """VICI packets sent in this process's life."""
         return self._link.requests
 
+    @property
+    def vici_requests(self) -> int:
+        """VICI packets sent in this process's life."""
+        return self._link.requests
+
     async def next_step(self) -> None:
         """Until the loop has decided anew."""
         await self._stepped.wait()

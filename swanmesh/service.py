@@ -53,7 +53,9 @@ class DaemonService:
     async def metrics(self) -> bytes:
         # Thousands of peers take a while to write out, and the loop has more to do.
         counters = self._daemon.counters
-        counters = replace(counters, actions=dict(counters.actions))
+        counters = replace(
+            counters, actions=dict(counters.actions), vici_requests=self._daemon.vici_requests
+        )
         return await asyncio.to_thread(render, self.status(), counters)
 
     async def reload(self, request: ReloadRequest) -> ReloadReply:

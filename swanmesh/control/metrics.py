@@ -30,6 +30,8 @@ class Counters:
     faults: int = 0
     """Mistakes of swanmesh's own that its loop survived."""
     reloads: int = 0
+    vici_requests: int = 0
+    """Packets sent to charon: commands and event registrations."""
     events_lost: int = 0
     """Events of charon's that were not understood or came too fast."""
     last_resync: float | None = None
@@ -100,6 +102,9 @@ class _Collector:
             "swanmesh_faults", "Mistakes of swanmesh's own that it survived; see its log.", counters.faults
         )
         yield CounterMetricFamily("swanmesh_reloads", "Times files were read again.", counters.reloads)
+        yield CounterMetricFamily(
+            "swanmesh_vici_requests", "Commands and event registrations sent.", counters.vici_requests
+        )
         yield CounterMetricFamily("swanmesh_charon_events_lost", "Events not taken in.", counters.events_lost)
 
     def _totals(self) -> Iterable[Metric]:

@@ -66,3 +66,9 @@ def test_reason_class_is_a_plain_word() -> None:
     assert reason_class('a "quoted"\nreason\\ (203.0.113.9)') == "a_quoted_reason"
     assert reason_class("203.0.113.9 is dead") == "other"
     assert len(reason_class("x" * 500)) <= 48
+
+
+def test_requests_to_charon_are_counted() -> None:
+    service = PlainService()
+    service.counters = Counters(vici_requests=7)
+    assert samples(service)["swanmesh_vici_requests_total", ()] == 7
