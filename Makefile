@@ -3,6 +3,8 @@
 # make demo       hosts in full mesh, and one more that joins under traffic; HOSTS=6, with that one
 # make lab        a shell in a running mesh; HOSTS=3
 # make test       everything: unit, VICI, lab, ruff, mypy; TESTS="tests/unit -x" narrows it
+# make bench      one host of PEERS=5000 beside swanctl; BENCH="load add --json FILE" narrows it
+# make bench-mesh a mesh of HOSTS=12 beside hand-written connections, in the lab's kernel
 # make install    to PREFIX (/usr/local), SYSCONFDIR (/etc) and UNITDIR; DESTDIR goes before all of them
 # make uninstall  removes it again, but no configuration, keys or peers
 
@@ -73,6 +75,19 @@ demo: setup
 
 lab: setup
 	@exec tests/lab/run $(VENV)/bin/python -m tests.lab.shell $(or $(HOSTS),3)
+
+# --- bench ---------------------------------------------------------------------------------------------------
+
+PEERS ?= 5000
+BENCH ?=
+
+.PHONY: bench bench-mesh
+bench: setup
+	$(SUDO) $(VENV)/bin/python -m bench --peers $(PEERS) $(BENCH)
+
+bench-mesh: HOSTS ?= 12
+bench-mesh: setup
+	tests/lab/run $(VENV)/bin/python -m bench.mesh --hosts $(HOSTS) $(BENCH)
 
 # --- install -------------------------------------------------------------------------------------------------
 
