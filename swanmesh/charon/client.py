@@ -298,8 +298,9 @@ class Charon:
             self.events.put_nowait(event)
 
     def _events_of(self, name: str, section: Section) -> Iterable[Event]:
+        diagnosis: Event | None
         if name == "log":
-            diagnosis = self._causes.from_log(section)
+            diagnosis = self._causes.from_log(section) or self._causes.knock(section)
         elif name == "alert":
             alert = self._decoder.alert(section)
             diagnosis = self._causes.from_alert(*alert) if alert else None

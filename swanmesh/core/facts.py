@@ -33,11 +33,18 @@ _DIAGNOSES = 8
 
 def take_connections(state: State, connections: Iterable[LoadedConnection], now: float) -> None:
     """What is loaded, as `list-conns` shows it: ours alone."""
-    held = {conn.name: conn.children[0] for conn in connections if ours_loaded(conn) and conn.children}
+    held: dict[str, str] = {}
     down = set()
-    for name, child in held.items():
-        pair = state.pairs.get(name) or _stray(state, name, now)
-        if pair.loaded != child and pair.connection is not None and child != pair.connection.child:
+    for conn in connections:
+        known = state.pairs.get(conn.name)
+        if known is not None and conn.children == (known.loaded,):
+            held[conn.name] = conn.children[0]
+            continue
+        if not ours_loaded(conn) or not conn.children:
+            continue
+        held[conn.name] = child = conn.children[0]
+        pair = known or _stray(state, conn.name, now)
+        if pair.connection is not None and child != pair.connection.child:
             pair.reason = "charon holds another version of it"
             if is_shunt(child) and pair.addresses is not None and not state.observed_once:
                 down.add(pair.peer)
@@ -66,7 +73,7 @@ def take_sas(state: State, sas: Iterable[IkeSa], now: float, began: float, touch
     """All IKE_SAs, as a look that began at `began` showed them. What events touched since is left to them."""
     of: dict[str, list[IkeSa]] = {}
     for sa in sas:
-        if ours(sa.connection):
+        if state.pairs.get(sa.connection) is not None or ours(sa.connection):
             of.setdefault(sa.connection, []).append(sa)
     for name in of:
         if state.pairs.get(name) is None:
@@ -75,13 +82,13 @@ def take_sas(state: State, sas: Iterable[IkeSa], now: float, began: float, touch
         if pair.name in touched:
             continue
         pair.seen = began
-        shown = of.get(pair.name, ())
+        shown = of.get(pair.name, [])
         if not shown and not pair.sas and pair.in_flight is None and not pair.up:
             if pair.timer is None or pair.next_attempt <= now:
                 state.pairs.mark(pair)
             continue
-        if pair.up and pair.extra_since is None and list(pair.sas.values()) == list(shown):
-            pair.observe(shown, now)  # the counters
+        if pair.up and pair.extra_since is None and list(pair.sas.values()) == shown:
+            pair.recount(shown)
             continue
         pair.observe(shown, now)
         judge(state, pair, now, "the association is gone from charon")

@@ -109,6 +109,10 @@ class Pair:
             self._note_birth(sa, now)
         self.born = {unique_id: at for unique_id, at in self.born.items() if unique_id in self.sas}
 
+    def recount(self, sas: Iterable[IkeSa]) -> None:
+        """The same IKE_SAs with newer counters and ages."""
+        self.sas = {sa.unique_id: sa for sa in sas}
+
     def apply(self, event: SaEvent, now: float) -> None:
         """Bring `sas` up to what the event says. Everything hangs on unique ids: a `down` of an old SA says
         nothing about a new one of the same name."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from .admission import Admission
+from .knocks import Knocks
 from .looks import Looks
 from .model import Peer, Settings
 from .pair import Pair
@@ -130,6 +131,7 @@ class State:
     admission: Admission
     looks: Looks
     pairs: Pairs = field(default_factory=Pairs)
+    knocks: Knocks = field(default_factory=Knocks)
     charon: CharonState = field(default_factory=CharonState)
     observed_once: bool = False
     """Whether charon was looked at since this controller started: what is found then is no news."""
