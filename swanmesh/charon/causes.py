@@ -14,7 +14,7 @@ from typing import NamedTuple
 from swanmesh.charon.codec import Section
 from swanmesh.charon.messages import number, text
 from swanmesh.core.model import shown
-from swanmesh.core.observed import Diagnosis
+from swanmesh.core.observed import Diagnosis, Knocked
 
 _REMEMBERED = 4096
 """Unique ids whose best cause so far is kept: more than fail at once, few enough to forget about."""
@@ -263,10 +263,13 @@ _NET, _ENC = b"\x03\x05group\x00\x03NET", b"\x03\x05group\x00\x03ENC"
 """How an encoded line of these groups begins: the key `group` and its value come first (vici_logger.c)."""
 _REJECTED = b"N(AUTH_FAILED)"
 """All that the encoder's lines can tell."""
+_KNOCK = "no IKE config found for "
+"""sa/ikev2/task_manager_v2.c; what is refused there never gets an IKE_SA with a name."""
+_KNOCKED = re.compile(rf"\s*{_KNOCK}([0-9a-fA-F.:]+)\.\.\.([0-9a-fA-F.:]+), sending ")
 _KERNEL_WORDS = "received netlink error: "
 _COMPILED = tuple((rule.needle, re.compile(r"\s*" + rule.pattern), rule) for rule in _RULES)
 _TELLING = re.compile(
-    "|".join(re.escape(n) for n in sorted({r.needle for r in _RULES} | {_KERNEL_WORDS})).encode()
+    "|".join(re.escape(n) for n in sorted({r.needle for r in _RULES} | {_KERNEL_WORDS, _KNOCK})).encode()
 )
 
 
@@ -306,6 +309,11 @@ class Causes:
                     words = f"{words}: {detail}"
                 return self._tell(text(section, "ikesa-name"), unique_id, words, rule.rank)
         return None
+
+    def knock(self, section: Section) -> Knocked | None:
+        """Who was refused for want of a connection, if a `log` event tells that."""
+        match = _KNOCKED.match(text(section, "msg"))
+        return Knocked(*match.groups()) if match else None
 
     def from_alert(self, kind: str, connection: str, unique_id: int) -> Diagnosis | None:
         """What an `alert` of 6.0.3 and later tells, if it is one that ends or prevents an association."""

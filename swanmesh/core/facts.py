@@ -16,6 +16,7 @@ from .observed import (
     IkeDown,
     IkeRekeyed,
     IkeSa,
+    Knocked,
     LoadedConnection,
     LoadedCredentials,
 )
@@ -115,6 +116,9 @@ def take_event(state: State, event: Event, now: float) -> None:
     """One event of charon's. Those of connections that are not ours are passed over."""
     if isinstance(event, Diagnosis):
         _take_diagnosis(state, event, now)
+        return
+    if isinstance(event, Knocked):
+        state.knocks.note(event.local, event.remote, now)
         return
     ike = event.new if isinstance(event, IkeRekeyed) else event.ike
     if not ours(ike.connection):

@@ -169,4 +169,12 @@ class Diagnosis:
     cause: str
 
 
-Event: TypeAlias = IkeUp | IkeDown | ChildUp | ChildDown | IkeRekeyed | ChildRekeyed | Diagnosis
+@dataclass(frozen=True, slots=True)
+class Knocked:
+    """Somebody at `remote` began an IKE_SA with `local`, and charon has no connection for the two."""
+
+    local: str
+    remote: str
+
+
+Event: TypeAlias = IkeUp | IkeDown | ChildUp | ChildDown | IkeRekeyed | ChildRekeyed | Diagnosis | Knocked

@@ -58,7 +58,8 @@ def first_attempt(state: State, pair: Pair, now: float) -> None:
     came back."""
     how = state.settings.initiation
     pair.attempts = 0
-    if pair.ours:
+    heard = pair.addresses is not None and state.knocks.heard(pair.addresses, now)
+    if pair.ours or heard:
         pair.next_attempt = now + state.rng.random() * how.start_jitter
     else:
         pair.next_attempt = now + takeover_delay(how, state.rng, lost_state=pair.lost_state)
