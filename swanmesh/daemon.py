@@ -25,19 +25,21 @@ from .charon.link import Back, Done, Happened, Link, Lost, Observed, Report, Unr
 from .control.metrics import Counters
 from .control.protocol import EventRecord, ReloadReply
 from .control.server import ControlServer
-from .core.actions import Action
+from .core.actions import Action, ObserveKernel, RestorePolicies
 from .core.mesh import Mesh
 from .core.model import InvalidInput
 from .core.report import target, verb
 from .core.state import MeshEvent
+from .core.xfrm import KernelWatched
 from .feed import Feed
+from .host.kernel import KernelLink, KernelObserved, KernelReport, KernelTold, Restored, told
 from .host.systemd import Notifier
 from .host.watch import Watch
 from .report import Clock
 from .service import DaemonService
 from .sources import Sources
 
-_QUIET_ACTIONS = ("observe", "observe-all")
+_QUIET_ACTIONS = ("observe", "observe-all", "observe-kernel")
 """Looks are no news: logged at debug."""
 
 
@@ -57,12 +59,13 @@ class Daemon:
         self.started = now()
         self.log = logs.logger()
         self._notifier = notifier
-        self._inputs: asyncio.Queue[Report] = asyncio.Queue()
+        self._inputs: asyncio.Queue[Report | KernelReport] = asyncio.Queue()
         self._wake = asyncio.Event()
         self._stepped = asyncio.Event()
         self._stop = asyncio.Event()
         config = sources.config
         self._link = Link(config.charon_socket, self._put, timeout=config.charon_timeout)
+        self._kernel = KernelLink(self._put)
         self._watch = self._new_watch()
         self.mesh.hold(sources.hold)
         self.mesh.update_peers(sources.peers, (), self.started)
@@ -120,7 +123,7 @@ class Daemon:
 
     # The loop.
 
-    def _put(self, report: Report) -> None:
+    def _put(self, report: Report | KernelReport) -> None:
         self._inputs.put_nowait(report)
         self._wake.set()
 
@@ -136,7 +139,13 @@ class Daemon:
         await control.start()
         tasks = [
             loop.create_task(work)
-            for work in (self._link.run(), self._loop(), self._follow_files(), self._live())
+            for work in (
+                self._link.run(),
+                self._kernel.run(),
+                self._loop(),
+                self._follow_files(),
+                self._live(),
+            )
         ]
         for problem in self.problems():
             self.log.error("not in force", problem=problem)
@@ -185,7 +194,7 @@ class Daemon:
             self.counters.faults += 1
             self.log.exception("a fault of swanmesh; please report it")
 
-    def _take(self, report: Report) -> None:
+    def _take(self, report: Report | KernelReport) -> None:
         at = now()
         match report:
             case Back(version, holdings):
@@ -202,7 +211,7 @@ class Daemon:
                 self.log.error("charon lost", reason=reason)
             case Happened(event):
                 self.mesh.event(event, at)
-            case Done(action, error):
+            case Done(action, error) | Restored(action, error):
                 self.mesh.done(action, error, at)
                 self._tell(action, error)
             case Observed(action, what):
@@ -210,9 +219,22 @@ class Daemon:
                 self.counters.last_resync = time.time()
                 self._tell(action, None if what is not None else "refused")
 
+            case KernelObserved(action, held):
+                self.mesh.kernel_observed(held, at)
+                self._tell(action, None if held is not None else "refused")
+            case KernelTold(event):
+                self.mesh.kernel_event(event, at)
+                if words := told(event):
+                    tell = self.log.info if isinstance(event, KernelWatched) else self.log.warning
+                    tell(words)
+
     def _step(self) -> None:
         step = self.mesh.step(now())
-        self._link.submit(step.actions)
+        for action in step.actions:
+            if isinstance(action, RestorePolicies | ObserveKernel):
+                self._kernel.submit((action,))
+            else:
+                self._link.submit((action,))
         for event in step.events:
             self._announce(event)
         stepped, self._stepped = self._stepped, asyncio.Event()

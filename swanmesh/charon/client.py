@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from swanmesh.charon.session import Session
 from swanmesh.core.actions import (
     Connection,
     Initiate,
+    InstallPolicies,
     LoadConnection,
     LoadCredentials,
     RekeyChild,
@@ -26,6 +28,7 @@ from swanmesh.core.actions import (
     TerminateIke,
     UnloadConnection,
 )
+from swanmesh.core.connections import is_shunt
 from swanmesh.core.observed import (
     Event,
     Holdings,
@@ -59,6 +62,7 @@ Command: TypeAlias = (
     | TerminateChild
     | RekeyChild
     | RekeyIke
+    | InstallPolicies
 )
 """The actions that change something; a look has a result, and a call of its own."""
 
@@ -213,6 +217,18 @@ class Charon:
         message = {"ike-id": str(unique_id)} | ({"reauth": "yes"} if reauth else {})
         await self._request("rekey", message, patience=_BUSY)
 
+    async def install_policies(self, connection: str, child: str) -> None:
+        """Install the policies of a trap or shunt that is loaded once more, in case they are gone.
+
+        A trap's are replaced without a gap (sa/trap_manager.c, install). A shunt that was installed is not
+        installed again (sa/shunt_manager.c), so it is uninstalled first; charon may refuse that alone.
+        """
+        message = {"ike": connection, "child": child}
+        if is_shunt(child):
+            with contextlib.suppress(CommandFailed):
+                await self._request("uninstall", message)
+        await self._request("install", message)
+
     async def perform(self, action: Command) -> None:
         """Carry `action` out."""
         match action:
@@ -232,6 +248,8 @@ class Charon:
                 await self.terminate_child(action.unique_id)
             case RekeyChild():
                 await self.rekey_child(action.unique_id)
+            case InstallPolicies():
+                await self.install_policies(action.connection, action.child)
             case RekeyIke():
                 await self.rekey_ike(action.unique_id, reauth=action.reauth)
             case _:

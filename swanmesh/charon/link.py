@@ -17,7 +17,7 @@ import tenacity
 
 from swanmesh.charon.client import Charon, CharonGone, Command
 from swanmesh.charon.errors import CharonLost, CommandFailed
-from swanmesh.core.actions import Action, LoadConnection, ObserveAll, ObserveSas
+from swanmesh.core.actions import LoadConnection, ObserveAll, ObserveSas
 from swanmesh.core.observed import Event, Holdings, IkeSa
 
 _RETRY_CEILING = 5.0
@@ -57,7 +57,7 @@ class Happened:
 class Done:
     """The outcome of an action: `error` is None or charon's words."""
 
-    action: Action
+    action: Command
     error: str | None
 
 
@@ -97,7 +97,7 @@ class Link:
         """Sections of charon's, on this connection, that could not be understood."""
         return self._charon.skipped if self._charon else 0
 
-    def submit(self, actions: Iterable[Action]) -> None:
+    def submit(self, actions: Iterable[Command | ObserveAll | ObserveSas]) -> None:
         """Carry these out, in this order; looks go beside. Each has one outcome, unless charon is lost."""
         for action in actions:
             if isinstance(action, ObserveAll | ObserveSas):

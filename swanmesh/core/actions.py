@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from .model import AddressPair
+
 Value: TypeAlias = "str | bytes | list[str] | list[bytes] | dict[str, Value]"
 
 
@@ -94,6 +96,37 @@ class RekeyIke:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RestorePolicies:
+    """Put an association's two policies back into the kernel, past charon, which believes them there."""
+
+    connection: str
+    peer: str
+    addresses: AddressPair
+    reqid: int
+    replace: bool
+    """Whether what stands in their place goes; else it is charon's, which came first."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstallPolicies:
+    """Have charon install the policies of a trap or shunt again (`install`)."""
+
+    connection: str
+    child: str
+    peer: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObserveKernel:
+    """Look at all states and policies of the kernel."""
+
+    reason: str
+    peer: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ObserveSas:
     """Look at all IKE_SAs (`list-sas`)."""
 
@@ -118,6 +151,9 @@ Action: TypeAlias = (
     | TerminateChild
     | RekeyChild
     | RekeyIke
+    | RestorePolicies
+    | InstallPolicies
+    | ObserveKernel
     | ObserveSas
     | ObserveAll
 )

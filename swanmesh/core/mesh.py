@@ -21,6 +21,7 @@ from .admission import Admission
 from .desire import host_changed, peers_changed
 from .facts import charon_back, charon_lost, take_connections, take_credentials, take_event, take_sas
 from .looks import Looks
+from .mending import forget_kernel_doubts, kernel_step, take_kernel, take_kernel_event
 from .model import Peer, Settings
 from .observed import Event, Holdings, IkeSa
 from .outcomes import take_outcome
@@ -29,6 +30,7 @@ from .peers import PeerBook
 from .plan import Decision, decide
 from .state import MeshEvent, State
 from .transitions import first_attempt
+from .xfrm import KernelEvent, KernelHoldings
 
 _FRESH = 3.0
 """Seconds: a look this recent tells whether charon or the peer already tries, before a pair is initiated that
@@ -106,6 +108,8 @@ class Mesh:
         news = state.observed_once
         self._loading_credentials = False
         charon_back(state, holdings, version, now)
+        forget_kernel_doubts(state)
+        state.kernel.want(now, "charon answers")
         state.observed_once = True
         if news:
             state.tell("charon-back", reason=f"charon {version} answers")
@@ -113,6 +117,7 @@ class Mesh:
     def charon_lost(self, reason: str, now: float) -> None:
         was = self.state.charon.reachable
         charon_lost(self.state, reason, now)
+        forget_kernel_doubts(self.state)
         self._loading_credentials = False
         self._asked.clear()
         if was:
@@ -141,6 +146,13 @@ class Mesh:
         if isinstance(action, LoadCredentials):
             self._loading_credentials = False
         take_outcome(self.state, action, error, now)
+
+    def kernel_event(self, event: KernelEvent, now: float) -> None:
+        take_kernel_event(self.state, event, now)
+
+    def kernel_observed(self, what: KernelHoldings | None, now: float) -> None:
+        """The outcome of ObserveKernel; None if it failed."""
+        take_kernel(self.state, what, now)
 
     def suspect(self, reason: str, now: float) -> None:
         """Something outside hints that charon no longer holds what it should: look at all of it."""
@@ -193,9 +205,7 @@ class Mesh:
                 pair_in_line = state.pairs.get(name)
                 if pair_in_line is not None:
                     self._decide(pair_in_line, now, actions)
-            look = state.looks.step(now)
-            if look is not None:
-                actions.append(look)
+            actions += [look for look in (state.looks.step(now), kernel_step(state, now)) if look is not None]
         else:
             self._forget_gone()
         events, state.events = tuple(state.events), []
@@ -212,7 +222,8 @@ class Mesh:
         credentials = None
         if not state.charon.credentials_loaded and not self._loading_credentials:
             credentials = state.charon.credentials_at
-        times = [at for at in (state.pairs.due, state.looks.due, credentials) if at is not None]
+        dues = (state.pairs.due, state.looks.due, state.kernel.due, credentials)
+        times = [at for at in dues if at is not None]
         return min(times, default=None)
 
     def _decide(self, pair: Pair, now: float, actions: list[Action]) -> None:
@@ -225,6 +236,8 @@ class Mesh:
             action, decision = None, Decision(due=now + _FRESH)
         elif isinstance(action, Initiate):
             action, decision = self._admit(pair, action, decision, now)
+        elif isinstance(action, RekeyChild) and not self.state.admission.take(pair.name):
+            action = None
         elif pair.in_flight is not None and now >= pair.look_at:
             self.state.looks.want(now, f"no outcome of the initiation to {pair.peer}")
         elif decision.due is not None and pair.under_way and pair.in_flight is None and not pair.up:

@@ -7,13 +7,17 @@ from dataclasses import replace
 from .actions import (
     Action,
     Initiate,
+    InstallPolicies,
     LoadConnection,
     LoadCredentials,
+    RekeyChild,
+    RestorePolicies,
     TerminateChild,
     TerminateIke,
     UnloadConnection,
 )
 from .initiation import backoff
+from .mending import mended
 from .pair import Pair
 from .state import State
 from .transitions import attempt_failed, judge
@@ -30,6 +34,10 @@ def take_outcome(state: State, action: Action, error: str | None, now: float) ->
             pair = state.pairs.get(name)
             if pair is not None:
                 _pair(state, pair, action, error, now)
+        case RestorePolicies() | InstallPolicies() | RekeyChild():
+            pair = state.pairs.get(action.connection)
+            if pair is not None:
+                mended(state, pair, action, error, now)
         case _:
             pass
 

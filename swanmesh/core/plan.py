@@ -20,6 +20,7 @@ from .actions import (
     UnloadConnection,
 )
 from .connections import is_shunt
+from .mending import mend
 from .model import InitiationSettings
 from .observed import ChildSa, IkeSa
 from .pair import Pair
@@ -51,6 +52,13 @@ def decide(pair: Pair, now: float, settings: InitiationSettings) -> Decision:
         if decision is not None:
             return decision
     return Decision()
+
+
+def _meddled(pair: Pair, now: float, settings: InitiationSettings) -> Decision | None:
+    """What somebody took from the kernel is put back before all else: meanwhile packets cross in clear, or
+    not at all."""
+    action = mend(pair)
+    return Decision(action, reason=action.reason) if action is not None else None
 
 
 def _retrying(pair: Pair, now: float, settings: InitiationSettings) -> Decision | None:
@@ -128,6 +136,7 @@ def _down(pair: Pair, now: float, settings: InitiationSettings) -> Decision | No
 
 
 _RULES: tuple[Rule, ...] = (
+    _meddled,
     _retrying,
     _unwanted,
     _unloaded,

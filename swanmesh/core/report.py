@@ -8,10 +8,13 @@ from typing import Literal
 from .actions import (
     Action,
     Initiate,
+    InstallPolicies,
     LoadConnection,
     LoadCredentials,
     ObserveAll,
+    ObserveKernel,
     ObserveSas,
+    RestorePolicies,
     UnloadConnection,
 )
 from .connections import is_shunt
@@ -126,10 +129,15 @@ def target(action: Action) -> str:
     match action:
         case LoadConnection(connection=connection):
             return connection.name
-        case UnloadConnection(name=name):
+        case (
+            UnloadConnection(name=name)
+            | Initiate(connection=name)
+            | InstallPolicies(connection=name)
+            | RestorePolicies(connection=name)
+        ):
             return name
-        case Initiate(connection=name):
-            return name
+        case ObserveKernel():
+            return "kernel"
         case LoadCredentials():
             return "certificate and key"
         case ObserveAll() | ObserveSas():
@@ -147,6 +155,9 @@ VERBS = {
     "TerminateChild": "terminate-child",
     "RekeyChild": "rekey-child",
     "RekeyIke": "rekey",
+    "RestorePolicies": "restore-policies",
+    "InstallPolicies": "install",
+    "ObserveKernel": "observe-kernel",
     "ObserveSas": "observe",
     "ObserveAll": "observe-all",
 }

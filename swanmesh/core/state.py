@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from .admission import Admission
+from .kernel import Kernel
 from .knocks import Knocks
 from .looks import Looks
 from .model import Peer, Settings
@@ -133,6 +134,7 @@ class State:
     pairs: Pairs = field(default_factory=Pairs)
     knocks: Knocks = field(default_factory=Knocks)
     charon: CharonState = field(default_factory=CharonState)
+    kernel: Kernel = field(default_factory=Kernel)
     observed_once: bool = False
     """Whether charon was looked at since this controller started: what is found then is no news."""
     hold: str = ""

@@ -10,9 +10,9 @@ from typing import TypeVar
 
 import pytest
 
+from swanmesh.charon.client import Command
 from swanmesh.charon.link import Back, Done, Happened, Link, Lost, Observed, Report, Unreachable
 from swanmesh.core import actions
-from swanmesh.core.actions import Action
 from swanmesh.core.observed import ChildUp, Holdings
 from tests.charon.conftest import FakeServer
 from tests.charon.fake import Fault
@@ -76,7 +76,7 @@ async def test_the_wait_for_charon_has_words_and_an_end(server: Server) -> None:
 @asynchronous
 async def test_each_action_has_one_outcome_in_its_order(server: Server) -> None:
     await server.up()
-    submitted: list[Action] = [
+    submitted: list[Command] = [
         _load("one"),
         _load("bad", good=False),
         _load("two"),

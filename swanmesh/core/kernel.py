@@ -1,0 +1,41 @@
+"""What is known of the kernel, and when to look at it again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True, kw_only=True)
+class Kernel:
+    """What is known of the kernel, and what of it is in doubt. All times on the core's clock."""
+
+    watched: bool = False
+    reason: str = "not looked at yet"
+    """Why it is not watched."""
+    look_at: float | None = None
+    look_reason: str = ""
+    looking: float | None = None
+    """When the look under way began."""
+    earliest: float = 0.0
+    flushed: frozenset[int] = frozenset()
+    """CHILD_SAs that stood when the states were flushed: lacking states in the next look is proof."""
+    deleted: set[str] = field(default_factory=set)
+    """SPIs of states that went since, by anybody's hand."""
+    deleted_due: float | None = None
+    doubts: dict[str | int, float] = field(default_factory=dict)
+    """When a look first lacked the policies of a pair (by name) or the states of a CHILD_SA (by its id)."""
+    rekeying: dict[int, tuple[float, str]] = field(default_factory=dict)
+    """CHILD_SAs that charon was asked to rekey for want of states: when, and whose place that took."""
+
+    def want(self, at: float, reason: str) -> None:
+        if self.look_at is None or at < self.look_at:
+            self.look_at, self.look_reason = at, reason
+
+    @property
+    def due(self) -> float | None:
+        if not self.watched:
+            return None
+        times = [self.deleted_due] if self.deleted_due is not None else []
+        if self.look_at is not None and self.looking is None:
+            times.append(max(self.look_at, self.earliest))
+        return min(times, default=None)

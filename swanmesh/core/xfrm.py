@@ -1,0 +1,117 @@
+"""What a kernel holds for IPsec and tells of it, as plain values: states, policies, events (linux/xfrm.h)."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+from .model import Address
+
+
+class Direction(enum.IntEnum):
+    """Which packets a policy is for. The policies of single sockets have directions of their own."""
+
+    IN = 0
+    OUT = 1
+    FORWARD = 2
+
+
+class XfrmState(NamedTuple):
+    """One state of the kernel's, one way of a CHILD_SA; a tuple, since there are thousands in each look."""
+
+    destination: Address
+    spi: str
+    """Eight hex digits, as charon shows them."""
+    protocol: int
+    """IP protocol number: 50 is ESP."""
+    transport: bool
+    reqid: int
+
+
+class XfrmPolicy(NamedTuple):
+    """One policy of the kernel's."""
+
+    direction: Direction
+    source: Address
+    source_bits: int
+    destination: Address
+    destination_bits: int
+    protocol: int
+    """IP protocol number; 0 is any."""
+    source_port: int
+    """For ICMP and ICMPv6 the type; 0 is any."""
+    allow: bool
+    """Whether it lets packets pass, through a template if it has one; else it blocks them."""
+    reqid: int
+    """Of its ESP template in transport mode; 0 if it has none: packets pass in clear then, or not at all."""
+    priority: int
+    """Lower is stronger."""
+    number: int
+    """The kernel's own number of it (`index`)."""
+
+    @property
+    def single_hosts(self) -> bool:
+        """Whether it is for all that one address sends to one other."""
+        length = self.source.max_prefixlen
+        return self.source_bits == self.destination_bits == length and self.protocol == 0
+
+
+class KernelHoldings(NamedTuple):
+    """Everything that the kernel holds, seen in one look."""
+
+    states: tuple[XfrmState, ...]
+    policies: tuple[XfrmPolicy, ...]
+
+
+# Events.
+
+
+@dataclass(frozen=True, slots=True)
+class KernelWatched:
+    """The kernel shows what it holds and tells of changes from now on."""
+
+
+@dataclass(frozen=True, slots=True)
+class KernelUnwatched:
+    """It does neither, and why; nothing is compared or mended then."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StatesFlushed:
+    """Somebody deleted all states at once. charon never does."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoliciesFlushed:
+    """Somebody deleted all policies at once. charon never does."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateDeleted:
+    """One state is gone, by charon's hand or another's."""
+
+    spi: str
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyDeleted:
+    """One policy is gone, by charon's hand or another's."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventsLost:
+    """The kernel had more to tell than there was room for."""
+
+
+KernelEvent: TypeAlias = (
+    KernelWatched
+    | KernelUnwatched
+    | StatesFlushed
+    | PoliciesFlushed
+    | StateDeleted
+    | PolicyDeleted
+    | EventsLost
+)

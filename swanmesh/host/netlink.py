@@ -1,0 +1,179 @@
+"""Netlink's XFRM messages as bytes: what is sent to the kernel, and what it answers (linux/xfrm.h).
+
+pyroute2 0.9 knows IPsec interfaces and has no XFRM states or policies, so the few messages that are needed
+are packed here. All fields are in the host's byte order but for SPIs, addresses and ports. Keys, which states
+carry in attributes, are never looked at.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import struct
+from collections.abc import Iterator
+from socket import AF_INET, AF_INET6, IPPROTO_ESP
+from typing import NamedTuple
+
+from swanmesh.core.model import Address, AddressPair
+from swanmesh.core.xfrm import Direction, XfrmPolicy, XfrmState
+
+GROUPS = 1 << 2 | 1 << 3
+"""Bits of XFRMNLGRP_SA (3) and XFRMNLGRP_POLICY (4)."""
+
+ERROR, DONE = 2, 3
+NEW_SA, DEL_SA, GET_SA = 16, 17, 18
+NEW_POLICY, DEL_POLICY, GET_POLICY, UPDATE_POLICY = 19, 20, 21, 25
+FLUSH_SA, FLUSH_POLICY = 28, 29
+
+_REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
+_HEADER = struct.Struct("=IHHII")
+_ATTRIBUTE = struct.Struct("=HH")
+_TEMPLATE = 5
+"""XFRMA_TMPL."""
+
+_SELECTOR = struct.Struct("=16s16s2s2s2s2sHBBB3xII")
+"""xfrm_selector: daddr, saddr, dport, dport_mask, sport, sport_mask, family, prefixlen_d, prefixlen_s, proto,
+ifindex, user."""
+_STATE = struct.Struct("=56x16s4sB131xIHB")
+"""xfrm_usersa_info: daddr, spi, proto, then from 208 on reqid, family, mode."""
+_STATE_SIZE = 224
+_POLICY = struct.Struct("=152xIIBB")
+"""xfrm_userpolicy_info: priority, index, dir, action."""
+_POLICY_SIZE = 168
+_LIMITS = struct.pack("=8Q", *(2**64 - 1,) * 4, 0, 0, 0, 0)
+"""xfrm_lifetime_cfg: no limit of bytes or packets, and no end."""
+_TMPL = struct.Struct("=16s4sB3xH2x16sIBBBxIII")
+"""xfrm_user_tmpl: daddr, spi, proto, family, saddr, reqid, mode, share, optional, aalgos, ealgos, calgos."""
+_TRANSPORT, _ALLOW = 0, 0
+_ANY_ALGORITHM = 2**32 - 1
+_ANYWHERE = bytes(16)
+
+
+class Message(NamedTuple):
+    """One message of the kernel's."""
+
+    kind: int
+    sequence: int
+    body: memoryview
+
+
+def messages(data: bytes | memoryview) -> Iterator[Message]:
+    """The messages of one datagram. What is cut short ends it."""
+    view = memoryview(data)
+    offset = 0
+    while offset + _HEADER.size <= len(view):
+        length, kind, _, sequence, _ = _HEADER.unpack_from(view, offset)
+        if length < _HEADER.size or offset + length > len(view):
+            return
+        yield Message(kind, sequence, view[offset + _HEADER.size : offset + length])
+        offset += (length + 3) & ~3
+
+
+def errno_of(message: Message) -> int:
+    """Of an ERROR: 0 is an acknowledgement."""
+    return -int(struct.unpack_from("=i", message.body)[0]) if len(message.body) >= 4 else 0
+
+
+def dump(kind: int, sequence: int) -> bytes:
+    """Asks for all states (GET_SA) or policies (GET_POLICY)."""
+    return _HEADER.pack(_HEADER.size, kind, _REQUEST | _DUMP, sequence, 0)
+
+
+def state(body: memoryview) -> XfrmState | None:
+    """A NEW_SA's state; None if it is cut short or of a family that has no IPsec."""
+    if len(body) < _STATE_SIZE:
+        return None
+    destination, spi, protocol, reqid, family, mode = _STATE.unpack_from(body)
+    address = _address(family, destination)
+    if address is None:
+        return None
+    return XfrmState(address, spi.hex(), protocol, mode == _TRANSPORT, reqid)
+
+
+def deleted_spi(body: memoryview) -> str:
+    """A DEL_SA's SPI; empty if it is cut short."""
+    return bytes(body[16:20]).hex() if len(body) >= 24 else ""
+
+
+def policy(body: memoryview) -> XfrmPolicy | None:
+    """A NEW_POLICY's policy; None if it is cut short, of an unknown family, or a single socket's.
+
+    The kernel does list the policies of sockets, such as those that let IKE pass, as directions from 3 on.
+    """
+    if len(body) < _POLICY_SIZE:
+        return None
+    priority, index, direction, action = _POLICY.unpack_from(body)
+    if direction > Direction.FORWARD:
+        return None
+    (daddr, saddr, _, _, sport, _, family, bits_d, bits_s, protocol, _, _) = _SELECTOR.unpack_from(body)
+    source, destination = _address(family, saddr), _address(family, daddr)
+    if source is None or destination is None:
+        return None
+    return XfrmPolicy(
+        direction=_DIRECTIONS[direction],
+        source=source,
+        source_bits=bits_s,
+        destination=destination,
+        destination_bits=bits_d,
+        protocol=protocol,
+        source_port=int.from_bytes(sport, "big"),
+        allow=action == _ALLOW,
+        reqid=_template_reqid(body),
+        priority=priority,
+        number=index,
+    )
+
+
+_DIRECTIONS = tuple(Direction)
+
+
+def restore(addresses: AddressPair, reqid: int, *, replace: bool, sequence: int) -> bytes:
+    """The two policies of an association, out and in, as charon installs them but for one thing: the template
+    out names no SPI, so that any state of the reqid serves, whatever charon rekeys meanwhile. Numbered
+    `sequence` and `sequence + 1`, both to be acknowledged. A policy that is there already is an EEXIST,
+    unless `replace`.
+    """
+    local, remote = addresses.local, addresses.remote
+    kind = UPDATE_POLICY if replace else NEW_POLICY
+    out = _policy_message(kind, sequence, Direction.OUT, local, remote, reqid)
+    return out + _policy_message(kind, sequence + 1, Direction.IN, remote, local, reqid)
+
+
+def _policy_message(
+    kind: int, sequence: int, direction: Direction, source: Address, destination: Address, reqid: int
+) -> bytes:
+    family = AF_INET6 if source.version == 6 else AF_INET
+    bits = source.max_prefixlen
+    selector = _SELECTOR.pack(
+        *(destination.packed, source.packed, b"", b"", b"", b"", family, bits, bits, 0, 0, 0)
+    )
+    # get_priority in libcharon plugins/kernel_netlink/kernel_netlink_ipsec.c, for POLICY_PRIORITY_DEFAULT:
+    # the same in 5.9.8 and 6.0.6.
+    priority = 400_000 - 2 * bits * 512 - 1
+    info = selector + _LIMITS + bytes(32) + struct.pack("=IIBBBB4x", priority, 0, direction, _ALLOW, 0, 0)
+    template = _TMPL.pack(
+        *(_ANYWHERE, b"", IPPROTO_ESP, family, _ANYWHERE, reqid, _TRANSPORT, 0, 0, *(_ANY_ALGORITHM,) * 3)
+    )
+    body = info + _ATTRIBUTE.pack(_ATTRIBUTE.size + len(template), _TEMPLATE) + template
+    return _HEADER.pack(_HEADER.size + len(body), kind, _REQUEST | _ACK, sequence, 0) + body
+
+
+def _template_reqid(body: memoryview) -> int:
+    offset = _POLICY_SIZE
+    while offset + _ATTRIBUTE.size <= len(body):
+        length, kind = _ATTRIBUTE.unpack_from(body, offset)
+        if length < _ATTRIBUTE.size:
+            return 0
+        if kind == _TEMPLATE and length >= _ATTRIBUTE.size + _TMPL.size and len(body) >= offset + length:
+            fields = _TMPL.unpack_from(body, offset + _ATTRIBUTE.size)
+            protocol, reqid, mode = fields[2], fields[5], fields[6]
+            return int(reqid) if protocol == IPPROTO_ESP and mode == _TRANSPORT else 0
+        offset += (length + 3) & ~3
+    return 0
+
+
+def _address(family: int, packed: bytes) -> Address | None:
+    if family == AF_INET:
+        return ipaddress.IPv4Address(packed[:4])
+    if family == AF_INET6:
+        return ipaddress.IPv6Address(packed)
+    return None
