@@ -32,6 +32,7 @@ from .core.report import target, verb
 from .core.state import MeshEvent
 from .core.xfrm import KernelWatched
 from .feed import Feed
+from .hooking import STOP_TIME, follow_config, make_hooks, tell_hooks
 from .host.kernel import KernelLink, KernelObserved, KernelReport, KernelTold, Restored, told
 from .host.systemd import Notifier
 from .host.watch import Watch
@@ -58,6 +59,7 @@ class Daemon:
         self.counters = Counters()
         self.started = now()
         self.log = logs.logger()
+        self.hooks = make_hooks(sources.config, self.log)
         self._notifier = notifier
         self._inputs: asyncio.Queue[Report | KernelReport] = asyncio.Queue()
         self._wake = asyncio.Event()
@@ -113,6 +115,7 @@ class Daemon:
         else:
             names = set(self.mesh.update_peers(update.put, update.drop, at))
         self.mesh.hold(self.sources.hold)
+        follow_config(self.hooks, self.sources.config)
         self.counters.reloads += 1
         problems = self.problems()
         for problem in problems:
@@ -166,6 +169,8 @@ class Daemon:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            # Before the control socket closes: hooks may ask for the status.
+            await self.hooks.close(STOP_TIME)
             await control.stop()
             self._watch.close()
 
@@ -271,6 +276,7 @@ class Daemon:
 
     def _publish(self, record: EventRecord) -> None:
         self.feed.publish(record)
+        tell_hooks(self.hooks, record)
 
     # Files, signals, systemd.
 

@@ -158,6 +158,8 @@ class EventRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     addresses: list[str] = []
     reason: str = ""
     details: dict[str, Any] = {}
+    test: bool = False
+    """Nothing happened: `swanmesh hooks test` made it up."""
 
 
 class UnknownPeer(Exception):
