@@ -20,7 +20,7 @@ from asyncinotify import Event, Inotify, Mask
 
 from .files import is_peer_file
 
-QUIET = 0.02
+QUIET = 0.005
 """Seconds without a change after which a burst counts as over."""
 LONGEST = 0.2
 """Seconds after which a burst is told even if it goes on."""
