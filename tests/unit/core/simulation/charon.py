@@ -9,6 +9,7 @@ with traffic initiates by itself, nothing of an IKE_SA survives a crash.
 from __future__ import annotations
 
 from collections.abc import Callable
+from weakref import WeakKeyDictionary
 
 from swanmesh.core.actions import Connection
 from swanmesh.core.model import Credentials
@@ -34,12 +35,13 @@ class SimCharon(Exchanges):
         """Called when the control socket closes."""
         self._acquired: dict[str, float] = {}
         self._packet_due: set[str] = set()
+        self._shown: WeakKeyDictionary[Ike, tuple[object, IkeSa]] = WeakKeyDictionary()
         super().__init__(name, clock, network, lifetimes)
 
     # What VICI offers. Each returns charon's error, or None.
 
     def load_credentials(self, mine: Credentials) -> str | None:
-        self.certificates.add(mine.certificate_id)
+        self.certificates |= {mine.certificate_id, *mine.authority_ids}
         self.keys.add(mine.key_id)
         return None
 
@@ -113,8 +115,25 @@ class SimCharon(Exchanges):
         return None
 
     def list_sas(self) -> tuple[IkeSa, ...]:
-        now = self.clock.now
-        return tuple([ike.snapshot(now) for ike in self.sas.values()])
+        return tuple([self._shown_now(ike) for ike in self.sas.values()])
+
+    def _shown_now(self, ike: Ike) -> IkeSa:
+        """What does not change is shown as before: ages matter to those that see it for the first time only,
+        and to duplicates."""
+        if len(ike.children) != 1:
+            return ike.snapshot(self.clock.now)
+        (child,) = ike.children.values()
+        key = (ike.state, ike.exchange, child, child.state)
+        before = self._shown.get(ike)
+        if before is not None and before[0] == key:
+            return before[1]
+        sa = ike.snapshot(self.clock.now)
+        self._shown[ike] = (key, sa)
+        return sa
+
+    def newcomer(self) -> None:
+        """A controller connects: what it is shown has its true age."""
+        self._shown.clear()
 
     def holdings(self) -> Holdings:
         conns = tuple([LoadedConnection(name=c.name, children=(c.child,)) for c in self.conns.values()])
@@ -152,7 +171,7 @@ class SimCharon(Exchanges):
         self._acquired.pop(ike.conn, None)
         self._traffic_soon(ike.conn)
 
-    def ended_child(self, ike: Ike) -> None:
+    def child_ended(self, ike: Ike) -> None:
         self._traffic_soon(ike.conn)
 
     def _traffic_soon(self, name: str) -> None:

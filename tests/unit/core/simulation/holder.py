@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from swanmesh.core.observed import ChildDown, ChildUp, Diagnosis, Event, IkeDown
 
 from .clock import Clock
 from .network import Network
-from .sas import Child, Ike
+from .sas import Child, Exchange, Ike
 
 FOREIGN = "home"
 """A connection and an IKE_SA of somebody else's that every charon holds."""
@@ -25,7 +26,7 @@ class Loaded:
     trap: bool
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Lifetimes:
     """Seconds; how charon's own timers are set."""
 
@@ -45,7 +46,7 @@ class Trouble:
     look: float = 0.0
 
 
-class Holder:
+class Holder(ABC):
     def __init__(self, name: str, clock: Clock, network: Network, lifetimes: Lifetimes) -> None:
         self.name, self.clock, self.network, self.lifetimes = name, clock, network, lifetimes
         self.trouble = Trouble()
@@ -158,11 +159,29 @@ class Holder:
 
     # What follows, for those that build on this.
 
+    @abstractmethod
     def began(self, ike: Ike) -> None:
         """An IKE_SA was established."""
 
+    @abstractmethod
     def child_began(self, ike: Ike, child: Child) -> None:
         """A CHILD_SA was installed."""
 
+    @abstractmethod
     def ended(self, ike: Ike) -> None:
         """An IKE_SA is gone."""
+
+    @abstractmethod
+    def child_ended(self, ike: Ike) -> None:
+        """A CHILD_SA is gone while its IKE_SA stays."""
+
+    @abstractmethod
+    def receive(self, request: Exchange) -> None:
+        """A request arrived, for the first time or again."""
+
+    @abstractmethod
+    def check(self, ike: Ike) -> None:
+        """Look for a sign of life of the other end."""
+
+    @abstractmethod
+    def check_all(self) -> None: ...

@@ -77,6 +77,7 @@ class SimHost:
             self._later(1.0, epoch, self._connect)
             return
         self._early = []
+        self.charon.newcomer()
         self.charon.listener = lambda event: self._event(event, epoch)
         self._ask(epoch, self.charon.holdings, self._connected)
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from .clock import Clock
 
 if TYPE_CHECKING:
-    from .exchanges import Exchanges
+    from .holder import Holder
 
 
 class Network:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
-        self.owners: dict[str, Exchanges] = {}
+        self.owners: dict[str, Holder] = {}
         """Who answers at an address."""
         self.latency = (0.0005, 0.02)
         self.loss = 0.0
@@ -23,7 +23,7 @@ class Network:
         self.cut: set[tuple[str, str]] = set()
         """Directions, from one host's name to another's, in which nothing passes."""
 
-    def send(self, source: Exchanges, to: str, arrive: Callable[[Exchanges], None]) -> None:
+    def send(self, source: Holder, to: str, arrive: Callable[[Holder], None]) -> None:
         """One datagram: `arrive` is called with whoever answers at the address when it gets there."""
         rng = self.clock.rng
         owner = self.owners.get(to)
@@ -35,12 +35,12 @@ class Network:
         if self.repeat and rng.random() < self.repeat:
             self.clock.after(rng.uniform(0.0, 2.0), lambda: self._arrive(to, arrive))
 
-    def _arrive(self, to: str, arrive: Callable[[Exchanges], None]) -> None:
+    def _arrive(self, to: str, arrive: Callable[[Holder], None]) -> None:
         owner = self.owners.get(to)
         if owner is not None and owner.running:
             arrive(owner)
 
-    def sound(self, one: Exchanges, other: Exchanges) -> bool:
+    def sound(self, one: Holder, other: Holder) -> bool:
         """Whether what one of the two sends surely reaches the other."""
         cut = self.cut and ((one.name, other.name) in self.cut or (other.name, one.name) in self.cut)
         return not cut and not self.loss

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from swanmesh.core.observed import ChildSa, IkeSa
 
 if TYPE_CHECKING:
-    from .exchanges import Exchanges
+    from .holder import Holder
 
 WAITS = (1.2, 1.8, 2.8, 4.4)
 """Seconds between retransmissions; 10.2 s until charon gives up, as with the shipped settings."""
@@ -37,7 +37,7 @@ class Child:
         )
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Ike:
     unique_id: int
     conn: str
@@ -92,7 +92,7 @@ class Exchange:
 
     def __init__(
         self,
-        charon: Exchanges,
+        charon: Holder,
         ike: Ike,
         kind: str,
         payload: Any,
@@ -117,7 +117,7 @@ class Exchange:
         charon.network.send(charon, ike.remote, lambda peer: peer.receive(self))
         charon.clock.after(WAITS[attempt], lambda: self.send(attempt + 1))
 
-    def arrived(self, at: Exchanges, reply: Any) -> None:
+    def arrived(self, at: Holder, reply: Any) -> None:
         """The response arrived at whoever has the address now."""
         if self.over or self.ike.gone or at is not self.charon:
             return

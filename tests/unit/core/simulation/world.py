@@ -139,16 +139,44 @@ class World:
             found += self._rest_of(host)
         return found
 
+    def down(self) -> list[str]:
+        """The pairs without an association that works at both ends; and breaches of the invariants."""
+        found = list(self.watch.breaches)
+        for host in self.hosts.values():
+            held = associations(host.charon)
+            for pair in self._expected(host):
+                if not any(self.watch.works(sa) for sa in held.get(pair, ())):
+                    found.append(f"{host.name}: {pair} is down")
+        return found
+
+    def spis(self) -> dict[tuple[str, str], list[str]]:
+        """What each pair holds: SPIs by addresses, of IKE_SAs and of the CHILD_SAs in them."""
+        return {
+            pair: [
+                spi
+                for sa in sas
+                for spi in (sa.spi_i, sa.spi_r, *[child.spi_in for child in sa.children.values()])
+            ]
+            for host in self.hosts.values()
+            for pair, sas in associations(host.charon).items()
+        }
+
+    def _expected(self, host: SimHost) -> list[tuple[str, str]]:
+        """The address pairs that the host should have an association for."""
+        if host.name not in self.members:
+            return []
+        return [
+            (str(mine), str(theirs))
+            for other in sorted(self.members - {host.name})
+            for mine in host.settings.host.addresses
+            for theirs in self.hosts[other].settings.host.addresses
+            if mine.version == theirs.version
+        ]
+
     def _pairs_of(self, host: SimHost) -> Iterable[str]:
         held = associations(host.charon)
-        expected = set()
-        if host.name in self.members:
-            for other in self.members - {host.name}:
-                for mine in host.settings.host.addresses:
-                    for theirs in self.hosts[other].settings.host.addresses:
-                        if mine.version == theirs.version:
-                            expected.add((str(mine), str(theirs)))
-        for pair in expected - held.keys():
+        expected = set(self._expected(host))
+        for pair in sorted(expected - held.keys()):
             yield f"{host.name}: {pair} has no association"
         for pair, sas in held.items():
             if pair not in expected:
