@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, assert_never
 
-from swanmesh.charon import messages
+from swanmesh.charon import hints, messages
 from swanmesh.charon.causes import Causes, may_tell
 from swanmesh.charon.codec import Section, decode
 from swanmesh.charon.errors import CharonLost, CommandFailed, UnknownEvent
@@ -186,8 +186,12 @@ class Charon:
         """Forget a connection and its trap; its SAs stay (plugins/vici/vici_config.c)."""
         await self._request("unload-conn", {"name": name})
 
-    async def load_credentials(self, certificate: bytes, private_key: bytes) -> str:
-        """Load this host's key and certificate, both DER; returns charon's id of the key, in hex."""
+    async def load_credentials(
+        self, certificate: bytes, private_key: bytes, authorities: Iterable[bytes] = ()
+    ) -> str:
+        """Load authorities, this host's key and its certificate, all DER; returns charon's id of the key."""
+        for authority in authorities:
+            await self._request("load-cert", {"type": "X509", "flag": "CA", "data": authority})
         reply = await self._request("load-key", {"type": "any", "data": private_key})
         await self._request("load-cert", {"type": "X509", "flag": "NONE", "data": certificate})
         return messages.text(reply, "id").replace(":", "").lower()
@@ -233,7 +237,7 @@ class Charon:
         """Carry `action` out."""
         match action:
             case LoadCredentials():
-                await self.load_credentials(action.certificate, action.private_key)
+                await self.load_credentials(action.certificate, action.private_key, action.authorities)
             case LoadConnection():
                 outcome = await self.load_connections([action.connection])
                 if (errmsg := outcome[action.connection.name]) is not None:
@@ -305,7 +309,9 @@ class Charon:
     # Events.
 
     def _received(self, name: str, payload: bytes) -> None:
-        if self._gone is not None or (name == "log" and not may_tell(payload)):
+        if self._gone is not None:
+            return
+        if name == "log" and not (may_tell(payload) or hints.may_hint(payload)):
             return
         try:
             section = decode(payload)
@@ -319,6 +325,7 @@ class Charon:
         diagnosis: Event | None
         if name == "log":
             diagnosis = self._causes.from_log(section) or self._causes.knock(section)
+            diagnosis = diagnosis or hints.from_log(section)
         elif name == "alert":
             alert = self._decoder.alert(section)
             diagnosis = self._causes.from_alert(*alert) if alert else None

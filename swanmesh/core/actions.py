@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from .model import AddressPair
+from .model import AddressPair, Credentials
 
 Value: TypeAlias = "str | bytes | list[str] | list[bytes] | dict[str, Value]"
 
@@ -24,15 +24,29 @@ class Connection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadCredentials:
-    """Load the private key and the certificate of this host."""
+    """Load the private key and the certificate of this host, and the authorities of the mesh: charon has
+    these with each connection, and `clear-creds` takes them from it nevertheless."""
 
     certificate: bytes
     private_key: bytes
+    authorities: tuple[bytes, ...] = ()
     reason: str
     peer: str = ""
 
     def __repr__(self) -> str:
         return f"LoadCredentials(reason={self.reason!r})"
+
+
+MISSING_CREDENTIALS = "charon does not hold this host's certificate and key, or the mesh's authorities"
+
+
+def load_credentials(mine: Credentials, reason: str) -> LoadCredentials:
+    return LoadCredentials(
+        certificate=mine.certificate,
+        private_key=mine.private_key,
+        authorities=mine.authorities,
+        reason=reason,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from .connections import is_shunt, ours, ours_loaded, peer_of
@@ -12,6 +13,7 @@ from .observed import (
     ChildDown,
     Diagnosis,
     Event,
+    Hint,
     Holdings,
     IkeDown,
     IkeRekeyed,
@@ -24,6 +26,10 @@ from .pair import Pair
 from .state import State
 from .transitions import attempt_failed, first_attempt, judge
 
+_CREDENTIALS = re.compile(r"no private key is loaded|no trusted (key|authority)")
+"""Causes that charon gives when it lacks our key or the mesh's authorities."""
+_DOUBT = 10.0
+"""Seconds between looks at charon for such causes: a stranger can bring them about as often as he likes."""
 _NO_ANSWER = "peer unreachable: no answer"
 _YOUNG = 2.0
 """Seconds that an initiation may take to show as an IKE_SA: a busy charon begins it some time after it took
@@ -65,8 +71,9 @@ def take_connections(state: State, connections: Iterable[LoadedConnection], now:
 
 def take_credentials(state: State, credentials: LoadedCredentials) -> None:
     mine = state.settings.credentials
+    wanted = {mine.certificate_id, *mine.authority_ids}
     state.charon.credentials_loaded = (
-        mine.key_id in credentials.key_ids and mine.certificate_id in credentials.certificates
+        mine.key_id in credentials.key_ids and wanted <= credentials.certificates
     )
 
 
@@ -117,6 +124,9 @@ def take_event(state: State, event: Event, now: float) -> None:
     if isinstance(event, Diagnosis):
         _take_diagnosis(state, event, now)
         return
+    if isinstance(event, Hint):
+        _take_hint(state, event, now)
+        return
     if isinstance(event, Knocked):
         state.knocks.note(event.local, event.remote, now)
         return
@@ -141,11 +151,23 @@ def take_event(state: State, event: Event, now: float) -> None:
         attempt_failed(state, pair, now, cause)
 
 
+def _take_hint(state: State, hint: Hint, now: float) -> None:
+    """Unless the trap that is gone is one that we are changing, or have changed, ourselves."""
+    if state.looks.full_wanted(now):
+        return
+    if not hint.child or any(pair.loaded == hint.child and not pair.busy for pair in state.pairs):
+        state.looks.want_all(now, hint.reason)
+
+
 def _take_diagnosis(state: State, event: Diagnosis, now: float) -> None:
     """charon's log has a queue of its own: its words come before or after the event that they explain."""
     pair = state.pairs.get(event.connection)
     if pair is None:
         return
+    if _CREDENTIALS.search(event.cause) and now - state.charon.doubted >= _DOUBT:
+        # The peer may be at fault, or somebody cleared our credentials: no event tells of that.
+        state.charon.doubted = now
+        state.looks.want_all(now, f"authentication failed: {event.cause}")
     if event.unique_id != pair.ended:
         pair.diagnoses[event.unique_id] = event.cause
         if len(pair.diagnoses) > _DIAGNOSES:

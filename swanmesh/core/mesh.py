@@ -16,7 +16,17 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .actions import Action, Initiate, LoadCredentials, ObserveAll, ObserveSas, RekeyChild, RekeyIke
+from .actions import (
+    MISSING_CREDENTIALS,
+    Action,
+    Initiate,
+    LoadCredentials,
+    ObserveAll,
+    ObserveSas,
+    RekeyChild,
+    RekeyIke,
+    load_credentials,
+)
 from .admission import Admission
 from .desire import host_changed, peers_changed
 from .facts import charon_back, charon_lost, take_connections, take_credentials, take_event, take_sas
@@ -276,8 +286,8 @@ class Mesh:
             return []
         self._loading_credentials = True
         mine = self.state.settings.credentials
-        reason = charon.credentials_error or "charon does not hold this host's certificate and key"
-        return [LoadCredentials(certificate=mine.certificate, private_key=mine.private_key, reason=reason)]
+        reason = charon.credentials_error or MISSING_CREDENTIALS
+        return [load_credentials(mine, reason)]
 
     def _forget(self, pair: Pair) -> None:
         """A pair that is neither wanted nor held by charon is over; with its last one its peer is."""

@@ -75,6 +75,11 @@ class Credentials:
         """SHA-256 of the certificate in hex."""
         return hashlib.sha256(self.certificate).hexdigest()
 
+    @property
+    def authority_ids(self) -> tuple[str, ...]:
+        """SHA-256 of each authority's certificate in hex."""
+        return tuple(hashlib.sha256(authority).hexdigest() for authority in self.authorities)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionSettings:

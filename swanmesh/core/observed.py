@@ -177,4 +177,15 @@ class Knocked:
     remote: str
 
 
-Event: TypeAlias = IkeUp | IkeDown | ChildUp | ChildDown | IkeRekeyed | ChildRekeyed | Diagnosis | Knocked
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """charon's log suggests that it no longer holds all that we loaded."""
+
+    child: str
+    """The child whose trap or shunt is gone, by our hand or another's; empty if it is about credentials."""
+    reason: str
+
+
+Event: TypeAlias = (
+    IkeUp | IkeDown | ChildUp | ChildDown | IkeRekeyed | ChildRekeyed | Diagnosis | Hint | Knocked
+)

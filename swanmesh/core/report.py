@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .actions import (
+    MISSING_CREDENTIALS,
     Action,
     Initiate,
     InstallPolicies,
@@ -16,6 +17,7 @@ from .actions import (
     ObserveSas,
     RestorePolicies,
     UnloadConnection,
+    load_credentials,
 )
 from .connections import is_shunt
 from .model import Peer, Policy, Settings
@@ -88,9 +90,8 @@ def planned(state: State, now: float) -> list[Planned]:
     found: list[Planned] = []
     charon, mine = state.charon, state.settings.credentials
     if not charon.credentials_loaded:
-        reason = charon.credentials_error or "charon does not hold this host's certificate and key"
-        load = LoadCredentials(certificate=mine.certificate, private_key=mine.private_key, reason=reason)
-        found.append(Planned(load))
+        reason = charon.credentials_error or MISSING_CREDENTIALS
+        found.append(Planned(load_credentials(mine, reason)))
     for pair in state.pairs:
         if pair.busy:
             continue

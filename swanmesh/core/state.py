@@ -39,6 +39,8 @@ class CharonState:
     credentials_failures: int = 0
     credentials_at: float = 0.0
     """When loading them is tried again."""
+    doubted: float = float("-inf")
+    """When charon was last looked at since an authentication failed as if it lacked credentials."""
 
 
 class Pairs:

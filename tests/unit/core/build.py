@@ -119,7 +119,7 @@ def holdings(
     mine = host.credentials
     held = LoadedCredentials(
         key_ids=frozenset({mine.key_id} if credentials_too else ()),
-        certificates=frozenset({mine.certificate_id} if credentials_too else ()),
+        certificates=frozenset({mine.certificate_id, *mine.authority_ids} if credentials_too else ()),
     )
     connections = tuple(LoadedConnection(name=n, children=(c,)) for n, c in (loaded or {}).items())
     return Holdings(connections=connections, sas=sas, credentials=held)
