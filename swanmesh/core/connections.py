@@ -32,7 +32,7 @@ def connection_name(peer: str, pair: AddressPair) -> str:
 
     VICI names hold 255 bytes; the digest covers what a very long host name loses here.
     """
-    digest = hashlib.sha256(f"{peer} {pair}".encode()).hexdigest()[:8]
+    digest = hashlib.sha256(f"{peer} {_text(pair.local)} to {_text(pair.remote)}".encode()).hexdigest()[:8]
     return f"swanmesh-{peer[:200]}-{digest}"
 
 
@@ -131,8 +131,8 @@ def _association(name: str, settings: Settings, peer: Peer, pair: AddressPair, *
     how = settings.connection
     body: dict[str, Value] = {
         "version": "2",
-        "local_addrs": [str(pair.local)],
-        "remote_addrs": [str(pair.remote)],
+        "local_addrs": [_text(pair.local)],
+        "remote_addrs": [_text(pair.remote)],
         "proposals": list(how.ike_proposals),
         "unique": "never",
         "mobike": "no",
@@ -167,7 +167,13 @@ def _child(how: ConnectionSettings, pair: AddressPair, *, trap: bool) -> dict[st
 
 
 def _selector(address: Address) -> str:
-    return f"{address}/{address.max_prefixlen}"
+    return f"{_text(address)}/{address.max_prefixlen}"
+
+
+@lru_cache(maxsize=64)
+def _text(address: Address) -> str:
+    """Kept for a while: each address is written several times in a row, and IPv6 takes 10 µs to write."""
+    return str(address)
 
 
 def _connection(
@@ -175,19 +181,7 @@ def _connection(
 ) -> Connection:
     # charon takes two children that differ in name alone for the same (config/child_cfg.c, equals), and then
     # keeps the old one's trap under its old name. So nothing may enter the digest that charon reads as equal.
-    digest = hashlib.sha256(f"{name} {_canonical(body)} {_canonical(child)}".encode()).hexdigest()[:16]
+    # Of plain dicts, lists, str and bytes `repr` says all and no more, alike in every process.
+    digest = hashlib.sha256(repr((name, body, child)).encode()).hexdigest()[:16]
     child_name = f"{kind}-{digest}"
     return Connection(name=name, child=child_name, peer=peer, body=body | {"children": {child_name: child}})
-
-
-def _canonical(value: Value) -> str:
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{key}={_canonical(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(_canonical(item) for item in value) + "]"
-    return _fingerprint(value) if isinstance(value, bytes) else value
-
-
-@lru_cache(maxsize=64)
-def _fingerprint(der: bytes) -> str:
-    return hashlib.sha256(der).hexdigest()
