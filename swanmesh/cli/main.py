@@ -31,6 +31,7 @@ _MODULES = {
     "down": "control",
     "rekey": "control",
     "events": "events",
+    "hooks": "hooks",
     "ca": "ca",
 }
 """Command to module of this package, in the order that --help shows."""

@@ -1,0 +1,158 @@
+"""`swanmesh hooks`: which hooks there are, and running them by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .failures import ExitStatus, Failure, complain
+from .output import say, say_json, table
+from .setup import Setup, complete_peer, json_option, pass_setup
+
+if TYPE_CHECKING:
+    from swanmesh.host.hook_files import Found
+    from swanmesh.host.hook_process import HookEvent, HookRun
+
+_PEER_EVENTS = ("peer-added", "peer-up", "peer-down", "peer-removed")
+_EVENTS = (*_PEER_EVENTS, "charon-lost", "charon-back", "started", "stopping")
+_NOBODY, _NOWHERE = "peer.mesh.example", "192.0.2.1"
+"""Whom a peer's event is about if nobody is named: an address that belongs to no host (RFC 5737)."""
+_REASON = "a test by hand"
+
+
+@click.group()
+def hooks() -> None:
+    """The programs in hooks.d that are told what happens."""
+
+
+@hooks.command("list")
+@json_option
+@pass_setup
+def list_(setup: Setup, as_json: bool) -> int:
+    """Show which files are run, in their order, and which are not and why."""
+    from swanmesh.host.hook_files import find_hooks
+
+    directory = setup.config.hooks
+    found = find_hooks(directory)
+    if as_json:
+        say_json(
+            {
+                "directory": str(directory),
+                "hooks": [str(path) for path in found.hooks],
+                "refused": {str(path): reason for path, reason in found.refused.items()},
+                "skipped": {str(path): reason for path, reason in found.skipped.items()},
+            }
+        )
+        return ExitStatus.DONE
+    rows = [(path.name, "run", "") for path in found.hooks]
+    rows += [(path.name, "refused", reason) for path, reason in found.refused.items()]
+    rows += [(path.name, "skipped", reason) for path, reason in found.skipped.items()]
+    say(*(table(("FILE", "", "WHY"), rows) if rows else [f"no hooks in {directory}"]))
+    return ExitStatus.DONE
+
+
+@hooks.command("test")
+@click.argument("event", type=click.Choice(_EVENTS), metavar="EVENT")
+@click.argument("peer", required=False, shell_complete=complete_peer)
+@json_option
+@pass_setup
+def test(setup: Setup, event: str, peer: str | None, as_json: bool) -> int:
+    """Run all hooks by hand, as if EVENT had happened.
+
+    \b
+    EVENT: peer-added, peer-up, peer-down, peer-removed, charon-lost, charon-back,
+    started or stopping.
+
+    PEER, for events of a peer, is one of peers.d; without it one is made up. Hooks can tell a test: the
+    variable SWANMESH_TEST is 1, and the JSON on standard input has "test": true. Exit status 1 if a hook
+    fails or is refused.
+    """
+    from swanmesh.host.hook_files import find_hooks
+
+    told = _made_up(setup, event, peer)
+    directory = setup.config.hooks
+    found = find_hooks(directory)
+    complain(*(f"{path}: refused: {reason}" for path, reason in found.refused.items()))
+    if not found.hooks and not as_json:
+        say(f"no hooks to run in {directory}")
+    runs = asyncio.run(_run_all(setup, found, told, as_json))
+    if as_json:
+        refused = {str(path): reason for path, reason in found.refused.items()}
+        say_json({"runs": [_plain(run) for run in runs], "refused": refused})
+    failed = bool(found.refused) or any(run.error for run in runs)
+    return ExitStatus.FAILED if failed else ExitStatus.DONE
+
+
+def _made_up(setup: Setup, event: str, name: str | None) -> HookEvent:
+    """Raises Failure for a peer that is not known, or that the event has nothing to do with."""
+    import msgspec
+
+    from swanmesh.control.protocol import EventRecord
+    from swanmesh.host.hook_process import HookEvent
+
+    record = EventRecord(event=event, time=time.time(), reason=_REASON, test=True)
+    if event in _PEER_EVENTS:
+        record.peer, record.addresses = _known(setup, name) if name else (_NOBODY, [_NOWHERE])
+    elif name:
+        raise Failure(ExitStatus.INVALID, f"{event} concerns no single peer; leave {name} out")
+    return HookEvent.from_record(msgspec.json.encode(record))
+
+
+def _known(setup: Setup, name: str) -> tuple[str, list[str]]:
+    from swanmesh.host.files import PeerDirectory
+
+    directory = setup.config.peers
+    for peer in PeerDirectory(directory).scan().peers.values():
+        if peer.name == name.lower():
+            return peer.name, [str(address) for address in peer.addresses]
+    raise Failure(ExitStatus.INVALID, f"{directory} has no peer {name}; see `swanmesh status` for the names")
+
+
+async def _run_all(setup: Setup, found: Found, event: HookEvent, as_json: bool) -> list[HookRun]:
+    """One after the other, as the service does."""
+    from swanmesh.host.hooks import hook_environment
+
+    environment = {**hook_environment(setup.config), "SWANMESH_TEST": "1"}
+    runs: list[HookRun] = []
+    for hook in found.hooks:
+        run = await _run(hook, event, environment)
+        runs.append(run)
+        if not as_json:
+            say(f"{hook.name}: {run.error or 'done'}, {run.seconds:.3f} s")
+            say(*(f"  {line}" for line in run.output))
+    return runs
+
+
+async def _run(hook: Path, event: HookEvent, environment: dict[str, str]) -> HookRun:
+    from swanmesh.host.hook_process import HookProcess, HookRun, start_failure
+    from swanmesh.host.hooks import TIMEOUT
+
+    try:
+        process = HookProcess(hook, event, timeout=TIMEOUT, environment=environment)
+    except OSError as error:
+        return HookRun(hook=hook, event=event, status=None, seconds=0.0, error=start_failure(error))
+    try:
+        run = await process.finish()
+        if process.left_behind:
+            complain(
+                f"{hook}: what it left running holds its output; waiting for that, {TIMEOUT:g} s at most"
+            )
+            await process.end_left_behind()
+    except asyncio.CancelledError:
+        process.kill()
+        raise
+    return run
+
+
+def _plain(run: HookRun) -> dict[str, Any]:
+    return {
+        "hook": str(run.hook),
+        "status": run.status,
+        "seconds": round(run.seconds, 3),
+        "error": run.error,
+        "output": run.output,
+    }
