@@ -93,13 +93,23 @@ class Watch:
         self.ended[ike.spi_i] = host.name
 
     def works(self, ike: Ike) -> bool:
-        """Whether packets pass: it stands at both ends with CHILD_SAs that match."""
+        """Whether packets pass: both ends hold CHILD_SAs that match, under IKE_SAs that stand. While an
+        IKE_SA is rekeyed these are not the same at both ends for the time of a packet."""
         owner = self.network.owners.get(ike.remote)
-        other = owner.by_spi.get(ike.spi_i) if owner is not None else None
-        if other is None or not works_here(ike) or not works_here(other):
+        if owner is None or not works_here(ike):
             return False
-        theirs = {child.spi_in for child in other.children.values() if child.state != "DELETED"}
-        return any(child.spi_out in theirs for child in ike.children.values() if child.state != "DELETED")
+        mine = {child.spi_out for child in ike.children.values() if child.state != "DELETED"}
+        other = owner.by_spi.get(ike.spi_i)
+        if other is not None and matches(other, mine):
+            return True
+        return any(matches(other, mine) for other in owner.sas.values() if other.remote == ike.local)
+
+
+def matches(ike: Ike, spis: set[str]) -> bool:
+    """Whether it works and receives on one of the SPIs that the other end sends on."""
+    return works_here(ike) and any(
+        child.spi_in in spis for child in ike.children.values() if child.state != "DELETED"
+    )
 
 
 def works_here(ike: Ike, without: Child | None = None) -> bool:
