@@ -17,7 +17,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from . import __version__, logs
@@ -44,6 +44,10 @@ _QUIET_ACTIONS = ("observe", "observe-all", "observe-kernel")
 """Looks are no news: logged at debug."""
 
 
+_RECOVERY = 10.0
+"""Seconds between two times that the state is made anew."""
+
+
 def now() -> float:
     """The core's clock: never goes back, and counts the time that the machine was asleep."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -52,7 +56,8 @@ def now() -> float:
 class Daemon:
     """One host's controller, from start to stop."""
 
-    def __init__(self, sources: Sources, notifier: Notifier) -> None:
+    def __init__(self, sources: Sources, notifier: Notifier, *, watch_kernel: bool = True) -> None:
+        """`watch_kernel` is for tests against a charon that installs nothing in any kernel."""
         self.sources = sources
         self.mesh = Mesh(sources.settings, seed=random.SystemRandom().getrandbits(64))
         self.feed = Feed()
@@ -65,9 +70,12 @@ class Daemon:
         self._wake = asyncio.Event()
         self._stepped = asyncio.Event()
         self._stop = asyncio.Event()
+        self._recovering: asyncio.TimerHandle | None = None
+        self._recovered = 0.0
         config = sources.config
         self._link = Link(config.charon_socket, self._put, timeout=config.charon_timeout)
         self._kernel = KernelLink(self._put)
+        self._watch_kernel = watch_kernel
         self._watch = self._new_watch()
         self.mesh.hold(sources.hold)
         self.mesh.update_peers(sources.peers, (), self.started)
@@ -87,10 +95,9 @@ class Daemon:
         """VICI packets sent in this process's life."""
         return self._link.requests
 
-    @property
-    def vici_requests(self) -> int:
-        """VICI packets sent in this process's life."""
-        return self._link.requests
+    def stop(self) -> None:
+        """End `run`, as SIGTERM does."""
+        self._stop.set()
 
     async def next_step(self) -> None:
         """Until the loop has decided anew."""
@@ -134,7 +141,7 @@ class Daemon:
         """Until SIGTERM or SIGINT. Leaves charon and every association as they are."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(number, self.stop)
         loop.add_signal_handler(signal.SIGHUP, self._hangup)
         control = ControlServer(
             DaemonService(self), self.sources.config.control_socket, self.sources.config.control_group
@@ -144,7 +151,7 @@ class Daemon:
             loop.create_task(work)
             for work in (
                 self._link.run(),
-                self._kernel.run(),
+                *([self._kernel.run()] if self._watch_kernel else []),
                 self._loop(),
                 self._follow_files(),
                 self._live(),
@@ -178,9 +185,23 @@ class Daemon:
         while True:
             await self._woken()
             self._wake.clear()
+            sound = True
             while not self._inputs.empty():
-                self._guarded(self._take, self._inputs.get_nowait())
-            self._guarded(self._step)
+                sound &= self._guarded(self._take, self._inputs.get_nowait())
+            sound &= self._guarded(self._step)
+            if not sound:
+                self._recover()
+
+    def _recover(self) -> None:
+        """After a fault of ours the state may be half changed: it is made anew from what charon holds. Once
+        in a while at most, for the fault may come again."""
+        if self._recovering is None:
+            delay = max(0.0, self._recovered + _RECOVERY - now())
+            self._recovering = asyncio.get_running_loop().call_later(delay, self._begin_anew)
+
+    def _begin_anew(self) -> None:
+        self._recovering, self._recovered = None, now()
+        self._link.begin_anew("swanmesh makes its state anew after a fault of its own")
 
     async def _woken(self) -> None:
         due = self.mesh.due
@@ -191,13 +212,15 @@ class Daemon:
         except TimeoutError:
             pass
 
-    def _guarded(self, call: object, *arguments: object) -> None:
+    def _guarded(self, call: Callable[..., object], *arguments: object) -> bool:
         """The one broad `except`: a mistake in one decision must not end the controller of all peers."""
         try:
-            call(*arguments)  # type: ignore[operator]
+            call(*arguments)
         except Exception:
             self.counters.faults += 1
             self.log.exception("a fault of swanmesh; please report it")
+            return False
+        return True
 
     def _take(self, report: Report | KernelReport) -> None:
         at = now()

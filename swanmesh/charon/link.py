@@ -107,6 +107,11 @@ class Link:
                 self._queue.append(action)
                 self._to_do.set()
 
+    def begin_anew(self, reason: str) -> None:
+        """Let go of charon and connect again, as if it had been lost: what it holds is then told afresh."""
+        if self._charon is not None:
+            self._charon.events.put_nowait(CharonGone(reason))
+
     async def run(self) -> None:
         """Until cancelled. A charon that is left alone keeps everything it holds."""
         while True:

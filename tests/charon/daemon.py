@@ -69,6 +69,8 @@ class Daemon:
 
     def __init__(self) -> None:
         self.on_initiate = Initiation.ESTABLISH
+        self.refuse: Callable[[str], str] = lambda name: ""
+        """Why a connection of this name is refused; nothing, if it is not."""
         self.forget_everything()
 
     def forget_everything(self) -> None:
@@ -149,6 +151,8 @@ class Daemon:
 
     def _do_load_conn(self, message: Section, _: Stream) -> Section:
         for name, body in message.items():
+            if words := self.refuse(name):
+                return _refused(words)
             for option, value in body.items():
                 if not isinstance(value, dict) and option not in _ROOT_OPTIONS:
                     return _refused(f"unknown option: {option}, config discarded")

@@ -1,0 +1,213 @@
+"""The whole service: the real daemon, files and control socket, and a charon that can be made to fail."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.charon.fake import Fault
+from tests.charon.helpers import asynchronous
+
+from .running import Listener, Place, all_up, asked, peer, service, status, until
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    place = Place(tmp_path)
+    for number in (2, 3, 4):
+        place.write_peer(f"web{number}.mesh.example", f"192.0.2.{number}")
+    return place
+
+
+@asynchronous
+async def test_from_files_to_associations(place: Place) -> None:
+    await place.charon.start()
+    async with service(place) as daemon:
+        await all_up(place, daemon)
+        reply = await status(place)
+        assert [p.state for p in reply.peers] == ["up"] * 3
+        assert all(len(p.associations) == 1 and p.associations[0].mode == "TRANSPORT" for p in reply.peers)
+        assert (await asked(place.client.plan)).actions == []
+        assert (await asked(lambda: place.client.wait([], 5))).missing == {}
+    await place.charon.stop()
+
+
+@asynchronous
+async def test_stopped_and_started_again_it_changes_nothing(place: Place) -> None:
+    await place.charon.start()
+    async with service(place) as daemon:
+        await all_up(place, daemon)
+    held, loads = dict(place.charon.sas), place.loads()
+    place.charon.requests.clear()
+    async with service(place) as daemon:
+        await all_up(place, daemon)
+        assert daemon.counters.actions == {}
+    assert place.charon.sas == held
+    assert loads and not place.loads()
+    changing = {"load-conn", "unload-conn", "initiate", "terminate", "rekey", "load-key", "load-cert"}
+    assert changing.isdisjoint(command for command, _ in place.charon.requests)
+    await place.charon.stop()
+
+
+@asynchronous
+async def test_a_fault_of_ours_is_survived_and_the_state_made_anew(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await place.charon.start()
+    async with service(place) as daemon:
+        step, failing = daemon.mesh.step, [True]
+
+        def faulty(now: float) -> object:
+            made = step(now)
+            if failing and made.actions:
+                failing.clear()
+                raise AssertionError("a mistake in the middle of a decision")
+            return made
+
+        monkeypatch.setattr(daemon.mesh, "step", faulty)
+        await until(daemon, lambda: not failing, 15)
+        await all_up(place, daemon)
+        assert daemon.counters.faults == 1
+    await place.charon.stop()
+
+
+@asynchronous
+async def test_a_charon_that_is_not_there_is_waited_for(place: Place) -> None:
+    async with service(place) as daemon:
+        await until(daemon, lambda: "no socket" in daemon.mesh.state.charon.reason)
+        reply = await status(place)
+        assert not reply.charon.reachable
+        assert "no socket" in peer(reply, "web2.mesh.example").reason
+        assert "charon" in (await asked(lambda: place.client.wait([], 0.1))).missing
+        await place.charon.start()
+        await all_up(place, daemon)
+    await place.charon.stop()
+
+
+@pytest.mark.parametrize("fault", [Fault.HANG, Fault.HALF_FRAME, Fault.GARBAGE, Fault.CLOSE, Fault.FLOOD])
+def test_whatever_charon_does_status_is_answered_and_all_comes_back(place: Place, fault: Fault) -> None:
+    @asynchronous
+    async def run() -> None:
+        await place.charon.start()
+        async with service(place) as daemon:
+            await all_up(place, daemon)
+            held = dict(place.charon.sas)
+            place.charon.fault, place.charon.fault_on = fault, "list-sas"
+            daemon.mesh.suspect("the test says so", 0.0)
+            daemon._wake.set()
+            lost = daemon.counters.charon_lost
+            if fault is not Fault.FLOOD:
+                await until(daemon, lambda: daemon.counters.charon_lost > lost)
+            assert (await status(place)).peers
+            await until(daemon, lambda: daemon.mesh.state.charon.reachable)
+            await all_up(place, daemon)
+            assert place.charon.sas == held
+        await place.charon.stop()
+
+    run()
+
+
+@asynchronous
+async def test_charon_restarted_all_is_loaded_and_brought_up_again(place: Place) -> None:
+    await place.charon.start()
+    async with service(place) as daemon:
+        await all_up(place, daemon)
+        heard = Listener(daemon)
+        await place.charon.stop()
+        await until(daemon, lambda: not daemon.mesh.state.charon.reachable)
+        await place.charon.start()
+        await until(daemon, lambda: "charon-back" in heard.kinds())
+        await all_up(place, daemon)
+        await until(daemon, lambda: heard.kinds().count("peer-up") == 3)
+        assert heard.kinds()[0] == "charon-lost"
+        assert heard.kinds().count("peer-down") == 3
+    await place.charon.stop()
+
+
+@asynchronous
+async def test_the_last_good_state_stays_in_force(place: Place) -> None:
+    await place.charon.start()
+    async with service(place) as daemon:
+        await all_up(place, daemon)
+        held = dict(place.charon.sas)
+        (place.peers / "web2.mesh.example.yaml").write_text("name: [")
+        place.config.write_text("host: {nmae: x}\n")
+        await until(daemon, lambda: len(daemon.problems()) >= 2)
+        problems = "\n".join((await status(place)).problems)
+        assert "web2.mesh.example.yaml" in problems
+        assert "nmae" in problems
+        assert place.charon.sas == held
+        place.write_config()
+        place.write_peer("web2.mesh.example", "192.0.2.22")
+        await until(daemon, lambda: not daemon.problems())
+        await all_up(place, daemon)
+        addresses = {sa.connection for sa in place.charon.sas.values()}
+        assert len(addresses) == 3
+    await place.charon.stop()
+
+
+@asynchronous
+async def test_a_file_that_cannot_be_read_at_the_start_removes_no_peer(place: Place) -> None:
+    await place.charon.start()
+    async with service(place) as daemon:
+        await all_up(place, daemon)
+    held = dict(place.charon.sas)
+    path = place.peers / "web2.mesh.example.yaml"
+    good = path.read_text()
+    path.write_text("{")
+    async with service(place) as daemon:
+        await until(daemon, lambda: daemon.mesh.state.observed_once)
+        await until(daemon, lambda: len(daemon.mesh.state.up) == 2)
+        assert (await asked(place.client.plan)).actions == []
+        assert place.charon.sas == held
+        path.write_text(good)
+        await until(daemon, lambda: len(daemon.mesh.state.up) == 3)
+        assert place.charon.sas == held
+        path.unlink()
+        await until(daemon, lambda: len(place.charon.connections) == 2)
+        await until(daemon, lambda: len(place.charon.sas) == 2)
+    await place.charon.stop()
+
+
+@asynchronous
+async def test_what_is_not_ours_is_never_touched(place: Place) -> None:
+    await place.charon.start()
+    foreign = {"version": "2", "children": {"net": {"start_action": "trap"}}}
+    place.charon.connections["swanmesh-by-hand"] = foreign
+    place.charon.connections["office"] = foreign
+    async with service(place) as daemon:
+        await all_up(place, daemon)
+        for path in place.peers.iterdir():
+            path.unlink()
+        await until(daemon, lambda: set(place.charon.connections) == {"swanmesh-by-hand", "office"})
+    await place.charon.stop()
+
+
+@asynchronous
+async def test_signals(place: Place) -> None:
+    await place.charon.start()
+    async with service(place) as daemon:
+        await all_up(place, daemon)
+        reloads = daemon.counters.reloads
+        os.kill(os.getpid(), signal.SIGHUP)
+        await until(daemon, lambda: daemon.counters.reloads > reloads)
+        held = dict(place.charon.sas)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await until(daemon, lambda: not (place.folder / "control.sock").exists())
+        assert place.charon.sas == held
+    await place.charon.stop()
+
+
+@asynchronous
+async def test_an_error_on_one_peer_holds_up_no_other_and_is_its_reason(place: Place) -> None:
+    await place.charon.start()
+    place.charon.refuse = lambda name: "192.0.2.3 is cursed" if "web3" in name else ""
+    async with service(place) as daemon:
+        await until(daemon, lambda: len(daemon.mesh.state.up) == 2)
+        refused = peer(await status(place), "web3.mesh.example")
+        assert refused.state != "up"
+        assert "cursed" in refused.reason
+    await place.charon.stop()
