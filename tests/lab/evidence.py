@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.lab.host import Host
 
-_FILES = ("*.log", "*.out", "*.pcap", "swanmesh.yaml", "strongswan.conf", "peers.d")
+_FILES = ("*.log", "*.log.*", "*.out", "*.pcap", "swanmesh.yaml", "strongswan.conf", "peers.d")
 _COMMANDS = {
     # Without `nokeys` the keys of the associations would stand in a log.
     "xfrm-state.txt": ("ip", "-s", "xfrm", "state", "list", "nokeys"),

@@ -12,7 +12,8 @@ from tests.lab.host import Host
 from tests.lab.mesh import Mesh
 
 _FAST = 0.01
-_SLOW = 0.1
+_SLOW = 0.2
+_FAST_STREAMS = 5
 
 Spis = frozenset[tuple[str, str, str]]
 
@@ -96,8 +97,13 @@ def pair_spis(hosts: Sequence[Host]) -> dict[str, Spis]:
 
 
 def _streams(hosts: Sequence[Host]) -> list[tuple[Host, Host, float]]:
-    """Every pair once: between neighbours 100 pings a second, 10 else, so that a small machine keeps up."""
-    return [
-        (hosts[one], hosts[other], _FAST if other - one == 1 else _SLOW)
-        for one, other in itertools.combinations(range(len(hosts)), 2)
+    """Every pair once: 100 pings a second between the first neighbours, 5 else: a small machine must keep up.
+
+    The slow ones come first, for the others hold up whatever starts after them.
+    """
+    pairs = sorted(itertools.combinations(range(len(hosts)), 2), key=lambda pair: pair[1] - pair[0])
+    streams = [
+        (hosts[one], hosts[other], _FAST if number < _FAST_STREAMS else _SLOW)
+        for number, (one, other) in enumerate(pairs)
     ]
+    return streams[::-1]
