@@ -93,8 +93,8 @@ bench-mesh: setup
 
 # A file of somebody's own is never overwritten: ours goes beside it as FILE.new.
 keep = @if [[ -e $(2) ]] && ! cmp -s $(1) $(2); then \
-	  install -m 0644 $(1) $(2).new; echo "kept $(2); the new one is $(2).new"; \
-	else install -m 0644 $(1) $(2); fi
+	  install -m $(or $(3),0644) $(1) $(2).new; echo "kept $(2); the new one is $(2).new"; \
+	else install -m $(or $(3),0644) $(1) $(2); fi
 
 .PHONY: install uninstall
 install:
@@ -113,6 +113,8 @@ install:
 	install -d -m 0700 $(CONFDIR)/pki
 	$(call keep,conf/swanmesh.yaml,$(CONFDIR)/swanmesh.yaml)
 	$(call keep,conf/strongswan.d/swanmesh.conf,$(DESTDIR)$(SYSCONFDIR)/strongswan.d/swanmesh.conf)
+	$(call keep,conf/hooks.d/mail-when-down.disabled,$(CONFDIR)/hooks.d/mail-when-down.disabled,0755)
+	$(call keep,conf/hooks.d/chat-webhook.disabled,$(CONFDIR)/hooks.d/chat-webhook.disabled,0755)
 	sed 's|/usr/local/bin/|$(PREFIX)/bin/|; s|/etc/swanmesh|$(SYSCONFDIR)/swanmesh|' systemd/swanmesh.service \
 	  > $(DESTDIR)$(UNITDIR)/swanmesh.service
 	chmod 0644 $(DESTDIR)$(UNITDIR)/swanmesh.service

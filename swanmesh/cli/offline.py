@@ -12,6 +12,7 @@ from swanmesh.core.peers import PeerBook
 from swanmesh.core.report import offline, target, verb
 from swanmesh.host.config import Config, load_config
 from swanmesh.host.files import PeerDirectory
+from swanmesh.host.hook_files import find_hooks
 from swanmesh.pki.certificates import load_credentials
 
 _SOON = 30 * 86400.0
@@ -39,6 +40,7 @@ def read_files(config_path: Path) -> Files:
         files.errors.extend(invalid.problems)
     if files.config is not None:
         _read_credentials(files, files.config)
+        _look_at_hooks(files, files.config)
     _read_peers(files, config_path)
     return files
 
@@ -61,6 +63,13 @@ def _read_credentials(files: Files, config: Config) -> None:
         files.warnings.append(
             Problem(str(config.certificate), "credentials.certificate", "", message, remedy)
         )
+
+
+def _look_at_hooks(files: Files, config: Config) -> None:
+    """The mesh runs without them, so none is an error."""
+    for path, reason in find_hooks(config.hooks).refused.items():
+        message, _, remedy = reason.rpartition("; ")
+        files.warnings.append(Problem(str(path), "", "", f"this hook is not run: {message}", remedy))
 
 
 def _read_peers(files: Files, config_path: Path) -> None:

@@ -128,6 +128,16 @@ def test_one_that_is_refused_makes_the_status_1(machine: Machine, hooks: Path) -
     assert list(machine.swanmesh("hooks", "test", "started", "--json").json["refused"]) == [f"{hooks}/bad"]
 
 
+def test_check_warns_of_what_is_refused(machine: Machine, hooks: Path) -> None:
+    bad = write_hook(hooks / "bad", "exit 0", mode=0o777)
+    write_hook(hooks / "good", "exit 0")
+    warnings = machine.swanmesh("check", "--json").json["warnings"]
+    [warning] = [warning for warning in warnings if "hook" in warning["message"]]
+    assert warning["file"] == str(bad)
+    assert warning["message"].startswith("this hook is not run: ")
+    assert warning["remedy"] == f"run: chmod go-w {bad}"
+
+
 def test_what_is_left_running_is_waited_for(machine: Machine, hooks: Path) -> None:
     left = machine.folder / "left"
     write_hook(hooks / "hook", f"(sleep 0.7; touch {left}) &")
