@@ -25,7 +25,7 @@ def main() -> int:
             "load": lambda: load.measure(results, folder, peers, rounds),
             "add": lambda: add.measure(results, folder, peers, rounds),
             "idle": lambda: idle.measure(results, folder, peers, arguments.idle),
-            "commands": lambda: commands.measure(results, folder, (50, peers), rounds),
+            "commands": lambda: commands.measure(results, folder, sorted({50, peers}), rounds),
         }
         for section in arguments.sections or SECTIONS:
             print(f"measuring: {section}", file=sys.stderr, flush=True)

@@ -6,16 +6,18 @@ import queue
 import statistics
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from swanmesh.control.protocol import EventRecord
 from swanmesh.core.model import Peer
 
 from .processes import Service, charon, load_conns, service, timed
-from .results import Line, Results
+from .results import Line, Results, verdict
 from .site import Site, build
 
 _Told = queue.SimpleQueue[tuple[float, EventRecord]]
+_TIMES = 7
 _MOST_REQUESTS = 5
 _TIMES_FASTER = 100
 
@@ -26,45 +28,63 @@ def measure(results: Results, folder: Path, count: int, rounds: int) -> None:
     section = f"one peer added to {count:,} (swanctl --load-conns of {count + 1:,})"
     with charon(site), service(site) as running:
         running.await_loads(count + 1)
-        added = [_add(site, running, peer) for peer in site.spare[: max(5, rounds)]]
+        spare = iter(site.spare)
+        seen = [_add(site, running, next(spare)) for _ in range(_TIMES)]
+        told = [_add(site, running, next(spare), tell=True) for _ in range(_TIMES)]
     theirs = statistics.median(_theirs(site) for _ in range(rounds))
-    most = max(requests for requests, _, _ in added)
-    loaded = statistics.median(seconds for _, seconds, _ in added)
-    initiated = statistics.median(seconds for _, _, seconds in added)
-    note = f"median of {len(added)}"
+    requests = statistics.median(each.requests for each in (*seen, *told))
+    loaded = statistics.median(each.loaded for each in seen)
+    note = f"median of {_TIMES}"
     results.add(
         section,
         Line(
             what="VICI requests until it is loaded and initiated",
-            ours=most,
-            unit="requests",
+            ours=requests,
+            unit="",
             goal=f"at most {_MOST_REQUESTS}",
-            met=most <= _MOST_REQUESTS,
-            note=f"most of {len(added)}",
+            met=verdict(count, requests <= _MOST_REQUESTS),
+            note=f"median of {2 * _TIMES}",
         ),
         Line(
             what="from its file in place to loaded",
             ours=loaded,
             theirs=theirs,
             goal=f"at least {_TIMES_FASTER} times faster",
-            met=theirs >= _TIMES_FASTER * loaded,
+            met=verdict(count, theirs >= _TIMES_FASTER * loaded),
             note=note,
         ),
         Line(
-            what="from its file in place to initiated", ours=initiated, note=f"{note}; up to 0.5 s of jitter"
+            what="from the request to reload to loaded, as add-peer has it",
+            ours=statistics.median(each.loaded for each in told),
+            theirs=theirs,
+            note=note,
+        ),
+        Line(
+            what="from its file in place to initiated",
+            ours=statistics.median(each.initiated for each in seen),
+            note=f"{note}; up to 0.5 s of jitter",
         ),
     )
 
 
-def _add(site: Site, running: Service, peer: Peer) -> tuple[int, float, float]:
-    """Requests, and seconds to `load` and to `initiate`."""
+@dataclass(frozen=True)
+class _Added:
+    requests: int
+    loaded: float
+    initiated: float
+
+
+def _add(site: Site, running: Service, peer: Peer, *, tell: bool = False) -> _Added:
+    """Put the peer's file in place; the service sees it, or is told at once."""
     before = running.requests()
     with running.events() as told:
         began = time.monotonic()
-        site.put(peer)
+        path = site.put(peer)
+        if tell:
+            running.client.reload([path])
         loaded = _await(told, "load", peer)
         initiated = _await(told, "initiate", peer)
-    return running.requests() - before, loaded - began, initiated - began
+    return _Added(running.requests() - before, loaded - began, initiated - began)
 
 
 def _await(told: _Told, action: str, peer: Peer) -> float:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .processes import Service, Usage, charon, fake_charon, service, usage
-from .results import Line, Results
+from .results import Line, Results, verdict
 from .site import Site, build
 
 _MEMORY = 150 * 1024 * 1024
@@ -50,7 +50,7 @@ def measure(results: Results, folder: Path, count: int, seconds: float) -> None:
             case.before = (usage(case.running.pid), usage(case.charon.pid))
         began = time.monotonic()
         _let_pass(cases, seconds)
-        lines = [line for case in cases for line in _lines(case, time.monotonic() - began)]
+        lines = [line for case in cases for line in _lines(case, count, time.monotonic() - began)]
     results.add(f"the service at {count:,} peers (theirs: the real charon beside it)", *lines)
 
 
@@ -65,7 +65,7 @@ def _let_pass(cases: tuple[_Case, ...], seconds: float) -> None:
         time.sleep(min(1.0, left))
 
 
-def _lines(case: _Case, seconds: float) -> list[Line]:
+def _lines(case: _Case, count: int, seconds: float) -> list[Line]:
     assert case.before is not None  # noqa: S101
     ours, theirs = usage(case.running.pid), usage(case.charon.pid)
     real = "charon-systemd" in Path(f"/proc/{case.charon.pid}/cmdline").read_text()
@@ -79,7 +79,7 @@ def _lines(case: _Case, seconds: float) -> list[Line]:
             theirs=theirs.rss / memory if real else None,
             unit="MiB",
             goal=f"below {_MEMORY // memory} MiB",
-            met=ours.rss < _MEMORY,
+            met=verdict(count, ours.rss < _MEMORY),
             note=f"PSS {ours.pss / memory:.0f} MiB; {case.note}",
         ),
         Line(
@@ -88,7 +88,7 @@ def _lines(case: _Case, seconds: float) -> list[Line]:
             theirs=beside * 100 if real else None,
             unit="%",
             goal=f"below {_SHARE:.0%}" if case.demanded else "",
-            met=share < _SHARE if case.demanded else None,
+            met=verdict(count, share < _SHARE) if case.demanded else None,
             note=f"over {seconds:.0f} s",
         ),
     ]

@@ -32,6 +32,15 @@ class Line:
         return None if self.theirs is None or not self.ours else self.theirs / self.ours
 
 
+_DEMANDED_FROM = 5000
+"""Peers: what is demanded is demanded of a large mesh."""
+
+
+def verdict(count: int, met: bool) -> bool | None:
+    """`met` if so many peers are enough for the demand to hold."""
+    return met if count >= _DEMANDED_FROM else None
+
+
 @dataclass
 class Results:
     """Lines by section, in the order in which they were measured."""

@@ -74,12 +74,13 @@ class Site:
             {"name": peer.name, "addresses": [str(address) for address in peer.addresses]}, sort_keys=False
         )
 
-    def put(self, peer: Peer) -> None:
+    def put(self, peer: Peer) -> Path:
         """Put its file into peers.d, whole."""
         draft = self.peers_folder / f".{peer.name}"
         draft.write_text(self.peer_text(peer))
-        draft.replace(self.peers_folder / f"{peer.name}.yaml")
+        path = draft.replace(self.peers_folder / f"{peer.name}.yaml")
         self.peers.append(peer)
+        return path
 
 
 def name_in_file(name: str) -> str:
