@@ -54,7 +54,7 @@ def take_connections(state: State, connections: Iterable[LoadedConnection], now:
         if pair.connection is not None and child != pair.connection.child:
             pair.reason = "charon holds another version of it"
             if is_shunt(child) and pair.addresses is not None and not state.observed_once:
-                down.add(pair.peer)
+                down |= {pair.peer} - state.called_up
         pair.loaded = child
         state.pairs.mark(pair)
     for pair in state.pairs:

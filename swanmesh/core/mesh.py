@@ -80,14 +80,17 @@ class Mesh:
         state.settings = settings
         if settings.credentials != before.credentials:
             state.charon.credentials_loaded = False
-        names = {peer.name for peer in state.book.peers.values()}
+        gone = {peer.name: peer for peer in state.book.peers.values()}
+        names = set(gone)
         state.book = PeerBook(settings.host)
         state.book.update(put=peers)
+        state.leaving |= {name: peer for name, peer in gone.items() if state.book.named(name) is None}
         state.admission.limit = settings.initiation.in_flight
         state.looks.resync = settings.initiation.resync
         names |= {peer.name for peer in state.book.peers.values()}
         host_changed(state, now)
         peers_changed(state, names, now, "" if settings == before else "settings changed")
+        self._forget_gone()
 
     def update_peers(self, put: Iterable[Peer], drop: Iterable[str], now: float) -> frozenset[str]:
         """Peer files changed. `drop`: files that are gone. Returns the names of the peers that changed."""
@@ -178,6 +181,7 @@ class Mesh:
         if command == "rekey":
             return self._rekey(pairs)
         (state.down.add if command == "down" else state.down.discard)(name)
+        (state.called_up.discard if command == "down" else state.called_up.add)(name)
         peers_changed(state, [name], now, f"the operator asked for {command}")
         for pair in pairs:
             if command == "up" and not pair.up:

@@ -143,6 +143,8 @@ class State:
     """Why what charon holds of unknown peers is left alone: a file that could name them is unreadable."""
     down: set[str] = field(default_factory=set)
     """Names of the peers that the operator holds down."""
+    called_up: set[str] = field(default_factory=set)
+    """Names of the peers that the operator called up: a shunt found in charon no longer holds them down."""
     up: set[str] = field(default_factory=set)
     """Names of the peers that are up, every address pair of theirs."""
     leaving: dict[str, Peer] = field(default_factory=dict)

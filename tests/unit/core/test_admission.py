@@ -1,0 +1,69 @@
+"""A bounded number of initiations at once, the rest in line."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swanmesh.core.admission import Admission
+
+
+def test_first_come_first_served() -> None:
+    admission = Admission(2)
+    assert [admission.take(name) for name in "abcd"] == [True, True, False, False]
+    assert (admission.in_flight, admission.waiting) == (2, 2)
+    assert admission.next_in_line() is None
+    admission.release("a")
+    assert admission.next_in_line() == "c" and admission.take("c")
+    assert admission.next_in_line() is None
+    admission.release("b")
+    assert admission.next_in_line() == "d"
+    assert admission.waiting == 0
+
+
+def test_what_flies_needs_no_second_place() -> None:
+    admission = Admission(1)
+    assert admission.take("a") and admission.take("a")
+    assert admission.in_flight == 1
+    admission.release("a")
+    admission.release("a")
+    assert admission.in_flight == 0
+
+
+def test_who_waits_and_wants_no_more_leaves_the_line() -> None:
+    admission = Admission(1)
+    assert admission.take("a") and not admission.take("b") and not admission.take("c")
+    admission.release("b")
+    admission.release("a")
+    assert admission.next_in_line() == "c"
+
+
+def test_a_lower_limit_lets_what_flies_end() -> None:
+    admission = Admission(3)
+    assert all(admission.take(name) for name in "abc")
+    admission.limit = 1
+    assert not admission.take("d")
+    admission.release("a")
+    admission.release("b")
+    assert admission.next_in_line() is None
+    admission.release("c")
+    assert admission.next_in_line() == "d"
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdefgh"), st.booleans())), st.integers(1, 4))
+def test_never_more_than_the_limit(moves: list[tuple[str, bool]], limit: int) -> None:
+    admission = Admission(limit)
+    flying: set[str] = set()
+    for name, take in moves:
+        if not take:
+            admission.release(name)
+            flying.discard(name)
+        elif admission.take(name):
+            flying.add(name)
+        assert admission.in_flight == len(flying) <= limit
+    for name in sorted(flying):
+        admission.release(name)
+    line = []
+    while (first := admission.next_in_line()) is not None:
+        line.append(first)
+    assert len(line) == len(set(line)) and not set(line) & flying

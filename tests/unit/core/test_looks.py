@@ -1,0 +1,81 @@
+"""When charon is looked at."""
+
+from __future__ import annotations
+
+from swanmesh.core.actions import ObserveAll, ObserveSas
+from swanmesh.core.looks import Looks
+
+
+def test_nothing_wanted_no_look() -> None:
+    looks = Looks(60.0)
+    assert looks.due is None and looks.step(1000.0) is None
+
+
+def test_one_look_at_a_time_and_the_earlier_wish_counts() -> None:
+    looks = Looks(60.0)
+    looks.want(10.0, "later")
+    looks.want(5.0, "sooner")
+    looks.want(7.0, "between")
+    assert looks.due == 5.0 and looks.step(4.9) is None
+    assert looks.step(5.0) == ObserveSas(reason="sooner")
+    looks.want(5.0, "again")
+    assert looks.due is None and looks.step(100.0) is None
+    assert looks.finished(5.1, full=False) == frozenset()
+    assert looks.due == 6.1  # not at once: at least a second between looks
+
+
+def test_a_full_look_serves_both_wishes() -> None:
+    looks = Looks(60.0)
+    looks.want(5.0, "an attempt")
+    looks.want_all(3.0, "charon refused")
+    assert looks.full_wanted(3.0) and not looks.full_wanted(2.0)
+    assert looks.step(5.0) == ObserveAll(reason="charon refused")
+    assert looks.full_wanted(0.0)
+    looks.finished(5.1, full=True)
+    assert looks.due == 65.1
+
+
+def test_the_pace_follows_what_a_look_costs() -> None:
+    looks = Looks(60.0)
+    looks.want_all(0.0, "start")
+    looks.step(0.0)
+    looks.finished(3.0, full=True)  # 3 s: at most one percent of the time is spent on full looks
+    looks.want(3.0, "an attempt")
+    assert looks.due == 33.0
+    assert looks.step(33.0) == ObserveSas(reason="an attempt")
+    looks.finished(33.1, full=False)
+    assert looks.due == 303.0
+
+
+def test_the_safety_net_never_goes_missing() -> None:
+    looks = Looks(60.0)
+    looks.want(1.0, "an attempt")
+    looks.step(1.0)
+    looks.finished(1.1, full=False)
+    assert looks.due == 61.1
+    assert looks.step(61.1) == ObserveAll(reason="the slow safety net")
+
+
+def test_what_events_touched_during_a_look_is_told() -> None:
+    looks = Looks(60.0)
+    looks.touch("before")
+    looks.want(1.0, "an attempt")
+    looks.step(1.0)
+    looks.touch("during")
+    assert looks.began == 1.0
+    assert looks.finished(1.5, full=False) == {"during"}
+    assert looks.took == 0.5
+    looks.touch("after")
+    looks.want(2.0, "another")
+    looks.step(3.0)
+    assert looks.finished(3.1, full=False) == frozenset()
+
+
+def test_a_lost_charon_takes_the_look_under_way_with_it() -> None:
+    looks = Looks(60.0)
+    looks.want_all(1.0, "start")
+    looks.step(1.0)
+    looks.reset()
+    assert looks.due is None
+    looks.want(2.0, "charon is back")
+    assert looks.step(2.0) == ObserveSas(reason="charon is back")
