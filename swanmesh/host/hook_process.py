@@ -124,7 +124,13 @@ class HookProcess:
         finally:
             os.close(writer)
         self._output = HookOutput(reader, self._changed.set)
-        self._pidfd = os.pidfd_open(self._popen.pid)
+        self._pidfd = -1
+        try:
+            self._pidfd = os.pidfd_open(self._popen.pid)
+        except OSError:
+            # Out of descriptors: nobody would notice its end.
+            self.kill()
+            raise
         self._loop.add_reader(self._pidfd, self._on_exit)
 
     @property
@@ -201,10 +207,15 @@ class HookProcess:
 
     def _on_exit(self) -> None:
         self._no_longer_watched()
-        ended = os.waitid(os.P_PID, self._popen.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
-        if ended is not None:
-            killed = ended.si_code != os.CLD_EXITED
-            self._status = -ended.si_status if killed else ended.si_status
+        try:
+            ended = os.waitid(os.P_PID, self._popen.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        except ChildProcessError:
+            # Whoever started this service had SIGCHLD ignored: the kernel has reaped it.
+            self._reap()
+        else:
+            if ended is not None:
+                killed = ended.si_code != os.CLD_EXITED
+                self._status = -ended.si_status if killed else ended.si_status
         self._exited = True
         self._changed.set()
         if self._given_up:
@@ -233,6 +244,7 @@ def start_failure(error: OSError) -> str:
         errno.ENOENT: "it or the interpreter that its first line names is not there",
         errno.EACCES: "let the service's user execute it and its interpreter, where no noexec is mounted",
         errno.ETXTBSY: "it is open for writing: write it under another name and rename it",
+        errno.EMFILE: "raise LimitNOFILE in the service's unit",
         errno.EAGAIN: "too many processes: see TasksMax in the service's unit",
     }.get(error.errno or 0, "start it by hand: swanmesh hooks test")
     return f"cannot be started: {(error.strerror or str(error)).lower()}; {remedy}"
@@ -262,7 +274,9 @@ def _start(
 
 
 def _error(status: int | None) -> str:
-    if status is None or status > 0:
+    if status is None:
+        return "ended, nobody knows how"
+    if status > 0:
         return f"exit status {status}"
     if status < 0:
         try:

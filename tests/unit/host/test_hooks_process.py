@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -216,6 +218,31 @@ def test_nothing_is_left_of_a_run(hook: Path) -> None:
         assert held() == before
 
     asyncio.run(main())
+
+
+def test_a_hook_that_cannot_be_watched_for_want_of_descriptors_is_not_run(
+    hook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid = tmp_path / "pid"
+    write_hook(hook, f"echo $$ > {pid}; exec sleep 3600")
+
+    def exhausted(number: int) -> int:
+        wait_until(pid.exists, 20, "the hook runs")
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "pidfd_open", exhausted)
+    with pytest.raises(OSError, match="Too many open files"):
+        run(hook)
+    assert not alive(pid)
+
+
+def test_a_service_that_was_started_with_sigchld_ignored_goes_on(hook: Path) -> None:
+    write_hook(hook, "exit 3")
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        assert run(hook).error == "ended, nobody knows how"
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 # What hooks leave behind.
