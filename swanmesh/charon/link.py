@@ -20,7 +20,7 @@ from swanmesh.charon.errors import CharonLost, CommandFailed
 from swanmesh.core.actions import LoadConnection, ObserveAll, ObserveSas
 from swanmesh.core.observed import Event, Holdings, IkeSa
 
-_RETRY_CEILING = 5.0
+_RETRY_CEILING = 1.0
 """Seconds between attempts to reach charon, at most: a local socket costs nothing to try."""
 _LOADS = 1000
 """Connections loaded in one go before what else waits gets its turn."""
