@@ -30,6 +30,9 @@ _CREDENTIALS = re.compile(r"no private key is loaded|no trusted (key|authority)"
 """Causes that charon gives when it lacks our key or the mesh's authorities."""
 _DOUBT = 10.0
 """Seconds between looks at charon for such causes: a stranger can bring them about as often as he likes."""
+_BURST = 0.2
+"""Seconds: who takes one thing takes more, and one look is to show it all. What goes while it is under way
+brings another."""
 _NO_ANSWER = "peer unreachable: no answer"
 _YOUNG = 2.0
 """Seconds that an initiation may take to show as an IKE_SA: a busy charon begins it some time after it took
@@ -153,10 +156,11 @@ def take_event(state: State, event: Event, now: float) -> None:
 
 def _take_hint(state: State, hint: Hint, now: float) -> None:
     """Unless the trap that is gone is one that we are changing, or have changed, ourselves."""
-    if state.looks.full_wanted(now):
+    at = now + _BURST
+    if state.looks.full_wanted(at):
         return
     if not hint.child or any(pair.loaded == hint.child and not pair.busy for pair in state.pairs):
-        state.looks.want_all(now, hint.reason)
+        state.looks.want_all(at, hint.reason)
 
 
 def _take_diagnosis(state: State, event: Diagnosis, now: float) -> None:

@@ -23,7 +23,6 @@ class Looks:
     def reset(self) -> None:
         """charon is gone: there is nothing to look at, and what was under way will not come back."""
         self._began: float | None = None
-        self._full_under_way = False
         self._touched: set[str] = set()
         self._earliest = 0.0
         self._wanted: float | None = None
@@ -52,9 +51,9 @@ class Looks:
         if self._full_at is None or at < self._full_at:
             self._full_at, self._full_reason = at, reason
 
-    def full_wanted(self, now: float) -> bool:
-        """Whether a look at everything is due or under way already."""
-        return (self._full_at is not None and self._full_at <= now) or self._full_under_way
+    def full_wanted(self, at: float) -> bool:
+        """Whether a look at everything will begin by `at` if the pace allows."""
+        return self._full_at is not None and self._full_at <= at
 
     def touch(self, connection: str) -> None:
         """An event told of this connection."""
@@ -69,7 +68,6 @@ class Looks:
         self._touched.clear()
         if self._full_at is not None and now >= self._full_at:
             self._wanted = self._full_at = None
-            self._full_under_way = True
             return ObserveAll(reason=self._full_reason)
         self._wanted = None
         return ObserveSas(reason=self._reason)
@@ -79,7 +77,6 @@ class Looks:
         self.took = took = now - self._began if self._began is not None else 0.0
         touched = frozenset(self._touched)
         self._began = None
-        self._full_under_way = False
         self._touched.clear()
         self._earliest = now + max(1.0, took * _GAP)
         if full or self._full_at is None:

@@ -111,6 +111,9 @@ def take_kernel(state: State, held: KernelHoldings | None, now: float) -> None:
         return
     doubts = list(_compare(state, held, began))
     kernel.flushed = frozenset()
+    if kernel.rekeying:
+        asked = min(at for at, _ in kernel.rekeying.values())
+        kernel.want(asked + _PATIENCE, "a rekeying should have brought states back")
     kernel.doubts = {key: kernel.doubts.get(key, now) for key in doubts}
     if doubts:
         # charon's word decides, so it is asked; then the kernel is asked again.

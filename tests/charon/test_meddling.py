@@ -1,0 +1,104 @@
+"""What charon does when others take its policies away, and what its log tells when they take ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from swanmesh.charon.client import Charon
+from swanmesh.charon.codec import encode
+from swanmesh.charon.hints import from_log, may_hint
+from swanmesh.core import actions
+from swanmesh.core.observed import Hint
+from tests.charon.certificates import Authority
+from tests.charon.conftest import RealServer
+from tests.charon.helpers import asynchronous, connected, connection, next_event
+from tests.charon.real import ip
+
+ESP, DROP = "esp-0123456789abcdef", "drop-0123456789abcdef"
+
+
+def trap(name: str = "one") -> actions.Connection:
+    child = {"mode": "transport", "start_action": "trap", "esp_proposals": ["aes128gcm16"]}
+    return _with_child(connection(name), ESP, child)
+
+
+def shunt(name: str = "one") -> actions.Connection:
+    selectors: dict[str, Any] = {"local_ts": ["192.0.2.1/32"], "remote_ts": ["192.0.2.2/32"]}
+    return _with_child(connection(name), DROP, {"mode": "drop", "start_action": "trap", **selectors})
+
+
+def _with_child(base: actions.Connection, name: str, child: dict[str, Any]) -> actions.Connection:
+    body = base.body | {"children": {name: child}}
+    return actions.Connection(name=base.name, child=name, peer=base.peer, body=body)
+
+
+def policies(server: RealServer) -> list[str]:
+    lines = ip("-o", "-n", server.charon.namespace, "xfrm", "policy").splitlines()
+    return sorted(line for line in lines if "dir " in line)
+
+
+@pytest.mark.parametrize("made", [trap(), shunt()], ids=["trap", "shunt"])
+@asynchronous
+async def test_flushed_policies_are_installed_again(
+    pair: tuple[RealServer, RealServer], made: actions.Connection
+) -> None:
+    server, _ = pair
+    async with connected(server) as charon:
+        await charon.perform(actions.LoadConnection(connection=made, reason="a test"))
+        before = policies(server)
+        assert len(before) >= 2
+        ip("-n", server.charon.namespace, "xfrm", "policy", "flush")
+        assert policies(server) == []
+        await charon.load_connections([made])
+        assert policies(server) == []  # charon takes them for installed
+        install = actions.InstallPolicies(connection=made.name, child=made.child, peer="", reason="a test")
+        await charon.perform(install)
+        assert policies(server) == before
+        await charon.perform(install)
+        assert policies(server) == before
+        await charon.unload_connection(made.name)
+        assert policies(server) == []
+
+
+@asynchronous
+async def test_an_unloaded_trap_and_an_unloaded_key_are_hints(pair: tuple[RealServer, RealServer]) -> None:
+    server, _ = pair
+    certificate, key = Authority().issue("a.mesh.example")
+    async with connected(server) as charon:
+        await charon.load_connections([trap()])
+        key_id = await charon.load_credentials(certificate, key)
+        async with connected(server) as other:
+            await other.unload_connection("one")
+            await other._request("unload-key", {"id": key_id})
+        hint = await next_event(charon, Hint)
+        assert hint.child == ESP
+        assert (await next_event(charon, Hint)).child == ""
+        assert await loaded(charon) == ([], frozenset())
+
+
+async def loaded(charon: Charon) -> tuple[list[str], frozenset[str]]:
+    connections = await charon.observe_connections()
+    return [found.name for found in connections], (await charon.observe_credentials()).key_ids
+
+
+@pytest.mark.parametrize(
+    ("line", "child"),
+    [
+        (f"uninstalling '{ESP}'", ESP),
+        ("unloaded private key with id 0011", ""),
+        ("loaded ECDSA private key", None),
+        (f"installing '{ESP}'", None),
+        ("received DELETE for 'uninstalling '", None),
+    ],
+)
+def test_lines_that_hint(line: str, child: str | None) -> None:
+    section = {"group": b"CFG", "level": b"1", "msg": line.encode()}
+    hint = from_log(section)
+    assert (hint.child if hint else None) == child
+    assert child is None or may_hint(encode("log", section))
+
+
+def test_a_common_line_is_passed_over_undecoded() -> None:
+    assert not may_hint(encode("log", {"group": b"IKE", "msg": b"sending DPD request"}))
