@@ -6,6 +6,19 @@ from dataclasses import dataclass, field
 
 
 @dataclass(slots=True, kw_only=True)
+class Mending:
+    """An attempt to mend, and those before it that did not help."""
+
+    pair: str
+    at: float
+    until: float
+    """When it counts as failed, and may be tried again."""
+    times: int
+    holds_place: bool
+    """Whether the pair has a place among the initiations for it."""
+
+
+@dataclass(slots=True, kw_only=True)
 class Kernel:
     """What is known of the kernel, and what of it is in doubt. All times on the core's clock."""
 
@@ -24,8 +37,8 @@ class Kernel:
     deleted_due: float | None = None
     doubts: dict[str | int, float] = field(default_factory=dict)
     """When a look first lacked the policies of a pair (by name) or the states of a CHILD_SA (by its id)."""
-    rekeying: dict[int, tuple[float, str]] = field(default_factory=dict)
-    """CHILD_SAs that charon was asked to rekey for want of states: when, and whose place that took."""
+    mendings: dict[str | int, Mending] = field(default_factory=dict)
+    """What was done about the ones that were proven, by the same keys, until a look shows that it helped."""
 
     def want(self, at: float, reason: str) -> None:
         if self.look_at is None or at < self.look_at:

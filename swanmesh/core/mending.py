@@ -15,13 +15,12 @@ from collections.abc import Iterable, Iterator
 
 from .actions import Action, InstallPolicies, ObserveKernel, RekeyChild, RestorePolicies
 from .connections import is_shunt
-from .kernel import Kernel
-from .model import Address
+from .kernel import Kernel, Mending
+from .lacking import Held, needs_policies, newest, settled
 from .observed import ChildSa
 from .pair import Pair
 from .state import State
 from .xfrm import (
-    Direction,
     EventsLost,
     KernelEvent,
     KernelHoldings,
@@ -31,7 +30,6 @@ from .xfrm import (
     PolicyDeleted,
     StateDeleted,
     StatesFlushed,
-    XfrmPolicy,
 )
 
 AGAIN = 1.5
@@ -40,7 +38,10 @@ _GRACE = 1.0
 """Seconds that charon's word on a deletion of its own may take to get here after the kernel's."""
 _PATIENCE = 10.0
 """Seconds that a rekeying which mends may take before it counts as failed and is asked for again: charon's
-retransmissions to a peer that is gone end about then, and its IKE_SA with them."""
+retransmissions to a peer that is gone end about then, and its IKE_SA with them. Twice as long each time."""
+_AT_ONCE = 2.0
+"""The same for policies, which are back as soon as it is done."""
+_CEILING = 300.0
 _SHARE = 100
 """A look comes at most once in so many times its own duration."""
 
@@ -48,9 +49,6 @@ POLICIES_FLUSHED = "somebody flushed the kernel's IPsec policies"
 STATES_FLUSHED = "somebody flushed the kernel's IPsec states"
 POLICIES_MISSING = "the kernel lacks its policies"
 STATES_MISSING = "the kernel lacks its states"
-
-_DISCOVERY = frozenset({135, 136})
-"""ICMPv6 types that the neighbour discovery shunt lets pass."""
 
 
 def take_kernel_event(state: State, event: KernelEvent, now: float) -> None:
@@ -103,7 +101,7 @@ def take_kernel(state: State, held: KernelHoldings | None, now: float) -> None:
     took, kernel.looking = now - began, None
     kernel.earliest = now + max(0.5, took * 10)
     kernel.want(now + max(state.settings.initiation.resync, took * _SHARE), "the slow safety net")
-    _forget_rekeyings(state, now)
+    _give_places_back(state, now)
     if held is None:
         kernel.want(now + 5.0, "the last look at the kernel failed")
         return
@@ -111,9 +109,9 @@ def take_kernel(state: State, held: KernelHoldings | None, now: float) -> None:
         return
     doubts = list(_compare(state, held, began))
     kernel.flushed = frozenset()
-    if kernel.rekeying:
-        asked = min(at for at, _ in kernel.rekeying.values())
-        kernel.want(asked + _PATIENCE, "a rekeying should have brought states back")
+    if kernel.mendings:
+        soonest = min(mending.until for mending in kernel.mendings.values())
+        kernel.want(max(soonest, now + 1.0), "whether mending helped")
     kernel.doubts = {key: kernel.doubts.get(key, now) for key in doubts}
     if doubts:
         # charon's word decides, so it is asked; then the kernel is asked again.
@@ -126,7 +124,7 @@ def mend(pair: Pair) -> Action | None:
     if pair.connection is None:
         return None
     if pair.exposed and pair.loaded == pair.connection.child:
-        child = _newest(pair)
+        child = newest(pair)
         if child is None or is_shunt(pair.connection.child) or pair.addresses is None:
             return InstallPolicies(
                 connection=pair.name, child=pair.connection.child, peer=pair.peer, reason=pair.exposed
@@ -156,13 +154,13 @@ def mended(
     if isinstance(action, RekeyChild):
         if pair.stateless.pop(action.unique_id, None) is None:
             return  # the operator's
-        if error is None:
-            kernel.rekeying[action.unique_id] = now, pair.name
-        else:
-            state.admission.release(pair.name)
+        _note_mending(kernel, pair, action.unique_id, _PATIENCE, now)
+        if error is not None:
+            _give_place_back(state, kernel.mendings[action.unique_id])
         kernel.want(now + _PATIENCE / 2, "a CHILD_SA is being rekeyed for want of states")
     else:
         pair.exposed = ""
+        _note_mending(kernel, pair, pair.name, _AT_ONCE, now)
         kernel.want(now + _GRACE, "policies were put back")
     if error is not None:
         state.looks.want_all(now, f"mending failed: {error}")
@@ -174,7 +172,7 @@ def forget_kernel_doubts(state: State) -> None:
     """charon is gone or came back: what it is held to be wrong about begins anew."""
     kernel = state.kernel
     kernel.doubts.clear()
-    kernel.rekeying.clear()
+    kernel.mendings.clear()
     for pair in state.pairs:
         pair.exposed = ""
         pair.stateless.clear()
@@ -185,32 +183,17 @@ def forget_kernel_doubts(state: State) -> None:
 
 def _compare(state: State, held: KernelHoldings, began: float) -> Iterator[str | int]:
     """Notes what is proven to be missing with its pair, and yields what is in doubt."""
-    kernel = state.kernel
-    spis = {found.spi for found in held.states}
-    between_hosts = {
-        (policy.direction, policy.source, policy.destination): policy
-        for policy in held.policies
-        if policy.single_hosts
-    }
-    discovery = {
-        (policy.direction, policy.source_port)
-        for policy in held.policies
-        if policy.protocol == 58 and policy.source_bits == 0 and policy.allow and not policy.reqid
-    }
+    kernel, shown = state.kernel, Held(held)
     for pair in state.pairs:
-        if pair.addresses is None:
-            missing = _needs_policies(pair) and not discovery.issuperset(
-                (direction, kind) for direction in (Direction.IN, Direction.OUT) for kind in _DISCOVERY
-            )
-        else:
-            missing = _lacks_policies(pair, between_hosts)
-        if missing:
+        if not shown.lacks_policies(pair):
+            kernel.mendings.pop(pair.name, None)
+        elif not _hoped_for(kernel, pair.name, began):
             if _proven(kernel, pair, pair.name, began):
                 _expose(state, pair, POLICIES_MISSING)
             else:
                 yield pair.name
-        for child in _settled(pair):
-            if {child.spi_in, child.spi_out} <= spis or child.unique_id in kernel.rekeying:
+        for child in settled(pair):
+            if not shown.lacks_states(child) or _hoped_for(kernel, child.unique_id, began):
                 continue
             if child.unique_id in kernel.flushed:
                 _note_stateless(state, pair, child, STATES_FLUSHED)
@@ -220,59 +203,26 @@ def _compare(state: State, held: KernelHoldings, began: float) -> Iterator[str |
                 yield child.unique_id
 
 
+def _hoped_for(kernel: Kernel, key: str | int, began: float) -> bool:
+    """Whether it may still come back by what was done about it."""
+    mending = kernel.mendings.get(key)
+    return mending is not None and began < mending.until
+
+
 def _proven(kernel: Kernel, pair: Pair, key: str | int, began: float) -> bool:
     """Lacking before, then shown by charon, then lacking again."""
     first = kernel.doubts.get(key)
     return first is not None and first <= pair.seen <= began
 
 
-def _needs_policies(pair: Pair) -> bool:
-    """Whether charon should have policies of the pair's in the kernel."""
-    if pair.connection is None or pair.loaded != pair.connection.child:
-        return False
-    return pair.works or _has_trap(pair)
-
-
-def _has_trap(pair: Pair) -> bool:
-    """Whether a trap or shunt of it stands as long as it is loaded."""
-    if pair.connection is None:
-        return False
-    children = pair.connection.body.get("children")
-    child = children.get(pair.connection.child) if isinstance(children, dict) else None
-    return isinstance(child, dict) and child.get("start_action") == "trap"
-
-
-def _lacks_policies(pair: Pair, held: dict[tuple[Direction, Address, Address], XfrmPolicy]) -> bool:
-    if not _needs_policies(pair) or pair.addresses is None or pair.connection is None:
-        return False
-    local, remote = pair.addresses.local, pair.addresses.remote
-    found = (held.get((Direction.OUT, local, remote)), held.get((Direction.IN, remote, local)))
-    if is_shunt(pair.connection.child):
-        passes = pair.connection.child.startswith("pass-")
-        return not all(policy is not None and policy.allow == passes for policy in found)
-    return not all(policy is not None and policy.allow and policy.reqid for policy in found)
-
-
 def _children(pairs: Iterable[Pair]) -> Iterator[tuple[Pair, ChildSa]]:
     for pair in pairs:
-        for child in _settled(pair):
+        for child in settled(pair):
             yield pair, child
 
 
-def _settled(pair: Pair) -> Iterator[ChildSa]:
-    """CHILD_SAs that no rekeying has to do with: one that replaces another may not send yet."""
-    for sa in pair.sas.values():
-        if sa.established and all(child.state == "INSTALLED" for child in sa.children):
-            yield from (child for child in sa.children if child.works and child.spi_in and child.spi_out)
-
-
-def _newest(pair: Pair) -> ChildSa | None:
-    working = [child for sa in pair.sas.values() if sa.works for child in sa.children if child.works]
-    return max(working, key=lambda child: child.unique_id, default=None)
-
-
 def _expose(state: State, pair: Pair, reason: str) -> None:
-    if _needs_policies(pair):
+    if needs_policies(pair):
         pair.exposed = reason
         state.pairs.mark(pair)
 
@@ -290,10 +240,31 @@ def _judge_deleted(state: State, now: float) -> None:
         kernel.want(now, "a state of an association was deleted from the kernel")
 
 
-def _forget_rekeyings(state: State, now: float) -> None:
-    for unique_id, (asked, name) in list(state.kernel.rekeying.items()):
-        if now - asked >= _PATIENCE:
-            del state.kernel.rekeying[unique_id]
-            pair = state.pairs.get(name)
-            if pair is None or pair.in_flight is None:
-                state.admission.release(name)
+def _note_mending(kernel: Kernel, pair: Pair, key: str | int, patience: float, now: float) -> None:
+    before = kernel.mendings.get(key)
+    times = before.times + 1 if before is not None else 1
+    until = now + min(_CEILING, patience * 2 ** min(times - 1, 10))
+    kernel.mendings[key] = Mending(
+        pair=pair.name, at=now, until=until, times=times, holds_place=isinstance(key, int)
+    )
+
+
+def _give_places_back(state: State, now: float) -> None:
+    """Of rekeyings that have come to nothing by now; and forget those whose CHILD_SA has been replaced."""
+    for key, mending in list(state.kernel.mendings.items()):
+        pair = state.pairs.get(mending.pair)
+        if now - mending.at >= _PATIENCE:
+            _give_place_back(state, mending)
+        known = pair is not None and (
+            isinstance(key, str) or any(c.unique_id == key for sa in pair.sas.values() for c in sa.children)
+        )
+        if not known:
+            _give_place_back(state, mending)
+            del state.kernel.mendings[key]
+
+
+def _give_place_back(state: State, mending: Mending) -> None:
+    pair = state.pairs.get(mending.pair)
+    if mending.holds_place and (pair is None or pair.in_flight is None):
+        state.admission.release(mending.pair)
+    mending.holds_place = False

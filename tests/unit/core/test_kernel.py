@@ -243,6 +243,14 @@ def test_a_rekeying_that_mends_is_not_asked_for_twice_while_it_may_still_come(wo
     assert len(mending(world.run(6.0))) == 2  # and once more when it has not helped
 
 
+def test_what_never_helps_is_tried_less_and_less_often(world: World) -> None:
+    world.without(policies=True)
+    world.mesh.kernel_event(PolicyDeleted(), world.now)
+    first, later = len(mending(world.run(600.0))), len(mending(world.run(6000.0)))
+    assert 2 * 4 <= first <= 2 * 10
+    assert 2 * 10 <= later <= 2 * 25
+
+
 def test_rekeyings_that_mend_are_admitted_like_initiations() -> None:
     host = settings(initiation=InitiationSettings(in_flight=4))
     peers = [peer(f"h{n}.mesh.example", f"203.0.113.{n}") for n in range(10, 30)]
