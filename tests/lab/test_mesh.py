@@ -1,0 +1,424 @@
+"""The mesh as its operator uses it: grown, shrunk, restarted, misconfigured; and nothing crosses in clear."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+from functools import partial
+
+import pytest
+
+from tests.lab import CommandFailed, Host, Mesh, by_hand, mesh, wait_until
+from tests.lab.asking import Journal, pair_spis, plan, status, view, wait_until_idle
+from tests.lab.measuring import Measurement
+from tests.lab.mesh import address_pairs
+
+TIMED_OUT = 4
+INVALID = 2
+
+
+def full(lab: Mesh) -> Mesh:
+    """Everything started and up."""
+    lab.start()
+    lab.wait_until_full()
+    return lab
+
+
+def everyone_up(hosts: list[Host]) -> None:
+    """Waits until every controller says so of all its peers."""
+    for host in hosts:
+        host.swanmesh("wait", "--timeout", "60", timeout=90)
+
+
+def load_foreign(host: Host, other: Host) -> dict[str, object]:
+    """Loads a connection that is not swanmesh's, with a trap; returns what charon holds of it."""
+    conn = by_hand.connection(host, host.addresses[0], other, "203.0.113.200", "trap")
+    with host.vici() as session:
+        session.load_conn({"by-hand": conn})
+    return foreign(host)
+
+
+def foreign(host: Host) -> dict[str, object]:
+    return dict(host.connections()["by-hand"])
+
+
+def names(host: Host, other: Host) -> list[str]:
+    """Connections that `host`'s charon holds for `other`."""
+    return [name for name in host.connections() if name.startswith(f"swanmesh-{other.name}-")]
+
+
+def test_a_host_joins_and_leaves_under_traffic() -> None:
+    with mesh(3, spare=1) as lab:
+        full(lab)
+        kept = load_foreign(lab[0], lab[1])
+        members, newcomer = lab.hosts[:3], lab[3]
+        measurement = Measurement(lab, members)
+        for host in members:
+            host.swanmesh("add-peer", newcomer.name, *newcomer.addresses)
+            newcomer.swanmesh("add-peer", host.name, *host.addresses)
+        lab.wait_until_full(hosts=lab.hosts)
+        everyone_up(lab.hosts)
+        measurement.join(newcomer)
+        for host in members:
+            assert newcomer.ping(host, 50, 0.01).lost == 0
+            assert host.ping(newcomer, 50, 0.01).lost == 0
+        result = measurement.finish()
+        assert result.clean, result
+        assert result.pings > 200
+
+        measurement = Measurement(lab, members)
+        for host in members:
+            host.swanmesh("remove-peer", newcomer.name, "--wait")
+            assert names(host, newcomer) == []
+            assert not [sa for sa in host.sas() if sa["remote-host"] in newcomer.addresses]
+            assert pair_spis(host, newcomer) == frozenset()
+            assert newcomer.name not in {peer["name"] for peer in status(host)["peers"]}
+        result = measurement.finish()
+        assert (result.lost, result.changed) == (0, ()), result
+        # What is left are the newcomer's own attempts, and nobody else's clear text.
+        assert {packet.source for packet in result.clear} <= set(newcomer.addresses)
+        assert foreign(lab[0]) == kept
+
+
+def test_two_addresses_of_each_family_are_eight_encrypted_pairs() -> None:
+    with mesh(2, ipv4=2, ipv6=2) as lab:
+        capture = lab.capture()
+        full(lab)
+        everyone_up(lab.hosts)
+        for host, other in itertools.permutations(lab, 2):
+            for local, remote in address_pairs(host, other):
+                argv = ("ping", "-n", "-q", "-c", "3", "-i", "0.05", "-W", "2", "-I", local, remote)
+                host.exec(*argv)
+            assert len(host.xfrm_states()) == 16
+            assert all(state.transport and "gcm" in state.algorithm for state in host.xfrm_states())
+            assert len(view(host, other)["associations"]) == 8
+        assert len(address_pairs(lab[0], lab[1])) == 8
+        between = {(packet.source, packet.destination) for packet in capture.esp}
+        assert {pair for pair in between if pair[0] in lab[0].addresses} == {*address_pairs(lab[0], lab[1])}
+        assert {pair for pair in between if pair[0] in lab[1].addresses} == {*address_pairs(lab[1], lab[0])}
+        assert capture.clear == []
+
+
+def test_controllers_killed_at_once_come_back_and_find_nothing_to_do() -> None:
+    with mesh(4) as lab:
+        full(lab)
+        kept = load_foreign(lab[0], lab[1])
+        measurement = Measurement(lab, lab.hosts)
+        for host in lab:
+            host.kill_swanmesh(signal.SIGKILL)
+        journals = [Journal(host) for host in lab]
+        lab.start_controllers()
+        everyone_up(lab.hosts)
+        for host in lab:
+            assert plan(host) == []
+        assert lab[0].ping(lab[1], 200, 0.01).lost == 0
+        result = measurement.finish()
+        assert result.clean, result
+        for journal in journals:
+            assert journal.lines("charon answers")
+            assert journal.actions() == []
+            assert journal.lines("peer-up", "peer-down") == []
+        assert foreign(lab[0]) == kept
+
+
+def test_a_peer_removed_while_the_controller_was_not_running_is_unloaded_at_its_start() -> None:
+    with mesh(3) as lab:
+        full(lab)
+        kept = load_foreign(lab[0], lab[1])
+        before = pair_spis(lab[0], lab[1])
+        lab[0].kill_swanmesh(signal.SIGKILL)
+        done = lab[0].swanmesh("remove-peer", lab[2].name)
+        assert "not unloaded yet" in done.stdout
+        assert names(lab[0], lab[2]) and pair_spis(lab[0], lab[2])
+        lab[0].start_swanmesh()
+        wait_until(lambda: not names(lab[0], lab[2]), 20, "the removed peer is unloaded")
+        wait_until(lambda: not pair_spis(lab[0], lab[2]), 20, "its association is ended")
+        assert pair_spis(lab[0], lab[1]) == before
+        assert foreign(lab[0]) == kept
+
+
+def test_an_address_changed_in_a_peers_file() -> None:
+    with mesh(3) as lab:
+        full(lab)
+        moving, others = lab[2], lab.hosts[:2]
+        before = pair_spis(lab[0], lab[1])
+        old, new = moving.addresses[0], "198.51.100.3"
+
+        def left(host: Host) -> bool:
+            return all(sa["remote-host"] != old for sa in host.sas())
+
+        moving.namespace.ip(f"addr add {new}/24 dev eth0")
+        for host in others:
+            host.namespace.ip("route add 198.51.100.0/24 dev eth0")
+            host.swanmesh("add-peer", moving.name, new)
+        moving.namespace.ip("route add 192.0.2.0/24 dev eth0 metric 1 src 198.51.100.3")
+        moving.addresses = (new,)
+        moving.write_config()
+        lab.wait_until_full()
+        everyone_up(lab.hosts)
+        for host in others:
+            assert moving.ping(host).lost == 0
+            wait_until(partial(left, host), 20, f"{host.short} ended its association with the old address")
+            assert len(names(host, moving)) == 1
+        assert pair_spis(lab[0], lab[1]) == before
+
+
+@pytest.mark.parametrize("policy", ["require", "prefer"])
+def test_clear_text_while_down_as_the_policy_says(policy: str) -> None:
+    with mesh(2, ipv6=1, policy=policy) as lab:
+        one, other = lab
+        one.start_charon()
+        one.start_swanmesh()
+        wait_until(lambda: len(names(one, other)) == 2, 20, "the connections are loaded")
+        capture = other.capture()
+        answered = [
+            sender.ping(receiver, 5, 0.2).received
+            for sender, receiver in (
+                (one, other.ipv4()),
+                (one, other.ipv6()),
+                (other, one.ipv4()),
+                (other, one.ipv6()),
+            )
+        ]
+        leaked = [packet for packet in capture.clear if packet.source in one.addresses]
+        if policy == "prefer":
+            assert answered == [5, 5, 5, 5]
+            assert len(leaked) == 20
+        else:
+            assert answered == [0, 0, 0, 0]
+            assert leaked == []
+        assert view(one, other)["state"] in ("connecting", "down")
+
+        lab[1].start_charon()
+        lab[1].start_swanmesh()
+        lab.wait_until_full()
+        capture = other.capture()
+        assert one.ping(other.ipv4()).lost == other.ping(one.ipv6()).lost == 0
+        assert capture.clear == []
+
+
+@pytest.mark.parametrize("policy", ["require", "prefer"])
+def test_down_stays_down_until_up_also_across_a_restart(policy: str) -> None:
+    with mesh(3, policy=policy) as lab:
+        full(lab)
+        one, other, third = lab
+        before = pair_spis(one, third)
+        passes = policy == "prefer"
+
+        def closed() -> None:
+            wait_until(lambda: not pair_spis(one, other), 20, "the association is ended")
+            wait_until(lambda: view(one, other)["state"] == "disabled", 20, "it is shown as disabled")
+            capture = one.capture()
+            # Where it is closed, already connect(2) fails: EPERM.
+            sent = one.exec("ping", "-n", "-c", "5", "-i", "0.05", other.addresses[0], check=False)
+            assert (sent.returncode == 0) == passes, sent.stdout
+            received = other.ping(one, 5).received
+            clear = [packet for packet in capture.clear if packet.source in one.addresses]
+            assert received == (5 if passes else 0)
+            assert bool(clear) == passes
+            assert not pair_spis(one, other)
+
+        one.swanmesh("down", other.name)
+        closed()
+        assert one.swanmesh("wait", "--timeout", "1", check=False).returncode == TIMED_OUT
+        one.kill_swanmesh(signal.SIGKILL)
+        one.start_swanmesh()
+        closed()
+        assert plan(one) == []
+        one.swanmesh("up", other.name)
+        one.swanmesh("wait", other.name, "--timeout", "60", timeout=90)
+        lab.wait_until_full()
+        assert one.ping(other).lost == 0
+        assert pair_spis(one, third) == before
+
+
+def test_a_rekey_asked_for_loses_nothing_and_is_no_down() -> None:
+    with mesh(2) as lab:
+        full(lab)
+        one, other = lab
+        before = pair_spis(one, other)
+        ikes = {sa["uniqueid"] for sa in one.sas()}
+        journals = [Journal(host) for host in lab]
+        stream = one.ping_stream(other.addresses[0])
+        capture = lab.capture()
+        one.swanmesh("rekey", other.name)
+
+        def rekeyed() -> bool:
+            return not before & pair_spis(one, other) and not ikes & {sa["uniqueid"] for sa in one.sas()}
+
+        wait_until(rekeyed, 30, "the IKE_SA and the CHILD_SA are new ones and the old ones gone")
+        lab.wait_until_full()
+        assert one.ping(other, 100, 0.01).lost == 0
+        result = stream.stop()
+        assert result.lost == 0, result
+        assert capture.clear == []
+        for journal in journals:
+            assert journal.lines("peer-up", "peer-down", "initiate", "terminate") == []
+        assert view(one, other)["state"] == view(other, one)["state"] == "up"
+
+
+def test_charon_not_there_at_the_start() -> None:
+    with mesh(2) as lab:
+        lab[1].start_charon()
+        lab.start_controllers()
+        one, other = lab
+        said = wait_until(lambda: status(one)["charon"]["reason"], 10, "the reason is told")
+        assert status(one)["charon"]["reachable"] is False
+        assert "charon.vici" in said
+        assert view(one, other)["state"] == "down"
+        assert "charon is not reachable" in view(one, other)["reason"]
+        waited = one.swanmesh("wait", "--timeout", "1", check=False)
+        assert waited.returncode == TIMED_OUT
+        assert "charon" in waited.stderr
+        one.start_charon()
+        one.swanmesh("wait", "--timeout", "60", timeout=90)
+        lab.wait_until_full()
+
+
+def test_what_is_wrong_with_one_peer_holds_up_no_other_and_is_its_reason() -> None:
+    """h2 does not know h1, and h3 shows a certificate of another name's."""
+    with mesh(4) as lab:
+        one, stranger, impostor, good = lab
+        (stranger.peers / f"{one.name}.yaml").unlink()
+        lab.authority.issue(
+            "elsewhere.mesh.example",
+            ["203.0.113.99"],
+            certificate=impostor.folder / "host.pem",
+            private_key=impostor.folder / "host.key",
+        )
+        lab.start_charons()
+        for host in (one, stranger, good):
+            host.launch_swanmesh()
+        by_hand.load_connections(impostor, [one], "none")
+        for host in (one, stranger, good):
+            host.await_swanmesh()
+        one.swanmesh("wait", good.name, "--timeout", "60", timeout=90)
+        assert one.ping(good).lost == 0
+
+        one.swanmesh("up", stranger.name)
+        one.swanmesh("up", impostor.name)
+        reason = wait_until(lambda: _failed(one, stranger), 90, "the stranger's refusal is told")
+        assert "no matching connection at the peer" in reason
+        reason = wait_until(lambda: _failed(one, impostor), 90, "the impostor's refusal is told")
+        assert "authentication" in reason
+        assert view(one, good)["state"] == "up"
+        assert one.swanmesh("wait", good.name, "--timeout", "1").returncode == 0
+
+
+def _failed(host: Host, other: Host) -> str:
+    """Why an attempt of `host`'s to bring up `other` failed; empty if none has yet."""
+    shown = view(host, other)
+    return str(shown["reason"]) if shown["pairs"][0]["attempts"] else ""
+
+
+def test_add_peer_that_waits() -> None:
+    with mesh(1, spare=2) as lab:
+        one, other, absent = lab
+        one.start_charon()
+        one.start_swanmesh()
+        other.start_charon()
+        other.start_swanmesh()
+        other.swanmesh("add-peer", one.name, *one.addresses)
+        done = one.swanmesh("add-peer", other.name, *other.addresses, "--wait", "60", timeout=90)
+        assert f"{other.name}: added" in done.stdout
+        assert pair_spis(one, other)
+        assert one.ping(other).lost == 0
+        late = one.swanmesh("add-peer", absent.name, *absent.addresses, "--wait", "2", check=False)
+        assert late.returncode == TIMED_OUT
+        assert absent.name in late.stderr
+        same = one.swanmesh("add-peer", other.name, *other.addresses)
+        assert "added" not in same.stdout
+
+
+def test_status_of_a_mesh_that_is_up() -> None:
+    with mesh(3, ipv6=1, initiation={"resync": "2s"}) as lab:
+        full(lab)
+        everyone_up(lab.hosts)
+        assert lab[0].ping(lab[1], 10, 0.02).lost == 0
+        for host in lab:
+            shown = status(host)
+            assert shown["schema"] == 1
+            assert shown["problems"] == []
+            assert shown["host"]["name"] == host.name
+            assert shown["host"]["addresses"] == list(host.addresses)
+            assert shown["charon"]["reachable"] is True
+            assert shown["charon"]["version"]
+            others = [other for other in lab if other is not host]
+            assert [peer["name"] for peer in shown["peers"]] == [other.name for other in others]
+            for peer, other in zip(shown["peers"], others, strict=True):
+                assert (peer["state"], peer["reason"], peer["next_attempt"]) == ("up", "", None)
+                assert (peer["policy"], peer["addresses"]) == ("require", list(other.addresses))
+                assert shown["host"]["started"] < peer["since"] < shown["host"]["started"] + 3600
+                pairs = {(a["local"], a["remote"]) for a in peer["associations"]}
+                assert pairs == set(address_pairs(host, other))
+                told = {spi for a in peer["associations"] for spi in (a["spi_in"], a["spi_out"])}
+                assert told == {spi for _, _, spi in pair_spis(host, other)}
+                for association in peer["associations"]:
+                    assert (association["state"], association["mode"]) == ("INSTALLED", "TRANSPORT")
+                    assert association["esp_algorithm"].startswith("AES_GCM_16-128")
+                    assert association["ike_algorithm"].startswith("AES_GCM_16-128")
+        wait_until(
+            lambda: sum(a["packets_in"] for a in view(lab[0], lab[1])["associations"]) >= 10,
+            20,
+            "the counters of the next look show the pings",
+        )
+
+
+def test_a_broken_file_leaves_the_last_good_state_in_force() -> None:
+    with mesh(2) as lab:
+        full(lab)
+        one, other = lab
+        file = one.peers / f"{other.name}.yaml"
+        good = file.read_text()
+        before = pair_spis(one, other)
+        stream = one.ping_stream(other.addresses[0])
+        file.write_text("name: [never closed\n")
+
+        def told() -> bool:
+            return any(file.name in problem for problem in status(one)["problems"])
+
+        wait_until(told, 20, "status tells of the broken file")
+        checked = one.swanmesh("check", check=False)
+        assert checked.returncode == INVALID
+        assert file.name in checked.stderr
+        one.kill_swanmesh(signal.SIGKILL)
+        one.start_swanmesh()
+        wait_until(lambda: status(one)["charon"]["reachable"], 20, "charon was looked at")
+        wait_until(told, 20, "status tells of it after a restart, too")
+        assert one.ping(other, 100, 0.01).lost == 0
+        assert pair_spis(one, other) == before and names(one, other)
+
+        file.write_text(good)
+        wait_until(lambda: status(one)["problems"] == [], 20, "nothing is wrong any more")
+        one.swanmesh("wait", other.name, "--timeout", "30", timeout=60)
+        assert one.swanmesh("check").returncode == 0
+        assert stream.stop().lost == 0
+        assert pair_spis(one, other) == before
+        assert plan(one) == []
+
+
+def test_thirty_hosts_reach_full_mesh_and_stay_quiet() -> None:
+    with mesh(30) as lab:
+        lab.start_charons()
+        lab.start_controllers()
+        lab.wait_until_full(240)
+        wait_until_idle(lab.hosts, 60)
+        before = lab.spis()
+        states = [state for host in lab for state in host.xfrm_states()]
+        assert len(states) == 4 * 435
+        # Longer than a duplicate may stand before it is ended.
+        quiet = Journal(lab[0])
+        assert lab[0].ping(lab[29], 100, 0.15).lost == 0
+        assert list(lab.faults()) == []
+        assert lab.spis() == before
+        assert quiet.lines("initiate", "terminate", "peer-down") == []
+
+
+def test_a_command_for_a_peer_that_is_not_there_is_an_error() -> None:
+    with mesh(1) as lab:
+        lab[0].start_swanmesh()
+        with pytest.raises(CommandFailed, match=r"h9\.mesh\.example"):
+            lab[0].swanmesh("down", "h9.mesh.example")
+        reply = lab[0].swanmesh("status", "--json").stdout
+        assert json.loads(reply)["peers"] == []
