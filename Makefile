@@ -2,6 +2,8 @@
 # make lint       ruff and mypy
 # make demo       hosts in full mesh, and one more that joins under traffic; HOSTS=6, with that one
 # make lab        a shell in a running mesh; HOSTS=3
+# make chaos      random faults in the lab, and whether each invariant held; SEED=1 HOSTS=8 MINUTES=5
+# make cold-start all of HOSTS=40 start at once: one association a pair, and what it took
 # make test       everything: unit, VICI, lab, ruff, mypy; TESTS="tests/unit -x" narrows it
 # make bench      one host of PEERS=5000 beside swanctl; BENCH="load add --json FILE" narrows it
 # make bench-mesh a mesh of HOSTS=12 beside hand-written connections, in the lab's kernel
@@ -75,6 +77,18 @@ demo: setup
 
 lab: setup
 	@exec tests/lab/run $(VENV)/bin/python -m tests.lab.shell $(or $(HOSTS),3)
+
+# A fault of one host, and no other is touched; all at once, and no duplicate stays.
+.PHONY: chaos cold-start
+chaos: SEED ?= 1
+chaos: HOSTS ?= 8
+chaos: MINUTES ?= 5
+chaos: setup
+	@exec tests/lab/run $(VENV)/bin/python -m tests.lab.chaos $(SEED) $(HOSTS) $(MINUTES)
+
+cold-start: HOSTS ?= 40
+cold-start: setup
+	@exec tests/lab/run $(VENV)/bin/python -m tests.lab.cold_start $(HOSTS)
 
 # --- bench ---------------------------------------------------------------------------------------------------
 

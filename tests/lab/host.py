@@ -244,6 +244,13 @@ class Host(HostFiles):
             probe.connect(str(self.control_socket))
         return True
 
+    @property
+    def alive(self) -> bool:
+        """Whether charon and the controller were started and have not ended."""
+        return all(
+            process is not None and process.poll() is None for process in (self._charon, self._controller)
+        )
+
     # --- kernel and cable
 
     def xfrm_states(self) -> list[kernel.XfrmState]:
