@@ -167,7 +167,9 @@ def mesh(
     _open.append(made)
     try:
         yield made
-    except BaseException as error:
+    except KeyboardInterrupt:
+        raise  # nobody asks for logs of what was broken off
+    except BaseException as error:  # pytest's own outcomes are no Exception
         error.add_note(keep_evidence(name))
         raise
     finally:

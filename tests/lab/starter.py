@@ -70,6 +70,7 @@ class Starter:
                 (sys.executable, "-m", "tests.lab.starter_process", str(theirs.fileno())),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
+                start_new_session=True,  # an interrupt from the terminal is not for it
                 cwd=Path(__file__).parents[2],
             )
         self._receive()

@@ -36,7 +36,10 @@ def _preload() -> None:
 def _serve(requests: socket.socket) -> list[str] | None:
     """Forks for each request. Returns the arguments in a child, None when the client has gone."""
     while True:
-        message, fds, _, _ = socket.recv_fds(requests, MESSAGE, 3)
+        try:
+            message, fds, _, _ = socket.recv_fds(requests, MESSAGE, 3)
+        except ConnectionResetError:  # the client has gone without reading our last answer
+            return None
         if not message:
             return None
         reader, writer = os.pipe()
