@@ -26,7 +26,7 @@ import contextlib
 import errno
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -203,16 +203,17 @@ class KernelLink:
         waiting = set(range(2, 2 * len(actions) + 2))
         failed: dict[int, str] = {}
         try:
-            async for message in self._answers(request):
-                if message.kind == netlink.ERROR:
+            async with contextlib.aclosing(self._answers(request)) as answers:
+                async for message in answers:
+                    if message.sequence not in waiting or message.kind != netlink.ERROR:
+                        continue
                     waiting.discard(message.sequence)
                     number = netlink.errno_of(message)
                     if number not in (0, errno.EEXIST):
-                        failed[message.sequence // 2 - 1] = (
-                            f"the kernel refused a policy: {os.strerror(number)}"
-                        )
-                if not waiting:
-                    break
+                        refused = f"the kernel refused a policy: {os.strerror(number)}"
+                        failed[message.sequence // 2 - 1] = refused
+                    if not waiting:
+                        break
         except OSError as error:
             failed |= {sequence // 2 - 1: explain(error) for sequence in waiting}
         return [Restored(action, failed.get(index)) for index, action in enumerate(actions)]
@@ -221,24 +222,29 @@ class KernelLink:
         """Raises OSError when the kernel refuses, or had more to show than there was room for."""
         states: list[XfrmState] = []
         policies: list[XfrmPolicy] = []
-        async for message in self._dump(netlink.GET_SA):
-            if message.kind == netlink.NEW_SA and (state := netlink.state(message.body)) is not None:
-                states.append(state)
-        async for message in self._dump(netlink.GET_POLICY):
-            if message.kind == netlink.NEW_POLICY and (policy := netlink.policy(message.body)) is not None:
-                policies.append(policy)
+        async with contextlib.aclosing(self._dump(netlink.GET_SA)) as shown:
+            async for body in shown:
+                if (state := netlink.state(body)) is not None:
+                    states.append(state)
+        async with contextlib.aclosing(self._dump(netlink.GET_POLICY)) as shown:
+            async for body in shown:
+                if (policy := netlink.policy(body)) is not None:
+                    policies.append(policy)
         return KernelHoldings(tuple(states), tuple(policies))
 
-    async def _dump(self, kind: int) -> AsyncIterator[netlink.Message]:
-        async for message in self._answers(netlink.dump(kind, 1)):
-            if message.kind == netlink.DONE:
-                return
-            if message.kind == netlink.ERROR:
-                number = netlink.errno_of(message)
-                raise OSError(number, os.strerror(number))
-            yield message
+    async def _dump(self, kind: int) -> AsyncGenerator[memoryview, None]:
+        """The bodies of all that there is of a kind."""
+        async with contextlib.aclosing(self._answers(netlink.dump(kind, 1))) as answers:
+            async for message in answers:
+                if message.kind == netlink.DONE:
+                    return
+                if message.kind == netlink.ERROR:
+                    number = netlink.errno_of(message)
+                    raise OSError(number, os.strerror(number))
+                if message.kind in (netlink.NEW_SA, netlink.NEW_POLICY):
+                    yield message.body
 
-    async def _answers(self, request: bytes) -> AsyncIterator[netlink.Message]:
+    async def _answers(self, request: bytes) -> AsyncGenerator[netlink.Message, None]:
         """What the kernel answers, datagram by datagram; others have their turn in between."""
         loop = asyncio.get_running_loop()
         with self._opener() as requests:

@@ -235,7 +235,8 @@ def test_a_terminated_association_is_brought_back_by_the_initiator(lab: Mesh) ->
     capture = victim.capture()
     stream = victim.ping_stream(second.ipv4())
     empty_swanctl(victim, "--terminate", "--ike", name)
-    wait_until(lambda: not list(lab.faults()), 15, "it is back", interval=0.2)
+    # A packet may bring an association up beside the controller: the duplicate is ended after a while.
+    wait_until(lambda: not list(lab.faults()), 40, "it is back", interval=0.2)
     result = stream.stop()
     assert result.lost * _PERIOD < 3, result
     assert [packet for packet in capture.clear if packet.protocol == 1] == []
@@ -246,7 +247,7 @@ def test_what_charon_and_operators_do_is_never_taken_for_meddling(lab: Mesh) -> 
     victim, second, third = lab
     sizes = {host: logged(host) for host in lab}
     stream = victim.ping_stream(third.ipv4())
-    for _ in range(4):
+    for _ in range(2):
         for other in (second, third):
             before = between(lab, victim, other)
             victim.swanmesh("rekey", other.name)
