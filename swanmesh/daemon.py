@@ -23,26 +23,21 @@ from pathlib import Path
 from . import __version__, logs
 from .charon.link import Back, Done, Happened, Link, Lost, Observed, Report, Unreachable
 from .control.metrics import Counters
-from .control.protocol import EventRecord, ReloadReply
+from .control.protocol import ReloadReply
 from .control.server import ControlServer
-from .core.actions import Action, ObserveKernel, RestorePolicies
+from .core.actions import ObserveKernel, RestorePolicies
 from .core.mesh import Mesh
 from .core.model import InvalidInput
-from .core.report import target, verb
-from .core.state import MeshEvent
 from .core.xfrm import KernelWatched
 from .feed import Feed
-from .hooking import STOP_TIME, follow_config, make_hooks, tell_hooks
+from .hooking import STOP_TIME, follow_config, make_hooks
 from .host.kernel import KernelLink, KernelObserved, KernelReport, KernelTold, Restored, told
 from .host.systemd import Notifier
 from .host.watch import Watch
 from .report import Clock
 from .service import DaemonService
 from .sources import Sources
-
-_QUIET_ACTIONS = ("observe", "observe-all", "observe-kernel")
-"""Looks are no news: logged at debug."""
-
+from .telling import Teller
 
 _RECOVERY = 10.0
 """Seconds between two times that the state is made anew."""
@@ -65,6 +60,7 @@ class Daemon:
         self.started = now()
         self.log = logs.logger()
         self.hooks = make_hooks(sources.config, self.log)
+        self._tell = Teller(self.log, self.counters, self.feed, self.hooks)
         self._notifier = notifier
         self._inputs: asyncio.Queue[Report | KernelReport] = asyncio.Queue()
         self._wake = asyncio.Event()
@@ -162,7 +158,7 @@ class Daemon:
         self.log.info(
             "started", version=__version__, host=self.sources.settings.host.name, peers=self._count()
         )
-        self._publish(EventRecord(event="started", time=time.time()))
+        self._tell.service("started")
         self._notifier.ready("waiting for charon")
         try:
             stop = loop.create_task(self._stop.wait())
@@ -172,7 +168,7 @@ class Daemon:
         finally:
             self._notifier.stopping()
             self.log.info("stopping", associations="left as they are")
-            self._publish(EventRecord(event="stopping", time=time.time()))
+            self._tell.service("stopping")
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -241,15 +237,14 @@ class Daemon:
                 self.mesh.event(event, at)
             case Done(action, error) | Restored(action, error):
                 self.mesh.done(action, error, at)
-                self._tell(action, error)
+                self._tell.action(action, error)
             case Observed(action, what):
                 self.mesh.observed(what, at)
                 self.counters.last_resync = time.time()
-                self._tell(action, None if what is not None else "refused")
-
+                self._tell.action(action, None if what is not None else "refused")
             case KernelObserved(action, held):
                 self.mesh.kernel_observed(held, at)
-                self._tell(action, None if held is not None else "refused")
+                self._tell.action(action, None if held is not None else "refused")
             case KernelTold(event):
                 self.mesh.kernel_event(event, at)
                 if words := told(event):
@@ -264,42 +259,9 @@ class Daemon:
             else:
                 self._link.submit((action,))
         for event in step.events:
-            self._announce(event)
+            self._tell.event(event)
         stepped, self._stepped = self._stepped, asyncio.Event()
         stepped.set()
-
-    def _tell(self, action: Action, error: str | None) -> None:
-        """One line, one count and one record for each action, all with its one reason."""
-        word = verb(action)
-        self.counters.count_action(word, action.reason, accepted=error is None)
-        details = {"target": target(action)}
-        if error is not None:
-            details["error"] = error
-            self.log.error(word, peer=action.peer, reason=action.reason, **details)
-        else:
-            level = self.log.debug if word in _QUIET_ACTIONS else self.log.info
-            level(word, peer=action.peer, reason=action.reason, **details)
-        if word not in _QUIET_ACTIONS:
-            details["action"] = word
-            self._publish(
-                EventRecord(
-                    event="action", time=time.time(), peer=action.peer, reason=action.reason, details=details
-                )
-            )
-
-    def _announce(self, event: MeshEvent) -> None:
-        peer = event.peer
-        name = peer.name if peer else ""
-        self.log.info(event.kind, peer=name, reason=event.reason)
-        addresses = [str(address) for address in peer.addresses] if peer else []
-        record = EventRecord(
-            event=event.kind, time=time.time(), peer=name, addresses=addresses, reason=event.reason
-        )
-        self._publish(record)
-
-    def _publish(self, record: EventRecord) -> None:
-        self.feed.publish(record)
-        tell_hooks(self.hooks, record)
 
     # Files, signals, systemd.
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from . import report
-from .control.metrics import render
+from .control.metrics import Counters, render
 from .control.protocol import (
     EventRecord,
     PeerCommandReply,
@@ -21,17 +21,38 @@ from .control.protocol import (
     UnknownPeer,
     WaitReply,
 )
+from .core.mesh import Mesh
 from .core.report import peer_verdict
+from .feed import Feed
 
-if TYPE_CHECKING:
-    from .daemon import Daemon
+
+class Controller(Protocol):
+    """What the service needs of the daemon."""
+
+    mesh: Mesh
+    counters: Counters
+    feed: Feed
+    started: float
+
+    @property
+    def vici_requests(self) -> int: ...
+
+    def clock(self) -> report.Clock: ...
+
+    def problems(self) -> list[str]: ...
+
+    def reload(self, paths: Iterable[Path] | None) -> ReloadReply: ...
+
+    def command(self, command: str, peer: str) -> str: ...
+
+    async def next_step(self) -> None: ...
 
 
 class DaemonService:
     """Implements `control.protocol.Service`. Reads the core's state directly, since all runs on one loop;
     what changes it goes through the daemon, which alone writes."""
 
-    def __init__(self, daemon: Daemon) -> None:
+    def __init__(self, daemon: Controller) -> None:
         self._daemon = daemon
 
     def status(self, peers: list[str] | None = None) -> StatusReply:
@@ -53,9 +74,7 @@ class DaemonService:
     async def metrics(self) -> bytes:
         # Thousands of peers take a while to write out, and the loop has more to do.
         counters = self._daemon.counters
-        counters = replace(
-            counters, actions=dict(counters.actions), vici_requests=self._daemon.vici_requests
-        )
+        counters = replace(counters, actions=dict(counters.actions), vici_requests=self._daemon.vici_requests)
         return await asyncio.to_thread(render, self.status(), counters)
 
     async def reload(self, request: ReloadRequest) -> ReloadReply:
