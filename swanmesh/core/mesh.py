@@ -256,6 +256,8 @@ class Mesh:
             self.state.looks.want(now, f"no outcome of the initiation to {pair.peer}")
         elif decision.due is not None and pair.under_way and pair.in_flight is None and not pair.up:
             self.state.looks.want(decision.due, f"an exchange with {pair.peer} is under way")
+        if pair.error and action is None and now >= pair.retry_at:
+            pair.error, pair.failures = "", 0
         if action is not None:
             pair.busy = True
             actions.append(action)

@@ -192,6 +192,27 @@ def test_a_refused_load_is_tried_again_later_and_holds_up_nobody() -> None:
     assert life.pair.error == ""
 
 
+def test_a_refusal_is_forgotten_once_nothing_is_left_to_do() -> None:
+    life = Life()
+    sa = life.up()
+    both = (sa, association(life.name, 2, age=50.0))
+    life.one(61.0)
+    life.mesh.observed(holdings(life.host, *both, loaded={life.name: str(life.pair.loaded)}), 61.0)
+    end: list[Action] = []
+    while not end:
+        life.now += 1.0
+        for action in life.step():
+            if isinstance(action, TerminateIke):
+                end.append(action)
+            else:
+                life.mesh.observed(both, life.now)
+    life.do(end[0], "no matching SAs to terminate found")
+    assert life.pair.error and life.pair.extra_since is not None
+    life.event(IkeDown(replace(both[1], state="DELETING", children=())))
+    life.step(life.pair.retry_at + 0.1)
+    assert life.pair.up and life.pair.error == "" and life.pair.failures == 0
+
+
 def test_a_refused_initiation_backs_off() -> None:
     life = Life()
     life.load()

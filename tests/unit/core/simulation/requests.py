@@ -86,7 +86,7 @@ class Requests(Holder):
         if ike.state == "DELETING":
             return
         tell = ike.successor is None
-        ike.state = "DELETING"
+        ike.state, ike.doomed = "DELETING", self.clock.now
 
         def done(_: Any) -> None:
             ike.active = ("IKE_DELETE",)
@@ -113,7 +113,7 @@ class Requests(Holder):
     def delete_child(self, ike: Ike, child: Child, *, quietly: bool) -> None:
         if child.unique_id not in ike.children or child.state in ("DELETING", "DELETED"):
             return
-        child.state = "DELETING"
+        child.state, ike.doomed = "DELETING", self.clock.now
 
         def done(_: Any) -> None:
             self.drop_child(ike, child, quietly=quietly)

@@ -63,6 +63,8 @@ class Ike:
     active: tuple[str, ...] = ()
     """The task that ended it, for the event."""
     gone: bool = False
+    doomed: float = float("-inf")
+    """When this end began to delete it or its CHILD_SA."""
     dpd_due: bool = False
 
     @property

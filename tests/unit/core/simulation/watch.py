@@ -18,6 +18,8 @@ from .sas import Child, Ike
 
 EVENT_ON_ITS_WAY = 0.1
 """Seconds that the event of a loss may take to reach the controller."""
+LOOK_OF_JUST_NOW = 4.0
+"""Seconds since which somebody may have begun to end the other one: no event tells so before it is gone."""
 
 
 @dataclass(slots=True)
@@ -82,8 +84,10 @@ class Watch:
         others = [other for other in host.charon.of(ike.conn) if other is not ike]
         standing = [other for other in others if works_here(other)]
         if works_here(ike) and not standing:
-            lost = host.clock.now - host.charon.lost_at.get(ike.conn, 0.0)
-            if lost > EVENT_ON_ITS_WAY:
+            now = host.clock.now
+            just_went = now - host.charon.lost_at.get(ike.conn, 0.0) <= EVENT_ON_ITS_WAY
+            just_doomed = any(now - other.doomed <= LOOK_OF_JUST_NOW for other in others)
+            if not just_went and not just_doomed:
                 self.breach(host, f"ends the only working association of {ike.conn}: {action.reason}")
             self.counts["ended as another one just went"] += 1
         elif self.works(ike) and not any(self.works(other) for other in others):
