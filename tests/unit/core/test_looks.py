@@ -30,7 +30,7 @@ def test_a_full_look_serves_both_wishes() -> None:
     looks.want_all(3.0, "charon refused")
     assert looks.full_wanted(3.0) and not looks.full_wanted(2.0)
     assert looks.step(5.0) == ObserveAll(reason="charon refused")
-    assert looks.full_wanted(0.0)
+    assert not looks.full_wanted(5.0)
     looks.finished(5.1, full=True)
     assert looks.due == 65.1
 
