@@ -107,6 +107,21 @@ def test_flushed_policies_are_put_back_and_associations_stay(lab: Mesh) -> None:
     assert reaches(victim, second) and reaches(victim, third)
 
 
+def test_what_was_flushed_while_no_controller_ran_is_mended_at_its_start(lab: Mesh) -> None:
+    victim, second, third = lab
+    wanted, others, before = policies(victim), between(lab, second, third), victim.spis()
+    victim.kill_swanmesh()
+    victim.exec("ip", "xfrm", "state", "flush")
+    victim.exec("ip", "xfrm", "policy", "flush")
+    victim.start_swanmesh()
+    wait_until(lambda: policies(victim) == wanted, 30, "every policy is back", interval=0.2)
+    wait_until(lambda: len(victim.spis()) >= len(before), 30, "every state is back", interval=0.2)
+    wait_until(
+        lambda: reaches(victim, second) and reaches(victim, third), 20, "they talk again", interval=0.2
+    )
+    assert between(lab, second, third) == others
+
+
 def test_flushed_policies_of_a_trap_are_installed_again(lab: Mesh) -> None:
     victim, second, third = lab
     wanted, spis = policies(victim), between(lab, victim, third)
