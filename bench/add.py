@@ -26,7 +26,7 @@ def measure(results: Results, folder: Path, count: int, rounds: int) -> None:
     """Peers that are all the other side's to initiate, so that each request is the new peer's."""
     site = build(folder / "add", count, passive=True)
     section = f"one peer added to {count:,} (swanctl --load-conns of {count + 1:,})"
-    with charon(site), service(site) as running:
+    with charon(site) as process, service(site, process) as running:
         running.await_loads(count + 1)
         spare = iter(site.spare)
         seen = [_add(site, running, next(spare)) for _ in range(_TIMES)]

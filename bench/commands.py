@@ -22,7 +22,7 @@ def _measure(results: Results, folder: Path, count: int, rounds: int) -> None:
     a real charon takes longer to answer it."""
     site = build(folder / f"commands-{count}", count)
     section = f"whole commands at {count:,} peers, all up (swanctl)"
-    with fake_charon(site), service(site) as running:
+    with fake_charon(site) as process, service(site, process) as running:
         running.await_loads(count + 1)
         running.await_up()
         sas = list_sas(site)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .processes import Service, Usage, charon, fake_charon, service, usage
+from .processes import Service, Usage, charon, fake_charon, is_real, service, usage
 from .results import Line, Results, verdict
 from .site import Site, build
 
@@ -35,7 +35,7 @@ def measure(results: Results, folder: Path, count: int, seconds: float) -> None:
         def start(name: str, what: str, note: str, charon: _Start, *, passive: bool, demanded: bool) -> _Case:
             site = build(folder / name, count, passive=passive)
             process = stack.enter_context(charon(site))
-            running = stack.enter_context(service(site))
+            running = stack.enter_context(service(site, process))
             running.await_loads(count + 1)
             return _Case(what, note, process, running, demanded)
 
@@ -68,7 +68,7 @@ def _let_pass(cases: tuple[_Case, ...], seconds: float) -> None:
 def _lines(case: _Case, count: int, seconds: float) -> list[Line]:
     assert case.before is not None  # noqa: S101
     ours, theirs = usage(case.running.pid), usage(case.charon.pid)
-    real = "charon-systemd" in Path(f"/proc/{case.charon.pid}/cmdline").read_text()
+    real = is_real(case.charon)
     share = (ours.cpu - case.before[0].cpu) / seconds
     beside = (theirs.cpu - case.before[1].cpu) / seconds
     memory = 1024 * 1024

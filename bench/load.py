@@ -42,9 +42,9 @@ def measure(results: Results, folder: Path, count: int, rounds: int) -> None:
 
 
 def _ours(site: Site) -> float:
-    with charon(site):
+    with charon(site) as process:
         began = time.monotonic()
-        with service(site) as running:
+        with service(site, process) as running:
             running.await_loads(len(site.peers) + 1)
             took = time.monotonic() - began
         _check(site)

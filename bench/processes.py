@@ -177,12 +177,12 @@ class Service:
 
 
 @contextlib.contextmanager
-def service(site: Site) -> Iterator[Service]:
-    """`swanmesh run` from its start on."""
+def service(site: Site, charon: subprocess.Popen[bytes]) -> Iterator[Service]:
+    """`swanmesh run` from its start on, on the host of this charon."""
     log = site.folder / "swanmesh.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            (*_WITH_US, *SWANMESH, "--config", str(site.config), "run"),
+            (*_WITH_US, *_beside(charon), *SWANMESH, "--config", str(site.config), "run"),
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -190,6 +190,18 @@ def service(site: Site) -> Iterator[Service]:
         )
     with ended(process):
         yield Service(site, process, log)
+
+
+def is_real(charon: subprocess.Popen[bytes]) -> bool:
+    """Whether it is strongSwan's."""
+    return CHARON in Path(f"/proc/{charon.pid}/cmdline").read_text()
+
+
+def _beside(charon: subprocess.Popen[bytes]) -> tuple[str, ...]:
+    if is_real(charon):
+        return ("nsenter", f"--net=/proc/{charon.pid}/ns/net")
+    # A charon that installs nothing in any kernel: looked at, the kernel would seem to have lost it all.
+    return ("setpriv", "--bounding-set", "-net_admin")
 
 
 @dataclass(frozen=True)
