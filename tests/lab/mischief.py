@@ -43,6 +43,17 @@ def _wake_charon(host: Host, rng: random.Random) -> None:
     os.kill(host.charon_pid, signal.SIGCONT)
 
 
+def _crash(host: Host, rng: random.Random) -> None:
+    host.kill_swanmesh(signal.SIGKILL)
+    host.kill_charon(signal.SIGKILL)
+    host.namespace.ip("xfrm state flush", "xfrm policy flush")
+
+
+def _boot(host: Host, rng: random.Random) -> None:
+    host.start_charon()
+    host.start_swanmesh()
+
+
 def _kill_controller(host: Host, rng: random.Random) -> None:
     host.kill_swanmesh(signal.SIGKILL)
 
@@ -107,6 +118,7 @@ FAULTS = (
     Fault(name="charon killed", begin=_kill_charon, end=_start_charon),
     Fault(name="charon stopped", begin=_stop_charon, end=_start_charon),
     Fault(name="charon hanging", begin=_hang_charon, end=_wake_charon),
+    Fault(name="host crashed", begin=_crash, end=_boot),
     Fault(name="controller killed", begin=_kill_controller, end=_start_controller),
     Fault(name="cable cut", begin=_cut, end=_mend),
     Fault(name="cable cut towards it", begin=_cut_in, end=_mend),

@@ -76,6 +76,7 @@ def test_charon_killed_on_one_of_ten_comes_back_alone() -> None:
         struck, others = lab[0], lab.hosts[1:]
         before = all_spis(others)
         journals = {host: Journal(host) for host in lab}
+        streams = [struck.ping_stream(others[0].addresses[0]), others[1].ping_stream(struck.addresses[0])]
         struck.kill_charon(signal.SIGKILL)
         wait_until(lambda: journals[struck].lines("charon-lost"), 20, "charon-lost is told")
         struck.start_charon()
@@ -88,9 +89,28 @@ def test_charon_killed_on_one_of_ten_comes_back_alone() -> None:
         # What the others still held of before is found out and ended, and nobody else was touched.
         lab.wait_until_full(90)
         assert all_spis(others) == before
+        results = [stream.stop() for stream in streams]
+        print(f"lost of 100 pings a second each: {', '.join(f'{r.lost} of {r.sent}' for r in results)}")
         for host in others:
             for line in journals[host].lines("peer-down", "terminate", "initiate"):
                 assert line["peer"] == struck.name, line
+
+
+def test_every_charon_killed_at_once_and_started_again() -> None:
+    with mesh(6) as lab:
+        lab.start()
+        lab.wait_until_full()
+        before = lab.spis()
+        for host in lab:
+            host.kill_charon(signal.SIGKILL)
+        lab.start_charons()
+        took = seconds(lambda: [host.swanmesh("wait", "--timeout", "90", timeout=120) for host in lab])
+        lab.wait_until_full(90)
+        print(f"all charons killed and started at once: 15 pairs up again after {took:.1f} s")
+        assert took <= 2 * RETURN
+        for host, other in itertools.permutations(lab, 2):
+            assert pair_spis(host, other) - before[host.short]
+            assert host.ping(other).lost == 0
 
 
 def test_charon_stopped_and_started_again(trio: Mesh) -> None:
@@ -263,6 +283,47 @@ def test_an_association_terminated_by_hand_comes_back(trio: Mesh) -> None:
     assert not before & pair_spis(one, other)
     assert all_spis([one, third]) | all_spis([other, third]) == untouched
     assert capture.clear == []
+
+
+def test_another_network_of_the_host_comes_and_goes(trio: Mesh) -> None:
+    measurement = Measurement(trio, trio.hosts)
+    journals = [Journal(host) for host in trio]
+    space = trio[0].namespace
+    space.ip(
+        "link add other0 type veth peer name other1",
+        "addr add 198.51.100.77/24 dev other0",
+        "link set other0 up",
+        "link set other1 up",
+    )
+    assert trio[0].ping(trio[1], 100, 0.02).lost == 0
+    space.ip("link del other0")
+    assert trio[0].ping(trio[1], 100, 0.02).lost == 0
+    result = measurement.finish()
+    assert result.clean, result
+    assert [line for journal in journals for line in journal.actions()] == []
+
+
+@pytest.mark.parametrize(
+    ("gone", "back"),
+    [
+        ("addr del 192.0.2.1/24 dev eth0", "addr add 192.0.2.1/24 dev eth0"),
+        ("link set eth0 down", "link set eth0 up"),
+    ],
+    ids=["address", "link"],
+)
+def test_the_hosts_own_address_or_link_gone_and_back(trio: Mesh, gone: str, back: str) -> None:
+    struck, *others = trio
+    before = all_spis(others)
+    journals = [Journal(host) for host in others]
+    struck.namespace.ip(gone)
+    lines = [told_down(journal, struck, 60) for journal in journals]
+    print(f"{gone}: {lines[0]['reason']!r} at the peers")
+    struck.namespace.ip(back)
+    took = seconds(lambda: wait_until(lambda: up_at(struck, others), 120, "the pairs are back", interval=0.5))
+    print(f"{back}: up again after {took:.1f} s")
+    trio.wait_until_full(120)
+    assert struck.ping(others[0]).lost == 0
+    assert all_spis(others) == before
 
 
 def test_a_charon_that_hangs() -> None:
