@@ -23,6 +23,7 @@ from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import InitiationSettings, Peer
 from swanmesh.core.observed import ChildDown, ChildUp, Diagnosis, IkeDown, IkeSa, IkeUp
 from swanmesh.core.pair import Pair
+from swanmesh.core.plan import decide
 
 from .build import association, child_sa, holdings, ike_sa, name_of, peer, settings, with_tasks
 
@@ -278,11 +279,53 @@ def test_an_ike_sa_without_child_gets_its_child() -> None:
 
 
 def test_tunnel_mode_is_a_fault_and_no_association() -> None:
+    """Initiating again would bring one tunnel more: the peer insists, and people must know."""
     life = Life()
     life.initiate()
-    life.event(ChildUp(ike_sa(life.name, 1, "ESTABLISHED", child_sa(mode="TUNNEL"))))
+    tunnel = ike_sa(life.name, 1, "ESTABLISHED", child_sa(mode="TUNNEL"))
+    life.event(ChildUp(tunnel))
     assert not life.pair.up and life.pair.misshapen == "TUNNEL"
-    assert life.step() == []
+    for second in range(1, 200):
+        for action in life.step(life.now + 1.0):
+            assert isinstance(action, ObserveSas | ObserveAll), second
+            held = holdings(life.host, tunnel, loaded={life.name: str(life.pair.loaded)})
+            life.mesh.observed(held if isinstance(action, ObserveAll) else held.sas, life.now)
+    assert (
+        decide(life.pair, life.now, HOW).reason
+        == "the CHILD_SA came up in tunnel mode, not in transport mode"
+    )
+    assert life.mesh.state.admission.in_flight == 0
+
+
+def test_a_look_tells_nothing_of_what_events_told_since_it_began() -> None:
+    life = Life()
+    life.initiate()
+    assert isinstance(life.one(life.pair.look_at), ObserveSas)
+    life.event(IkeUp(ike_sa(life.name, 1)))
+    life.event(ChildUp(association(life.name, 1)))
+    life.mesh.observed((), life.now + 0.2)  # as charon was before
+    assert life.pair.up and life.pair.attempts == 0
+    life.event(IkeDown(ike_sa(life.name, 1)))
+    assert not life.pair.up
+
+
+def test_what_was_in_flight_when_charon_went_gives_its_place_back() -> None:
+    life = Life(in_flight=1)
+    life.initiate()
+    assert life.mesh.state.admission.in_flight == 1
+    life.mesh.charon_lost("the socket closed", life.now)
+    assert life.mesh.state.admission.in_flight == life.mesh.state.admission.waiting == 0
+
+
+def test_timers_do_not_pile_up() -> None:
+    life = Life()
+    pairs = life.mesh.state.pairs
+    for n in range(5000):
+        pairs.schedule(life.pair, 1000.0 + n)
+    assert len(pairs._timers) <= 64 + 4 * len(pairs)
+    assert pairs.due == 5999.0
+    pairs.schedule(life.pair, None)
+    assert pairs.due is None
 
 
 @pytest.mark.parametrize("lived", [1.0, 1000.0])

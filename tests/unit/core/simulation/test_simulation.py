@@ -7,10 +7,12 @@ SIM_HOURS=10  the long run: so many simulated hours, of SIM_HOSTS hosts (200)
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -133,6 +135,15 @@ def test_a_charon_killed_touches_no_other_pair(seed: int) -> None:
     assert changed and all(addresses & set(pair) for pair in changed), again(world)
 
 
+@pytest.fixture
+def heap_left_alone() -> Iterator[None]:
+    """Millions of objects that live to the end: to look through them for garbage takes half of the time."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("heap_left_alone")
 @pytest.mark.parametrize("seed", seeds(1))
 def test_two_hundred_hosts(seed: int) -> None:
     """19,900 pairs at once, at less than two initiations each; then one host's charon crashes."""
@@ -147,7 +158,8 @@ def test_two_hundred_hosts(seed: int) -> None:
     world.clock.run(30.0)
     assert not world.down(), again(world)
     world.clock.run(45.0)
-    assert_at_rest(world)
+    faults = world.faults()
+    assert not faults, "\n".join([again(world), *faults[:20]])
 
 
 def test_a_seed_runs_again_alike() -> None:
@@ -174,6 +186,7 @@ def test_a_seed_runs_again_alike() -> None:
     assert ends[0] == ends[1] and "IkeSa" not in ends[0] and len(ends[0]) > 500
 
 
+@pytest.mark.usefixtures("heap_left_alone")
 @pytest.mark.skipif("SIM_HOURS" not in os.environ, reason="the long run: SIM_HOURS=10 SIM_HOSTS=200")
 @pytest.mark.parametrize("seed", seeds(1))
 def test_the_long_run(seed: int) -> None:
