@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import pty
@@ -31,12 +32,11 @@ def environment(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str
 
 
 @pytest.fixture(autouse=True)
-def _nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
-    before = _left()
+def _nothing_left_behind(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[None]:
     yield
-    for folder in _left() - before if _was_killed(request) else ():
+    for folder in _left(tmp_path) if _was_killed(request) else ():
         shutil.rmtree(folder)  # nobody was left to do it; see the test of the next run
-    wait_until(lambda: _left() <= before, 10, f"nothing is left beside {before}")
+    assert _left(tmp_path) == []
 
 
 def _was_killed(request: pytest.FixtureRequest) -> bool:
@@ -44,16 +44,14 @@ def _was_killed(request: pytest.FixtureRequest) -> bool:
     return call is not None and call.params.get("number") == signal.SIGKILL
 
 
-def _left() -> set[str]:
-    # Only our own children's: another run may be at work on this machine.
-    folders = {str(path) for path in Path("/tmp").glob("swanmesh-lab.*")}  # noqa: S108
-    busy = {folder for folder in folders if not _lockable(folder)}
-    return folders - busy
-
-
-def _lockable(folder: str) -> bool:
-    command = ("flock", "-n", folder, "true")
-    return subprocess.run(command, check=False).returncode == 0
+def _left(ours: Path) -> list[Path]:
+    """Control folders of this test's runs: others may be at work on this machine."""
+    left = []
+    for path in Path("/tmp").glob("swanmesh-lab.*/lab-out"):  # noqa: S108
+        with contextlib.suppress(OSError):
+            if Path(path.read_text()).is_relative_to(ours):
+                left.append(path.parent)
+    return left
 
 
 def run(*argv: str, environment: dict[str, str], cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -80,6 +78,21 @@ def test_folder_environment_and_lab_out(environment: dict[str, str], tmp_path: P
     done = run("sh", "-c", script, environment={**environment, "COLOUR": "light blue"}, cwd=place)
     assert done.stdout.splitlines() == [str(place), "light blue", "0"]
     assert (Path(environment["LAB_OUT"]) / "file").read_text() == "kept\n"
+
+
+def test_output_that_is_no_terminal_outside_is_none_inside(environment: dict[str, str]) -> None:
+    script = "[ -t 0 ] || [ -t 1 ] || [ -t 2 ] || echo none; read line <&0 || echo empty"
+    assert run("sh", "-c", script, environment=environment).stdout == "none\nempty\n"
+
+
+def test_a_process_left_running_holds_nothing_up(environment: dict[str, str]) -> None:
+    done = run("sh", "-c", "sleep 86400 & echo gone", environment=environment)
+    assert (done.stdout, done.returncode) == ("gone\n", 0)
+
+
+def test_a_command_ended_by_a_signal_or_missing_says_so(environment: dict[str, str]) -> None:
+    assert run("sh", "-c", "kill -KILL $$", environment=environment).returncode == 128 + signal.SIGKILL
+    assert run("no-such-command", environment=environment).returncode == 127
 
 
 def test_the_kernel_it_chooses_has_esp(tmp_path: Path) -> None:
@@ -156,9 +169,10 @@ def test_a_shell_in_a_mesh_on_a_terminal() -> None:
         wait_until(lambda: shown(b"lab# "), 120, "the shell prompts")
         os.write(terminal, b"host 1 swanmesh status\r")
         wait_until(lambda: shown(b"1 peer: 1 up"), 30, "status shows the peer")
-        os.write(terminal, b"host 2 sleep 1000\r")
-        wait_until(lambda: shown(b"sleep 1000"), 10, "the command is typed")
-        wait_until(lambda: os.write(terminal, b"\x03") and shown(b"lab# "), 20, "it is interrupted")
+        os.write(terminal, b"host 2 sh -c 'echo ru''ns; exec sleep 1000'\r")
+        wait_until(lambda: shown(b"runs"), 20, "the command runs")
+        os.write(terminal, b"\x03")
+        wait_until(lambda: shown(b"lab# "), 20, "it is interrupted")
         os.write(terminal, b"echo status $?\r")
         wait_until(lambda: shown(b"status 130"), 10, "its status tells so")
         os.write(terminal, b"exit 5\r")
