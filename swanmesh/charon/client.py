@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, assert_never
@@ -180,7 +180,14 @@ class Charon:
 
         One that charon refuses holds up no other. Loading again what is loaded changes nothing.
         """
-        return await load_in_batches(connections, lambda payload: self._request("load-conn", payload))
+        outcome: dict[str, str | None] = {}
+        async for part in self.load_each(connections):
+            outcome |= part
+        return outcome
+
+    def load_each(self, connections: Iterable[Connection]) -> AsyncGenerator[dict[str, str | None], None]:
+        """The same, telling the outcome of each message as charon answers it."""
+        return load_in_batches(connections, lambda payload: self._request("load-conn", payload))
 
     async def unload_connection(self, name: str) -> None:
         """Forget a connection and its trap; its SAs stay (plugins/vici/vici_config.c)."""

@@ -7,8 +7,9 @@ and outcomes, until charon is lost; tell `Lost`, and begin again. Who listens ge
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias, TypeVar
@@ -17,13 +18,11 @@ import tenacity
 
 from swanmesh.charon.client import Charon, CharonGone, Command
 from swanmesh.charon.errors import CharonLost, CommandFailed
-from swanmesh.core.actions import LoadConnection, ObserveAll, ObserveSas
+from swanmesh.core.actions import Connection, LoadConnection, ObserveAll, ObserveSas
 from swanmesh.core.observed import Event, Holdings, IkeSa
 
 _RETRY_CEILING = 1.0
 """Seconds between attempts to reach charon, at most: a local socket costs nothing to try."""
-_LOADS = 1000
-"""Connections loaded in one go before what else waits gets its turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,17 +198,21 @@ class Link:
         return queue[0]
 
     async def _load(self, charon: Charon) -> None:
-        """All loads at the head of the queue at once."""
-        loads: list[LoadConnection] = []
-        while self._queue and len(loads) < _LOADS:
-            first = self._queue[0]
-            if not isinstance(first, LoadConnection):
-                break
+        """All loads at the head of the queue, and those that come there meanwhile."""
+        loads: dict[str, LoadConnection] = {}
+        async with contextlib.aclosing(charon.load_each(self._loads_at_head(loads))) as outcomes:
+            async for outcome in outcomes:
+                for name, error in outcome.items():
+                    self._report(Done(loads.pop(name), error))
+
+    def _loads_at_head(self, loads: dict[str, LoadConnection]) -> Iterator[Connection]:
+        """Takes them off the queue and into `loads`, up to another action or one of a name under way."""
+        while self._queue and isinstance(first := self._queue[0], LoadConnection):
+            if first.connection.name in loads:
+                return
             self._queue.popleft()
-            loads.append(first)
-        outcome = await charon.load_connections([load.connection for load in loads])
-        for load in loads:
-            self._report(Done(load, outcome.get(load.connection.name)))
+            loads[first.connection.name] = first
+            yield first.connection
 
     async def _perform(self, charon: Charon, action: Command) -> None:
         error = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from typing import TypeAlias
 
 from swanmesh.charon.codec import MAX_FRAME, encode
@@ -25,36 +25,38 @@ Send: TypeAlias = Callable[[bytes], Awaitable[object]]
 Outcome: TypeAlias = dict[str, str | None]
 
 
-async def load_in_batches(connections: list[Connection], send: Send) -> Outcome:
-    """None for each name that charon took, and its words for each that it did not.
+async def load_in_batches(connections: Iterable[Connection], send: Send) -> AsyncGenerator[Outcome, None]:
+    """What became of them, batch by batch: None for each name that charon took, and its words for each that
+    it did not.
 
-    `send` sends one load-conn message; its CommandFailed tells that something in it was refused, and
-    anything else ends the whole.
+    `connections` may go on growing meanwhile: it is asked for more as charon gets through what it has, so
+    that charon is never kept waiting for what its last answers bring about. `send` sends one load-conn
+    message; its CommandFailed tells that something in it was refused, and anything else ends the whole.
     """
-    outcome: Outcome = {}
+    refused: Outcome = {}
     under_way: deque[asyncio.Task[Outcome]] = deque()
     try:
-        for batch in _batches(connections, outcome):
-            if len(under_way) == _IN_FLIGHT:
-                outcome |= await under_way.popleft()
+        for batch in _batches(connections, refused):
             under_way.append(asyncio.create_task(_load(batch, send)))
+            if len(under_way) == _IN_FLIGHT:
+                yield await under_way.popleft()
         while under_way:
-            outcome |= await under_way.popleft()
+            yield await under_way.popleft()
+        yield refused
     finally:
         for task in under_way:
             task.cancel()
         await asyncio.gather(*under_way, return_exceptions=True)
-    return outcome
 
 
-def _batches(connections: list[Connection], outcome: Outcome) -> Iterator[list[_Encoded]]:
+def _batches(connections: Iterable[Connection], refused: Outcome) -> Iterator[list[_Encoded]]:
     batch: list[_Encoded] = []
     size = 0
     for connection in connections:
         try:
             section = encode(_COMMAND, {connection.name: connection.body})
         except CommandFailed as error:
-            outcome[connection.name] = error.errmsg
+            refused[connection.name] = error.errmsg
             continue
         if batch and (len(batch) == _BATCH or size + len(section) > _BATCH_BYTES):
             yield batch

@@ -30,5 +30,7 @@ class Knocks:
 
     def heard(self, pair: AddressPair, now: float) -> bool:
         """Whether the peer's address knocked at ours lately. Each knock is answered once."""
+        if not self._at:
+            return False
         at = self._at.pop((str(pair.local), str(pair.remote)), None)
         return at is not None and now - at <= _VALID

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -152,3 +152,40 @@ async def test_events_are_passed_on(fake: FakeServer) -> None:
         event = (await reports.next(Happened)).event
         assert isinstance(event, ChildUp)
         assert event.ike.unique_id == unique_id
+
+
+@asynchronous
+async def test_loads_are_told_of_while_charon_still_works_on_the_rest(
+    fake: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first ones can be initiated meanwhile, and charon need not wait for what follows from them."""
+    await fake.up()
+    answer, messages = fake.fake.answer, 0
+
+    def hang_at_the_third(command: str, *rest: Any) -> Any:
+        nonlocal messages
+        if command == "load-conn":
+            messages += 1
+            if messages == 3:
+                fake.fake.fault = Fault.HANG
+        return answer(command, *rest)
+
+    monkeypatch.setattr(fake.fake, "answer", hang_at_the_third)
+    async with _linked(fake) as reports:
+        await reports.next(Back)
+        names = [f"c{index}" for index in range(500)]
+        reports.link.submit([_load(name) for name in names])
+        outcomes = [await reports.next(Done) for _ in range(400)]
+        assert [outcome.action.connection.name for outcome in outcomes] == names[:400]  # type: ignore[union-attr]
+        assert {outcome.error for outcome in outcomes} == {None}
+        await reports.skip_to(Lost)
+
+
+@asynchronous
+async def test_loads_of_one_name_come_one_after_the_other(server: Server) -> None:
+    await server.up()
+    async with _linked(server) as reports:
+        await reports.next(Back)
+        loads = [_load("one"), _load("two"), _load("one"), _load("three")]
+        reports.link.submit(loads)
+        assert [(await reports.next(Done)).action for _ in loads] == loads
