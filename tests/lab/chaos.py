@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from swanmesh.control.client import ServiceTimeout, ServiceUnreachable
 from tests.lab.asking import Spis, end_faults, lacking, pair_spis, plan, unanswered
 from tests.lab.host import Host
 from tests.lab.mesh import Mesh, host_faults, mesh
@@ -65,7 +66,7 @@ def schedule(seed: int, hosts: int, duration: float, faults: tuple[Fault, ...] =
     while at < duration:
         busy = {host: until for host, until in busy.items() if until > at}
         free = [host for host in range(hosts) if host not in busy]
-        if len(busy) < max(1, hosts // 3) and free:
+        if len(busy) < (hosts + 1) // 3 and free:
             bag = bag or rng.sample(faults, len(faults))
             fault = bag.pop()
             lasts = rng.uniform(*_LASTS) if fault.end else 0.0
@@ -175,7 +176,10 @@ class Chaos:
     def _ill(self, host: Host) -> str:
         """What still ails a host that has no fault any more; its pairs with hosts that have do not count."""
         others = [other for other in self.lab if other is not host and other not in self._active]
-        return next(self._ailments(host, others), "")
+        try:
+            return next(self._ailments(host, others), "")
+        except (OSError, ServiceUnreachable, ServiceTimeout) as error:
+            return f"something does not answer: {error}"
 
     def _ailments(self, host: Host, others: list[Host]) -> Iterator[str]:
         yield from host_faults(host, others)
@@ -217,6 +221,7 @@ def chaos(seed: int, hosts: int, minutes: float, faults: tuple[Fault, ...] = FAU
     with mesh(hosts, name=f"chaos-{seed}", **_SETTINGS) as lab:
         lab.start()
         lab.wait_until_full(60 + 2 * hosts)
+        _traffic(list(lab))
         run = Chaos(lab, seed)
         events = schedule(seed, hosts, minutes * 60, faults)
         print(f"{hosts} hosts in full mesh; {len(events)} faults to come", flush=True)
@@ -224,6 +229,13 @@ def chaos(seed: int, hosts: int, minutes: float, faults: tuple[Fault, ...] = FAU
         if run.violations:
             raise Violated(run)
         return run
+
+
+def _traffic(hosts: list[Host]) -> None:
+    """Half the pairs talk, for traffic is what springs traps and keeps dead peers looking alive."""
+    for one, other in itertools.combinations(range(len(hosts)), 2):
+        if (one + other) % 2:
+            hosts[one].ping_stream(hosts[other].addresses[0], interval=0.5)
 
 
 class Violated(AssertionError):
