@@ -133,7 +133,7 @@ def test_charon_stopped_and_started_again(trio: Mesh) -> None:
     assert all_spis(others) == before
 
 
-@pytest.mark.parametrize("direction", ["both", "in", "out"])
+@pytest.mark.parametrize("direction", ["both", "in"])
 def test_a_dead_cable_is_noticed_in_time_and_a_mended_one_used(trio: Mesh, direction: str) -> None:
     dead, *others = trio
     before = all_spis(others)
@@ -183,7 +183,7 @@ def test_esp_dropped_touches_no_association(trio: Mesh) -> None:
     before = all_spis(trio.hosts)
     journals = [Journal(host) for host in trio]
     other.link.drop("esp")
-    assert one.ping(other, 30, 0.5).received == 0
+    assert one.ping(other, 40, 0.2).received == 0
     shown = view(one, other)
     print(f"ESP dropped: {shown['state']} {shown['reason']!r}")
     other.link.restore()

@@ -139,6 +139,40 @@ def test_a_peer_removed_while_the_controller_was_not_running_is_unloaded_at_its_
         assert foreign(lab[0]) == kept
 
 
+def test_what_was_set_up_by_hand_is_never_touched() -> None:
+    """An association with the same peer, on addresses that swanmesh does not know."""
+    with mesh(2) as lab:
+        full(lab)
+        one, other = lab
+        extra = {one: "203.0.113.1", other: "203.0.113.2"}
+        for host, peer in ((one, other), (other, one)):
+            host.namespace.ip(f"addr add {extra[host]}/24 dev eth0")
+            conn = by_hand.connection(host, extra[host], peer, extra[peer], "none")
+            with host.vici() as session:
+                session.load_conn({"by-hand": conn})
+        by_hand.initiate(one, "by-hand")
+
+        def theirs() -> frozenset[tuple[str, str, str]]:
+            return frozenset(spi for spi in one.spis() if spi[0] in extra.values())
+
+        wait_until(lambda: len(theirs()) == 2, 20, "the association by hand is up")
+        kept, loaded = theirs(), foreign(one)
+        stream = one.ping_stream(extra[other])
+        one.swanmesh("down", other.name)
+        wait_until(lambda: view(one, other)["state"] == "disabled", 20, "it is down")
+        wait_until(lambda: not pair_spis(one, other), 20, "its association is ended")
+        one.kill_swanmesh(signal.SIGKILL)
+        one.start_swanmesh()
+        one.swanmesh("up", other.name)
+        one.swanmesh("wait", "--timeout", "60", timeout=90)
+        one.swanmesh("remove-peer", other.name, "--wait", "30", timeout=60)
+        assert names(one, other) == []
+        one.swanmesh("add-peer", other.name, *other.addresses, "--wait", "60", timeout=90)
+        assert theirs() == kept
+        assert foreign(one) == loaded
+        assert stream.stop().lost == 0
+
+
 def test_an_address_changed_in_a_peers_file() -> None:
     with mesh(3) as lab:
         full(lab)
