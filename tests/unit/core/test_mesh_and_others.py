@@ -1,0 +1,189 @@
+"""What people and others do to a mesh that runs: operator, files, credentials, charon itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from swanmesh.core.actions import (
+    Initiate,
+    LoadConnection,
+    LoadCredentials,
+    ObserveAll,
+    RekeyChild,
+    RekeyIke,
+    TerminateIke,
+    UnloadConnection,
+)
+from swanmesh.core.mesh import Mesh
+from swanmesh.core.observed import IkeDown
+
+from .build import association, holdings, name_of, peer, settings
+from .life import HOW, Life
+
+
+def test_what_stands_is_left_alone_after_a_restart() -> None:
+    first = Life()
+    first.up()
+    again = Mesh(first.host, seed=2)
+    again.update_peers([first.peer], (), 500.0)
+    child = first.pair.connection
+    assert child is not None
+    held = holdings(first.host, association(first.name, 1, age=400.0), loaded={first.name: child.child})
+    again.charon_back("5.9.8", held, 500.0)
+    step = again.step(500.0)
+    assert step.actions == () and step.events == ()
+    pair = again.state.pairs.get(first.name)
+    assert pair is not None and pair.up and pair.since == 100.0
+
+
+def test_a_changed_connection_is_loaded_with_what_changed_as_its_reason() -> None:
+    life = Life()
+    life.up()
+    how = replace(life.host.connection, dpd_delay=9)
+    life.mesh.configure(replace(life.host, connection=how), [life.peer], life.now)
+    action = life.one()
+    assert isinstance(action, LoadConnection) and action.reason == "settings changed"
+    life.do(action)
+    assert life.step() == [] and life.pair.up
+    life.mesh.update_peers([replace(life.peer, policy=settings().policy)], (), life.now)
+    assert life.step() == [], "the same policy, said by the peer's file"
+
+
+def test_what_was_in_flight_when_charon_went_gives_its_place_back() -> None:
+    life = Life(in_flight=1)
+    life.initiate()
+    assert life.mesh.state.admission.in_flight == 1
+    life.mesh.charon_lost("the socket closed", life.now)
+    assert life.mesh.state.admission.in_flight == life.mesh.state.admission.waiting == 0
+
+
+def test_no_initiation_before_the_credentials_are_loaded() -> None:
+    life = Life(connect=False)
+    life.mesh.charon_back("5.9.8", holdings(life.host, credentials_too=False), 0.0)
+    keys, load = life.step()
+    assert isinstance(keys, LoadCredentials) and "key of" not in repr(keys)
+    life.do(load)
+    assert life.step(1.0) == []
+    life.do(keys, "parsing failed")
+    assert life.step(1.0) == [] and life.mesh.state.charon.credentials_error == "parsing failed"
+    again = life.one(1.0 + 2 * HOW.backoff_base)
+    assert isinstance(again, LoadCredentials) and again.reason == "parsing failed"
+    life.do(again)
+    assert [type(action) for action in life.step()] == [Initiate]
+
+
+def test_cleared_credentials_are_loaded_again() -> None:
+    life = Life()
+    life.up()
+    child = life.pair.loaded
+    assert child is not None
+    assert isinstance(life.one(61.0), ObserveAll)
+    held = holdings(life.host, association(life.name, 1), loaded={life.name: child}, credentials_too=False)
+    life.mesh.observed(held, 61.1)
+    assert [type(action) for action in life.step(61.1)] == [LoadCredentials]
+
+
+def test_down_and_up_by_the_operator() -> None:
+    life = Life()
+    sa = life.up()
+    life.kinds()
+    assert "held down" in life.mesh.command("down", life.peer.name, life.now)
+    shunt = life.one()
+    assert isinstance(shunt, LoadConnection) and shunt.connection.child.startswith("drop-")
+    life.do(shunt)
+    end = life.one()
+    assert isinstance(end, TerminateIke) and end.reason == "held down by the operator"
+    life.do(end)
+    life.event(IkeDown(replace(sa, state="DELETING", children=())))
+    assert not any(isinstance(action, Initiate) for action in life.step(life.now + 100.0))
+    life.mesh.command("up", life.peer.name, life.now)
+    life.mesh.observed(holdings(life.host, loaded={life.name: shunt.connection.child}), life.now)
+    load = next(action for action in life.step() if isinstance(action, LoadConnection))
+    assert load.connection.child.startswith("esp-")
+    life.do(load)
+    assert any(isinstance(action, Initiate) for action in life.step(life.now + 0.01))
+    with pytest.raises(KeyError):
+        life.mesh.command("up", "nobody.mesh.example", life.now)
+
+
+def test_down_outlives_the_controller_and_up_is_heard_before_charon_is_reached() -> None:
+    life = Life()
+    life.up()
+    life.mesh.command("down", life.peer.name, life.now)
+    shunt = life.one()
+    assert isinstance(shunt, LoadConnection)
+    held = holdings(life.host, loaded={life.name: shunt.connection.child})
+    for commanded, kinds in ((False, []), (True, [LoadConnection])):
+        again = Mesh(life.host, seed=2)
+        again.update_peers([life.peer], (), 0.0)
+        if commanded:
+            again.command("up", life.peer.name, 0.0)
+        again.charon_back("5.9.8", held, 1.0)
+        assert [type(action) for action in again.step(1.0).actions] == kinds
+        assert (life.peer.name in again.state.down) is not commanded
+
+
+def test_rekey_asks_for_both_and_changes_no_state() -> None:
+    life = Life()
+    life.up()
+    assert life.mesh.command("rekey", life.peer.name, life.now) == "rekeying 1 association"
+    child, ike = life.step()
+    assert isinstance(child, RekeyChild) and isinstance(ike, RekeyIke) and not ike.reauth
+    for action in (child, ike):
+        life.do(action)
+    assert life.step() == [] and life.pair.up
+
+
+def test_unloaded_by_somebody_else_is_loaded_again_and_the_association_stays() -> None:
+    life = Life()
+    sa = life.up()
+    assert isinstance(life.one(61.0), ObserveAll)
+    life.mesh.observed(holdings(life.host, sa), 61.1)
+    load = life.one(61.1)
+    assert isinstance(load, LoadConnection) and load.reason == "somebody unloaded it from charon"
+    life.do(load)
+    assert life.step() == [] and life.pair.up and life.kinds() == []
+
+
+def test_peers_unknown_to_the_files_are_unloaded_but_not_while_a_file_is_unreadable() -> None:
+    host = settings()
+    stray = name_of(host, peer("old.mesh.example", "203.0.113.77"))
+    held = holdings(host, association(stray, 5), loaded={stray: "esp-0123456789abcdef"})
+    mesh = Mesh(host, seed=1)
+    mesh.hold("peers.d/x.yaml cannot be read")
+    mesh.charon_back("5.9.8", held, 0.0)
+    assert mesh.step(0.0).actions == ()
+    mesh.hold("")
+    (unload,) = mesh.step(1.0).actions
+    assert isinstance(unload, UnloadConnection) and unload.peer == "old.mesh.example"
+    mesh.done(unload, None, 1.0)
+    (end,) = mesh.step(1.0).actions
+    assert isinstance(end, TerminateIke) and end.unique_id == 5
+
+
+def test_charon_lost_and_back() -> None:
+    life = Life()
+    life.up()
+    life.kinds()
+    life.mesh.charon_lost("the socket closed", 100.0)
+    assert life.kinds() == ["charon-lost"] and life.pair.up, "the kernel may go on: nobody is told of a down"
+    assert life.mesh.due is None
+    life.mesh.charon_back("5.9.8", holdings(life.host), 130.0)
+    life.now = 130.0
+    step = life.mesh.step(130.0)
+    assert [event.kind for event in step.events] == ["peer-down", "charon-back"]
+    assert [type(action) for action in step.actions] == [LoadConnection]
+    assert life.pair.cause == "charon lost the association when it restarted"
+
+
+def test_a_peer_gone_by_a_reload_is_told_as_removed() -> None:
+    life = Life()
+    load = life.one()
+    life.do(load)
+    life.mesh.configure(life.host, [], 1.0)
+    (unload,) = life.step(1.0)
+    life.do(unload)
+    step = life.mesh.step(1.0)
+    assert [(event.kind, event.peer) for event in step.events] == [("peer-removed", life.peer)]
