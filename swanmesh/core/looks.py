@@ -6,8 +6,13 @@ from .actions import ObserveAll, ObserveSas
 
 _SHARE = 100
 """A full look comes at most once in so many times its own duration: one percent of charon's and our time."""
+_LONGEST = 5
+"""... and at least once in so many resyncs, however long one takes."""
 _GAP = 10
-"""The same for looks at IKE_SAs that something waits for."""
+"""The same as _SHARE for looks at IKE_SAs that something waits for."""
+_LONGEST_GAP = 5.0
+"""Seconds that these wait at most. A look takes long when charon is busy with one IKE_SA, or loads thousands
+of connections before it; that must not keep failed attempts from being noticed for minutes."""
 
 
 class Looks:
@@ -78,7 +83,8 @@ class Looks:
         touched = frozenset(self._touched)
         self._began = None
         self._touched.clear()
-        self._earliest = now + max(1.0, took * _GAP)
+        self._earliest = now + min(max(1.0, took * _GAP), _LONGEST_GAP)
         if full or self._full_at is None:
-            self.want_all(now + max(self.resync, took * _SHARE), "the slow safety net")
+            wait = min(max(self.resync, took * _SHARE), self.resync * _LONGEST)
+            self.want_all(now + wait, "the slow safety net")
         return touched

@@ -24,10 +24,10 @@ from .actions import (
     ObserveAll,
     ObserveSas,
     RekeyChild,
-    RekeyIke,
     load_credentials,
 )
 from .admission import Admission
+from .commands import hold_up_or_down, rekey
 from .desire import host_changed, peers_changed
 from .facts import charon_back, charon_lost, take_connections, take_credentials, take_event, take_sas
 from .looks import Looks
@@ -39,7 +39,6 @@ from .pair import Pair
 from .peers import PeerBook
 from .plan import Decision, decide
 from .state import MeshEvent, State
-from .transitions import first_attempt
 from .xfrm import KernelEvent, KernelHoldings
 
 _FRESH = 3.0
@@ -173,35 +172,12 @@ class Mesh:
 
     def command(self, command: str, name: str, now: float) -> str:
         """`up`, `down` or `rekey` a peer. Returns what follows, in words. Raises KeyError for one unknown."""
-        state = self.state
-        peer = state.book.named(name)
-        if peer is None:
-            raise KeyError(name)
-        pairs = [pair for pair in state.pairs.of(name) if pair.connection is not None]
         if command == "rekey":
-            return self._rekey(pairs)
-        (state.down.add if command == "down" else state.down.discard)(name)
-        (state.called_up.discard if command == "down" else state.called_up.add)(name)
-        peers_changed(state, [name], now, f"the operator asked for {command}")
-        for pair in pairs:
-            if command == "up" and not pair.up:
-                first_attempt(state, pair, now)
-                pair.next_attempt = now
-        return "held down until `up`" if command == "down" else "initiating where it is not up"
-
-    def _rekey(self, pairs: list[Pair]) -> str:
-        reason = "the operator asked for it"
-        sas = [(pair, sa) for pair in pairs for sa in pair.sas.values() if sa.works]
-        for pair, sa in sas:
-            ids = [child.unique_id for child in sa.children if child.works]
-            self._asked += [
-                RekeyChild(unique_id=child, connection=pair.name, peer=pair.peer, reason=reason)
-                for child in ids
-            ]
-            self._asked.append(
-                RekeyIke(unique_id=sa.unique_id, connection=pair.name, peer=pair.peer, reason=reason)
-            )
-        return f"rekeying {len(sas)} association{'s' if len(sas) != 1 else ''}"
+            asked = rekey(self.state, name)
+            self._asked += asked
+            count = sum(isinstance(action, RekeyIke) for action in asked)
+            return f"rekeying {count} association{'s' if count != 1 else ''}"
+        return hold_up_or_down(self.state, name, now, down=command == "down")
 
     # Output.
 
