@@ -24,6 +24,7 @@ from .actions import (
     ObserveAll,
     ObserveSas,
     RekeyChild,
+    RekeyIke,
     load_credentials,
 )
 from .admission import Admission
