@@ -83,6 +83,9 @@ class Daemon:
 
     def problems(self) -> list[str]:
         degraded = [self._watch.degraded] if self._watch.degraded else []
+        kernel = self.mesh.state.kernel
+        if self._watch_kernel and not kernel.watched and kernel.reason:
+            degraded.append(f"the kernel's IPsec is not watched: {kernel.reason}")
         problems = (*self.sources.problems, *self.mesh.state.book.problems)
         return [str(problem) for problem in problems] + degraded
 

@@ -62,9 +62,9 @@ class Place:
 
 
 @contextlib.asynccontextmanager
-async def service(place: Place) -> AsyncIterator[Daemon]:
+async def service(place: Place, *, watch_kernel: bool = False) -> AsyncIterator[Daemon]:
     """The daemon from its start to its stop."""
-    daemon = Daemon(Sources(place.config), Notifier({}), watch_kernel=False)
+    daemon = Daemon(Sources(place.config), Notifier({}), watch_kernel=watch_kernel)
     running = asyncio.create_task(daemon.run())
     try:
         async with asyncio.timeout(20):

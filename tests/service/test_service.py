@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import functools
 import os
 import signal
+import socket
 from pathlib import Path
 
 import pytest
 
+from swanmesh.host.kernel import KernelLink
 from tests.charon.fake import Fault
 from tests.charon.helpers import asynchronous
 
@@ -210,4 +214,19 @@ async def test_an_error_on_one_peer_holds_up_no_other_and_is_its_reason(place: P
         refused = peer(await status(place), "web3.mesh.example")
         assert refused.state != "up"
         assert "cursed" in refused.reason
+    await place.charon.stop()
+
+
+@asynchronous
+async def test_a_kernel_that_cannot_be_watched_is_a_problem_that_status_shows(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused() -> socket.socket:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr("swanmesh.daemon.KernelLink", functools.partial(KernelLink, opener=refused))
+    await place.charon.start()
+    async with service(place, watch_kernel=True) as daemon:
+        await until(daemon, lambda: "Operation not permitted" in daemon.mesh.state.kernel.reason)
+        assert any("not watched" in problem for problem in (await status(place)).problems)
     await place.charon.stop()
