@@ -39,12 +39,25 @@ def test_the_pace_follows_what_a_look_costs() -> None:
     looks = Looks(60.0)
     looks.want_all(0.0, "start")
     looks.step(0.0)
-    looks.finished(3.0, full=True)  # 3 s: at most one percent of the time is spent on full looks
-    looks.want(3.0, "an attempt")
-    assert looks.due == 33.0
-    assert looks.step(33.0) == ObserveSas(reason="an attempt")
-    looks.finished(33.1, full=False)
-    assert looks.due == 303.0
+    looks.finished(0.4, full=True)  # at most ten percent of the time for those that something waits for
+    looks.want(0.4, "an attempt")
+    assert looks.due == 4.4
+    assert looks.step(4.4) == ObserveSas(reason="an attempt")
+    looks.finished(4.5, full=False)
+    assert looks.due == 60.4
+    assert looks.step(61.0) == ObserveAll(reason="the slow safety net")
+    looks.finished(63.0, full=True)  # 2 s: at most one percent of the time for full looks
+    assert looks.due == 263.0
+
+
+def test_a_look_that_takes_very_long_does_not_put_off_the_next_ones_for_ever() -> None:
+    looks = Looks(60.0)
+    looks.want_all(0.0, "start")
+    looks.step(0.0)
+    looks.finished(30.0, full=True)  # charon waited for one busy IKE_SA
+    assert looks.due == 330.0
+    looks.want(30.0, "an attempt")
+    assert looks.due == 35.0
 
 
 def test_the_safety_net_never_goes_missing() -> None:
