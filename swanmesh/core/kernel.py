@@ -23,8 +23,8 @@ class Kernel:
     """What is known of the kernel, and what of it is in doubt. All times on the core's clock."""
 
     watched: bool = False
-    reason: str = "not looked at yet"
-    """Why it is not watched."""
+    reason: str = ""
+    """Why it cannot be watched; empty before that was tried."""
     look_at: float | None = None
     look_reason: str = ""
     looking: float | None = None

@@ -227,6 +227,6 @@ async def test_a_kernel_that_cannot_be_watched_is_a_problem_that_status_shows(
     monkeypatch.setattr("swanmesh.daemon.KernelLink", functools.partial(KernelLink, opener=refused))
     await place.charon.start()
     async with service(place, watch_kernel=True) as daemon:
-        await until(daemon, lambda: "Operation not permitted" in daemon.mesh.state.kernel.reason)
+        await until(daemon, lambda: "CAP_NET_ADMIN" in daemon.mesh.state.kernel.reason)
         assert any("not watched" in problem for problem in (await status(place)).problems)
     await place.charon.stop()
