@@ -16,9 +16,9 @@ def ending(ike: IkeSa) -> str:
     """
     if ike.state == "DELETING":
         if "IKE_DELETE" in ike.tasks_passive:
-            return "the peer ended it"
+            return "peer deleted it"
         if "IKE_DELETE" in ike.tasks_active:
-            return "ended on this host"
+            return "ended at this end"
         return "ended"
     if ike.state == "CONNECTING":
         return "authentication or negotiation failed"

@@ -119,7 +119,7 @@ def test_charon_stopped_and_started_again(trio: Mesh) -> None:
     journals = {host: Journal(host) for host in trio}
     stopped.stop_charon()
     for host in others:
-        assert "ended" in told_down(journals[host], stopped, 30)["reason"]
+        assert told_down(journals[host], stopped, 30)["reason"] == "peer deleted it"
     assert "charon is not reachable" in view(stopped, others[0])["reason"]
     stopped.start_charon()
     took = seconds(lambda: stopped.swanmesh("wait", "--timeout", "60", timeout=90))
@@ -279,7 +279,8 @@ def test_an_association_terminated_by_hand_comes_back(trio: Mesh) -> None:
     trio.wait_until_full()
     print(f"--terminate: {journals[0].lines('peer-down')[0]['reason']!r} here, ", end="")
     print(f"{journals[1].lines('peer-down')[0]['reason']!r} there; {streams[0].stop().lost} pings lost")
-    assert "ended" in journals[0].lines("peer-down")[0]["reason"]
+    assert journals[0].lines("peer-down")[0]["reason"] == "ended at this end"
+    assert journals[1].lines("peer-down")[0]["reason"] == "peer deleted it"
     assert not before & pair_spis(one, other)
     assert all_spis([one, third]) | all_spis([other, third]) == untouched
     assert capture.clear == []

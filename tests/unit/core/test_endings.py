@@ -12,9 +12,9 @@ from .build import ike_sa, with_tasks
 @pytest.mark.parametrize(
     ("state", "active", "passive", "words"),
     [
-        ("DELETING", (), ("IKE_DELETE",), "the peer ended it"),
-        ("DELETING", ("IKE_DELETE",), (), "ended on this host"),
-        ("DELETING", ("IKE_DELETE",), ("IKE_DELETE",), "the peer ended it"),
+        ("DELETING", (), ("IKE_DELETE",), "peer deleted it"),
+        ("DELETING", ("IKE_DELETE",), (), "ended at this end"),
+        ("DELETING", ("IKE_DELETE",), ("IKE_DELETE",), "peer deleted it"),
         ("DELETING", (), (), "ended"),
         ("ESTABLISHED", ("IKE_DPD",), (), "peer unreachable: no answer to IKE_DPD"),
         ("REKEYING", ("CHILD_REKEY",), (), "peer unreachable: no answer to CHILD_REKEY"),
