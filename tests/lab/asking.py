@@ -10,7 +10,7 @@ from typing import Any
 
 from swanmesh.control.client import Client
 from tests.lab.host import Host
-from tests.lab.mesh import address_pairs
+from tests.lab.mesh import Mesh, address_pairs
 from tests.lab.waiting import wait_until
 
 Spis = frozenset[tuple[str, str, str]]
@@ -42,6 +42,24 @@ def pair_spis(host: Host, other: Host) -> Spis:
     """The SPIs of `host`'s ESP states with `other`, both directions."""
     ends = {end for pair in address_pairs(host, other) for end in (pair, pair[::-1])}
     return frozenset(spi for spi in host.spis() if spi[:2] in ends)
+
+
+def full(lab: Mesh) -> Mesh:
+    """Everything started and up."""
+    lab.start()
+    lab.wait_until_full()
+    return lab
+
+
+def everyone_up(hosts: list[Host]) -> None:
+    """Waits until every controller says so of all its peers."""
+    for host in hosts:
+        host.swanmesh("wait", "--timeout", "60", timeout=90)
+
+
+def names(host: Host, other: Host) -> list[str]:
+    """Connections that `host`'s charon holds for `other`."""
+    return [name for name in host.connections() if name.startswith(f"swanmesh-{other.name}-")]
 
 
 def end_faults(host: Host, other: Host) -> Iterator[str]:
