@@ -21,6 +21,12 @@ from tests.lab.rerun import RUN
 
 pytestmark = pytest.mark.outside
 _numbers = itertools.count()
+_SLEEPER = """
+import os, pathlib, subprocess, sys, time
+subprocess.Popen(["sleep", sys.argv[1]])
+pathlib.Path(os.environ["LAB_OUT"], "started").write_text("started")
+time.sleep(float(sys.argv[1]))
+"""
 
 
 @pytest.fixture(params=["chosen", "native"])
@@ -110,8 +116,9 @@ def test_a_signal_ends_it_all(environment: dict[str, str], number: signal.Signal
     out = Path(environment["LAB_OUT"])
     out.mkdir()
     marker = f"86{os.getpid()}{next(_numbers)}"
-    script = f"sleep {marker} & echo started >$LAB_OUT/started; sleep {marker}"
-    process = subprocess.Popen((str(RUN), "sh", "-c", script), env=environment)
+    # No shell: one that is just about to start its next command misses an interrupt.
+    command = (str(RUN), sys.executable, "-c", _SLEEPER, marker)
+    process = subprocess.Popen(command, env=environment)
     wait_until((out / "started").read_text, 60, "the command runs")
     process.send_signal(number)
     status = process.wait(timeout=60)
