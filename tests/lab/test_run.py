@@ -119,10 +119,14 @@ def test_a_signal_ends_it_all(environment: dict[str, str], number: signal.Signal
     # No shell: one that is just about to start its next command misses an interrupt.
     command = (str(RUN), sys.executable, "-c", _SLEEPER, marker)
     process = subprocess.Popen(command, env=environment)
-    wait_until((out / "started").read_text, 60, "the command runs")
-    process.send_signal(number)
-    status = process.wait(timeout=60)
-    assert status == -number if number == signal.SIGKILL else status != 0
+    try:
+        wait_until((out / "started").read_text, 60, "the command runs")
+        process.send_signal(number)
+        status = process.wait(timeout=60)
+        assert status == -number if number == signal.SIGKILL else status != 0
+    finally:
+        process.kill()
+        process.wait()
     wait_until(lambda: not _commands_with(marker, environment["LAB_OUT"]), 20, "every process is gone")
 
 
