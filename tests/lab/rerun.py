@@ -1,7 +1,8 @@
 """Runs the lab's tests inside the lab's kernel, and reports each as if it had run here.
 
-One kernel serves all of them: at the first lab test, a second pytest starts through `tests/lab/run` with the
-ids of all that are to run, and writes a line for each report. Here, each test waits for its own lines.
+One kernel serves all of them: once the tests are collected, a second pytest starts through `tests/lab/run`
+with the ids of all lab tests that are to run, and writes a line for each report. Lab tests wait for most of
+their time, so they run beside the others, and come last here: each then waits for its own lines.
 """
 
 from __future__ import annotations
@@ -32,19 +33,22 @@ class Outside:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._waiting: list[pytest.Item] = []
         self._inner: _Inner | None = None
 
     @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items.sort(key=self._is_ours)
+
+    @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        self._waiting = [item for item in session.items if self._is_ours(item)]
+        waiting = [item.nodeid for item in session.items if self._is_ours(item)]
+        if waiting and not session.config.option.collectonly:
+            self._inner = _Inner(session.config, waiting)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
-        if not self._is_ours(item):
+        if self._inner is None or not self._is_ours(item):
             return None
-        if self._inner is None:
-            self._inner = _Inner(item.config, [waiting.nodeid for waiting in self._waiting])
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         for report in self._inner.reports(item):
             item.ihook.pytest_runtest_logreport(report=report)
