@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .observed import IkeSa
 
-CHARON_GONE = "charon lost the association when it restarted"
+CHARON_GONE = "charon no longer had it when it answered again"
 
 
 def ending(ike: IkeSa) -> str:

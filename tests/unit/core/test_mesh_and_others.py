@@ -175,7 +175,7 @@ def test_charon_lost_and_back() -> None:
     step = life.mesh.step(130.0)
     assert [event.kind for event in step.events] == ["peer-down", "charon-back"]
     assert [type(action) for action in step.actions] == [LoadConnection]
-    assert life.pair.cause == "charon lost the association when it restarted"
+    assert life.pair.cause == "charon no longer had it when it answered again"
 
 
 def test_a_peer_gone_by_a_reload_is_told_as_removed() -> None:
