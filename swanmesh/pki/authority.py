@@ -32,7 +32,7 @@ nobody did. Reauthentication looks at certificates again, so a host's end is fel
 _BACKDATED = timedelta(minutes=5)
 """Hosts whose clocks are a little behind must not refuse a new certificate."""
 _COMMON_NAME_LIMIT = 64
-"""ub-common-name in RFC 5280, appendix A."""
+"""ub-common-name in RFC 5280, appendix A. It speaks of characters; `cryptography` counts bytes of UTF-8."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,10 +44,12 @@ class Issued:
     private_key: bytes = field(repr=False)
 
     def write(self, directory: Path, *, replace: bool = False) -> tuple[Path, Path]:
-        """Write NAME.pem (0644) and NAME.key (0600) and return their paths.
+        """Write NAME.pem (0644) and NAME.key (0600) and return their paths. The directory is made if only it
+        is missing.
 
         Raises NotStored, also if one of them exists and `replace` is not set; nothing is written then.
         """
+        _make_directory(directory)
         certificate, key = directory / f"{self.name}.pem", directory / f"{self.name}.key"
         files = [(certificate, self.certificate, 0o644), (key, self.private_key, 0o600)]
         write(files, replace=replace)
@@ -77,8 +79,8 @@ class Authority:
         Raises NotStored if an authority is there already: it is never replaced. Raises InvalidInput for a
         name that no certificate can hold.
         """
-        if not 1 <= len(name) <= _COMMON_NAME_LIMIT or not name.isprintable():
-            message = f"must have 1 to {_COMMON_NAME_LIMIT} printable characters"
+        if not name.isprintable() or not 1 <= len(name.encode()) <= _COMMON_NAME_LIMIT:
+            message = f"must have 1 to {_COMMON_NAME_LIMIT} bytes of printable text"
             raise InvalidInput(Problem(str(directory), "name", name, message, "choose another name"))
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])

@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from swanmesh.core.model import InvalidInput
@@ -44,6 +44,16 @@ def test_what_it_issues_will_do(made: Authority) -> None:
             certificate, private, [made.directory / "ca.pem"], name="web1.mesh.example", now=now
         )
     assert credentials.not_after == NOW_SECONDS + HOST_LIFETIME
+
+
+def test_a_place_for_a_hosts_files_is_made_if_only_it_is_missing(made: Authority, tmp_path: Path) -> None:
+    issued = made.issue("web1.mesh.example", ADDRESSES, now=NOW_SECONDS)
+    certificate, private = issued.write(tmp_path / "web1")
+    assert certificate.read_bytes() == issued.certificate
+    assert private.stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "web1").stat().st_mode & 0o777 == 0o700
+    with pytest.raises(NotStored, match="create the directory above it"):
+        issued.write(tmp_path / "not" / "there")
 
 
 def test_what_stands_in_a_hosts_certificate(made: Authority) -> None:
@@ -158,6 +168,7 @@ def test_a_long_name_stands_in_the_alternatives_alone(made: Authority, tmp_path:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(st.text(max_size=80))
+@example("0" + "\N{GRINNING FACE}" * 16)
 def test_an_authority_of_any_name_or_none(tmp_path: Path, name: str) -> None:
     directory = tmp_path / f"pki{time.monotonic_ns()}"
     try:
