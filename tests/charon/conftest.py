@@ -42,7 +42,7 @@ class RealServer:
         self.charon.end(signal.SIGKILL)
 
     async def hang(self) -> None:
-        self.charon.signal(signal.SIGSTOP)
+        self.charon.stop()
 
 
 def _require_charon() -> None:

@@ -110,6 +110,12 @@ class RealCharon:
         assert self._process is not None
         self._process.send_signal(which)
 
+    def stop(self) -> None:
+        """Stop all its threads; returns once the last of them has: until then they may still answer."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)
+
     def remove(self) -> None:
         """End it and take its namespace away."""
         self.end(signal.SIGKILL)
