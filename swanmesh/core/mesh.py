@@ -95,11 +95,9 @@ class Mesh:
     def update_peers(self, put: Iterable[Peer], drop: Iterable[str], now: float) -> frozenset[str]:
         """Peer files changed. `drop`: files that are gone. Returns the names of the peers that changed."""
         state = self.state
-        before = dict(state.book.peers)
-        drop = tuple(drop)
-        names = state.book.update(put, drop)
-        for source in drop:
-            gone = before.get(source)
+        before = {source: state.book.peers.get(source) for source in drop}
+        names = state.book.update(put, before)
+        for gone in before.values():
             if gone is not None and state.book.named(gone.name) is None:
                 state.leaving[gone.name] = gone
         peers_changed(state, names, now)

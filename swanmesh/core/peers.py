@@ -138,7 +138,6 @@ class PeerBook:
         self._in_force: dict[str, Peer] = {}
         self._claims: dict[str | Address, str] = {}
         self._refused: dict[str, tuple[Peer, Problem]] = {}
-        self._own: set[str] = set()
 
     @property
     def peers(self) -> Mapping[str, Peer]:
@@ -160,7 +159,6 @@ class PeerBook:
         touched = set(new) | set(drop)
         for source in touched:
             self._refused.pop(source, None)
-            self._own.discard(source)
         candidates = {source: peer for source, (peer, _) in self._refused.items()} | new
         concerned = touched | candidates.keys()
         before = {source: self._in_force[source] for source in concerned if source in self._in_force}
@@ -186,7 +184,6 @@ class PeerBook:
             refused: dict[str, tuple[Peer, Problem]] = {}
             for source, peer in sorted(candidates.items()):
                 if peer.name == self._host.name:
-                    self._own.add(source)
                     continue
                 problem = self._contradiction(peer)
                 if problem is not None:

@@ -106,10 +106,6 @@ class RealCharon:
             self._process.wait(10)
             self._process = None
 
-    def signal(self, which: signal.Signals) -> None:
-        assert self._process is not None
-        self._process.send_signal(which)
-
     def stop(self) -> None:
         """Stop all its threads; returns once the last of them has: until then they may still answer."""
         assert self._process is not None
