@@ -94,6 +94,11 @@ class Daemon:
         """VICI packets sent in this process's life."""
         return self._link.requests
 
+    @property
+    def events_lost(self) -> int:
+        """What charon told in this process's life that could not be understood."""
+        return self._link.skipped
+
     def stop(self) -> None:
         """End `run`, as SIGTERM does."""
         self._stop.set()

@@ -31,8 +31,6 @@ class Feed:
 
     def __init__(self) -> None:
         self._listeners: set[_Listener] = set()
-        self.lost = 0
-        """Records that listeners missed, in all."""
 
     def publish(self, record: EventRecord) -> None:
         for listener in self._listeners:
@@ -46,7 +44,6 @@ class Feed:
                 await listener.filled.wait()
                 listener.filled.clear()
                 if listener.lost:
-                    self.lost += listener.lost
                     lost, listener.lost = listener.lost, 0
                     yield EventRecord(event="lost", time=listener.records[0].time, details={"records": lost})
                 while listener.records:

@@ -37,6 +37,9 @@ class Controller(Protocol):
     @property
     def vici_requests(self) -> int: ...
 
+    @property
+    def events_lost(self) -> int: ...
+
     def clock(self) -> report.Clock: ...
 
     def problems(self) -> list[str]: ...
@@ -74,7 +77,12 @@ class DaemonService:
     async def metrics(self) -> bytes:
         # Thousands of peers take a while to write out, and the loop has more to do.
         counters = self._daemon.counters
-        counters = replace(counters, actions=dict(counters.actions), vici_requests=self._daemon.vici_requests)
+        counters = replace(
+            counters,
+            actions=dict(counters.actions),
+            vici_requests=self._daemon.vici_requests,
+            events_lost=self._daemon.events_lost,
+        )
         return await asyncio.to_thread(render, self.status(), counters)
 
     async def reload(self, request: ReloadRequest) -> ReloadReply:

@@ -84,6 +84,7 @@ class Link:
         self._to_do = asyncio.Event()
         self._to_look = asyncio.Event()
         self._requests = 0
+        self._skipped = 0
         self._charon: Charon | None = None
 
     @property
@@ -93,8 +94,8 @@ class Link:
 
     @property
     def skipped(self) -> int:
-        """Sections of charon's, on this connection, that could not be understood."""
-        return self._charon.skipped if self._charon else 0
+        """Sections of charon's that could not be understood, in this process's life."""
+        return self._skipped + (self._charon.skipped if self._charon else 0)
 
     def submit(self, actions: Iterable[Command | ObserveAll | ObserveSas]) -> None:
         """Carry these out, in this order; looks go beside. Each has one outcome, unless charon is lost."""
@@ -123,6 +124,7 @@ class Link:
                 self._report(Lost(lost.reason))
             finally:
                 self._requests += charon.requests
+                self._skipped += charon.skipped
                 self._charon = None
                 self._queue.clear()
                 self._looks.clear()

@@ -230,3 +230,15 @@ async def test_a_kernel_that_cannot_be_watched_is_a_problem_that_status_shows(
         await until(daemon, lambda: "CAP_NET_ADMIN" in daemon.mesh.state.kernel.reason)
         assert any("not watched" in problem for problem in (await status(place)).problems)
     await place.charon.stop()
+
+
+@asynchronous
+async def test_what_charon_tells_and_nobody_understands_is_counted(place: Place) -> None:
+    await place.charon.start()
+    async with service(place) as daemon:
+        await all_up(place, daemon)
+        assert b"swanmesh_charon_events_lost_total 0.0" in await asked(place.client.metrics)
+        place.charon.emit_raw("ike-updown", b"\x03\x05group")
+        await until(daemon, lambda: daemon.events_lost == 1)
+        assert b"swanmesh_charon_events_lost_total 1.0" in await asked(place.client.metrics)
+    await place.charon.stop()
