@@ -73,10 +73,10 @@ test: setup
 
 .PHONY: demo lab
 demo: setup
-	@exec tests/lab/run $(VENV)/bin/python -m tests.lab.demo $(or $(HOSTS),6)
+	@exec lab/run $(VENV)/bin/python -m lab.demo $(or $(HOSTS),6)
 
 lab: setup
-	@exec tests/lab/run $(VENV)/bin/python -m tests.lab.shell $(or $(HOSTS),3)
+	@exec lab/run $(VENV)/bin/python -m lab.shell $(or $(HOSTS),3)
 
 # A fault of one host, and no other is touched; all at once, and no duplicate stays.
 .PHONY: chaos cold-start
@@ -84,11 +84,11 @@ chaos: SEED ?= 1
 chaos: HOSTS ?= 8
 chaos: MINUTES ?= 5
 chaos: setup
-	@exec tests/lab/run $(VENV)/bin/python -m tests.lab.chaos $(SEED) $(HOSTS) $(MINUTES)
+	@exec lab/run $(VENV)/bin/python -m lab.chaos $(SEED) $(HOSTS) $(MINUTES)
 
 cold-start: HOSTS ?= 40
 cold-start: setup
-	@exec tests/lab/run $(VENV)/bin/python -m tests.lab.cold_start $(HOSTS)
+	@exec lab/run $(VENV)/bin/python -m lab.cold_start $(HOSTS)
 
 # --- bench ---------------------------------------------------------------------------------------------------
 
@@ -101,7 +101,7 @@ bench: setup
 
 bench-mesh: HOSTS ?= 12
 bench-mesh: setup
-	tests/lab/run $(VENV)/bin/python -m bench.mesh --hosts $(HOSTS) $(BENCH)
+	lab/run $(VENV)/bin/python -m bench.mesh --hosts $(HOSTS) $(BENCH)
 
 # --- install -------------------------------------------------------------------------------------------------
 

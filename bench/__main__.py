@@ -9,8 +9,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from . import add, commands, idle, load
-from .results import Results
+from bench import add, commands, idle, load
+from bench.results import Results
 
 SECTIONS = ("load", "add", "idle", "commands")
 

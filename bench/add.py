@@ -9,12 +9,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.processes import Service, charon, load_conns, service, timed
+from bench.results import Line, Results, verdict
+from bench.site import Site, build
 from swanmesh.control.protocol import EventRecord
 from swanmesh.core.model import Peer
-
-from .processes import Service, charon, load_conns, service, timed
-from .results import Line, Results, verdict
-from .site import Site, build
 
 _Told = queue.SimpleQueue[tuple[float, EventRecord]]
 _TIMES = 7

@@ -6,9 +6,9 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from .processes import SWANMESH, fake_charon, list_sas, load_conns, service, timed
-from .results import Line, Results
-from .site import Site, build
+from bench.processes import SWANMESH, fake_charon, list_sas, load_conns, service, timed
+from bench.results import Line, Results
+from bench.site import Site, build
 
 
 def measure(results: Results, folder: Path, counts: Sequence[int], rounds: int) -> None:

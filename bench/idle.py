@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .processes import Service, Usage, charon, fake_charon, is_real, service, usage
-from .results import Line, Results, verdict
-from .site import Site, build
+from bench.processes import Service, Usage, charon, fake_charon, is_real, service, usage
+from bench.results import Line, Results, verdict
+from bench.site import Site, build
 
 _MEMORY = 150 * 1024 * 1024
 _SHARE = 0.02

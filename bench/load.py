@@ -8,11 +8,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.processes import charon, held, load_conns, service, timed
+from bench.results import Line, Results, verdict
+from bench.site import Site, build, name_in_file
 from swanmesh.charon.client import Charon
-
-from .processes import charon, held, load_conns, service, timed
-from .results import Line, Results, verdict
-from .site import Site, build, name_in_file
 
 
 def measure(results: Results, folder: Path, count: int, rounds: int) -> None:

@@ -1,4 +1,4 @@
-"""`python -m bench.mesh`, inside `tests/lab/run`: a whole mesh, beside the same charons with connections that
+"""`python -m bench.mesh`, inside `lab/run`: a whole mesh, beside the same charons with connections that
 start themselves.
 
 Theirs are the very connections of swanmesh, but as people write them by hand: `start_action = trap|start`,
@@ -20,15 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from bench.results import Line, Results
+from lab import by_hand
+from lab.host import Host
+from lab.mesh import Mesh, mesh
+from lab.waiting import wait_until
+from swanmesh.config.peer_files import PeerDirectory
 from swanmesh.core.connections import desired
-from swanmesh.host.files import PeerDirectory
-from swanmesh.sources import Sources
-from tests.lab import by_hand
-from tests.lab.host import Host
-from tests.lab.mesh import Mesh, mesh
-from tests.lab.waiting import wait_until
-
-from .results import Line, Results
+from swanmesh.service.sources import Sources
 
 _LOOK = 0.5
 """Seconds between looks at all charons: each takes CPU from them."""

@@ -16,11 +16,10 @@ from pathlib import Path
 
 import vici
 
+from bench.site import ADDRESS, Site
+from lab.waiting import wait_until
 from swanmesh.control.client import Client
 from swanmesh.control.protocol import EventRecord
-from tests.lab.waiting import wait_until
-
-from .site import ADDRESS, Site
 
 ROOT = Path(__file__).parents[1]
 CHARON = "/usr/sbin/charon-systemd"

@@ -14,10 +14,10 @@ import yaml
 
 from swanmesh.core.actions import Connection, Value
 from swanmesh.core.connections import desired, neighbour_discovery
-from swanmesh.core.initiation import initiates
+from swanmesh.core.decide.initiation import initiates
 from swanmesh.core.model import Peer
 from swanmesh.pki.authority import Authority
-from swanmesh.sources import Sources
+from swanmesh.service.sources import Sources
 
 HOST = "bench.mesh.example"
 ADDRESS = "2001:db8::1"

@@ -29,13 +29,7 @@ from swanmesh.core.actions import (
     UnloadConnection,
 )
 from swanmesh.core.connections import is_shunt
-from swanmesh.core.observed import (
-    Event,
-    Holdings,
-    IkeSa,
-    LoadedConnection,
-    LoadedCredentials,
-)
+from swanmesh.core.observed import Event, Holdings, IkeSa, LoadedConnection, LoadedCredentials
 
 _EVENTS = ("ike-updown", "child-updown", "ike-rekey", "child-rekey", "alert", "log")
 """`log` comes last: nothing before it is buried under charon's own lines."""

@@ -8,16 +8,15 @@ from pathlib import Path
 
 import click
 
+from swanmesh.cli.batch import from_list, from_words
+from swanmesh.cli.failures import ExitStatus, Failure
+from swanmesh.cli.output import plural
+from swanmesh.cli.setup import Setup
+from swanmesh.config.conflicts import find_conflicts
+from swanmesh.config.edit import PeerEditor, Written
 from swanmesh.control.client import RequestRefused, ServiceTimeout, ServiceUnreachable
 from swanmesh.control.protocol import PeerStatus, ReloadReply
 from swanmesh.core.model import InvalidInput, Peer
-from swanmesh.host.edit import PeerEditor, Written
-
-from .batch import from_list, from_words
-from .conflicts import find_conflicts
-from .failures import ExitStatus, Failure
-from .output import plural
-from .setup import Setup
 
 _EACH = 20
 """So many peers are reported one by one; more are counted."""

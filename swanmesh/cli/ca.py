@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from .failures import ExitStatus, Failure
-from .output import say, say_json
-from .setup import Setup, json_option, pass_setup
+from swanmesh.cli.failures import ExitStatus, Failure
+from swanmesh.cli.output import say, say_json
+from swanmesh.cli.setup import Setup, json_option, pass_setup
 
 _DAY = 86400.0
 _directory = click.option(

@@ -6,9 +6,9 @@ import dataclasses
 
 import click
 
-from .failures import ExitStatus, complain
-from .output import plural, say, say_json
-from .setup import Setup, json_option, pass_setup
+from swanmesh.cli.failures import ExitStatus, complain
+from swanmesh.cli.output import plural, say, say_json
+from swanmesh.cli.setup import Setup, json_option, pass_setup
 
 
 @click.command()
@@ -19,7 +19,7 @@ def check(setup: Setup, as_json: bool) -> int:
 
     Needs no service and changes nothing. Exit status 2 if there is a mistake; warnings are none.
     """
-    from .offline import read_files
+    from swanmesh.cli.offline import read_files
 
     files = read_files(setup.config_path)
     if as_json:

@@ -6,9 +6,9 @@ from typing import Literal
 
 import click
 
-from .failures import ExitStatus, complain
-from .output import say, say_json
-from .setup import Setup, complete_peer, json_option, pass_setup
+from swanmesh.cli.failures import ExitStatus, complain
+from swanmesh.cli.output import say, say_json
+from swanmesh.cli.setup import Setup, complete_peer, json_option, pass_setup
 
 _peers = click.argument("peers", nargs=-1, required=True, metavar="PEER…", shell_complete=complete_peer)
 

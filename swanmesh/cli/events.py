@@ -7,9 +7,9 @@ from datetime import datetime
 
 import click
 
-from .failures import ExitStatus, Failure
-from .output import say
-from .setup import Setup, json_option, pass_setup
+from swanmesh.cli.failures import ExitStatus, Failure
+from swanmesh.cli.output import say
+from swanmesh.cli.setup import Setup, json_option, pass_setup
 
 
 @click.command()

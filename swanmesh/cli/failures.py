@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from .output import safe
+from swanmesh.cli.output import safe
 
 
 class ExitStatus(enum.IntEnum):
@@ -51,7 +51,7 @@ def _explain(error: Exception) -> tuple[Sequence[str], ExitStatus]:
     # Imported here: a command that goes well needs none of them for this.
     from swanmesh.control.client import RequestRefused, ServiceTimeout, ServiceUnreachable
     from swanmesh.core.model import InvalidInput
-    from swanmesh.host.atomic import NotWritten
+    from swanmesh.files.write import NotWritten
 
     if isinstance(error, Failure):
         return error.lines, error.status

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .failures import ExitStatus, Failure, complain
-from .output import say, say_json, table
-from .setup import Setup, complete_peer, json_option, pass_setup
+from swanmesh.cli.failures import ExitStatus, Failure, complain
+from swanmesh.cli.output import say, say_json, table
+from swanmesh.cli.setup import Setup, complete_peer, json_option, pass_setup
 
 if TYPE_CHECKING:
-    from swanmesh.host.hook_files import Found
-    from swanmesh.host.hook_process import HookEvent, HookRun
+    from swanmesh.hooks.discovery import Found
+    from swanmesh.hooks.process import HookEvent, HookRun
 
 _PEER_EVENTS = ("peer-added", "peer-up", "peer-down", "peer-removed")
 _EVENTS = (*_PEER_EVENTS, "charon-lost", "charon-back", "started", "stopping")
@@ -34,7 +34,7 @@ def hooks() -> None:
 @pass_setup
 def list_(setup: Setup, as_json: bool) -> int:
     """Show which files are run, in their order, and which are not and why."""
-    from swanmesh.host.hook_files import find_hooks
+    from swanmesh.hooks.discovery import find_hooks
 
     directory = setup.config.hooks
     found = find_hooks(directory)
@@ -71,7 +71,7 @@ def test(setup: Setup, event: str, peer: str | None, as_json: bool) -> int:
     variable SWANMESH_TEST is 1, and the JSON on standard input has "test": true. Exit status 1 if a hook
     fails or is refused.
     """
-    from swanmesh.host.hook_files import find_hooks
+    from swanmesh.hooks.discovery import find_hooks
 
     told = _made_up(setup, event, peer)
     directory = setup.config.hooks
@@ -92,7 +92,7 @@ def _made_up(setup: Setup, event: str, name: str | None) -> HookEvent:
     import msgspec
 
     from swanmesh.control.protocol import EventRecord
-    from swanmesh.host.hook_process import HookEvent
+    from swanmesh.hooks.process import HookEvent
 
     record = EventRecord(event=event, time=time.time(), reason=_REASON, test=True)
     if event in _PEER_EVENTS:
@@ -103,7 +103,7 @@ def _made_up(setup: Setup, event: str, name: str | None) -> HookEvent:
 
 
 def _known(setup: Setup, name: str) -> tuple[str, list[str]]:
-    from swanmesh.host.files import PeerDirectory
+    from swanmesh.config.peer_files import PeerDirectory
 
     directory = setup.config.peers
     for peer in PeerDirectory(directory).scan().peers.values():
@@ -114,9 +114,8 @@ def _known(setup: Setup, name: str) -> tuple[str, list[str]]:
 
 async def _run_all(setup: Setup, found: Found, event: HookEvent, as_json: bool) -> list[HookRun]:
     """One after the other, as the service does."""
-    from swanmesh.host.hooks import hook_environment
 
-    environment = {**hook_environment(setup.config), "SWANMESH_TEST": "1"}
+    environment = {**setup.config.environment, "SWANMESH_TEST": "1"}
     runs: list[HookRun] = []
     for hook in found.hooks:
         run = await _run(hook, event, environment)
@@ -128,8 +127,8 @@ async def _run_all(setup: Setup, found: Found, event: HookEvent, as_json: bool) 
 
 
 async def _run(hook: Path, event: HookEvent, environment: dict[str, str]) -> HookRun:
-    from swanmesh.host.hook_process import HookProcess, HookRun, start_failure
-    from swanmesh.host.hooks import TIMEOUT
+    from swanmesh.hooks.process import HookProcess, HookRun, start_failure
+    from swanmesh.hooks.runner import TIMEOUT
 
     try:
         process = HookProcess(hook, event, timeout=TIMEOUT, environment=environment)

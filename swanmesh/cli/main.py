@@ -15,9 +15,8 @@ from pathlib import Path
 import click
 
 from swanmesh import __version__
-
-from .failures import ExitStatus, complain, report
-from .setup import DEFAULT_CONFIG, Setup
+from swanmesh.cli.failures import ExitStatus, complain, report
+from swanmesh.cli.setup import DEFAULT_CONFIG, Setup
 
 _MODULES = {
     "run": "run",

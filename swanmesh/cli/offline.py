@@ -6,13 +6,13 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from swanmesh.config.peer_files import PeerDirectory
+from swanmesh.config.settings import Config, load_config
 from swanmesh.control.protocol import PlannedAction, PlanReply
 from swanmesh.core.model import Credentials, Host, InvalidInput, Peer, Problem, Settings
 from swanmesh.core.peers import PeerBook
-from swanmesh.core.report import offline, target, verb
-from swanmesh.host.config import Config, load_config
-from swanmesh.host.files import PeerDirectory
-from swanmesh.host.hook_files import find_hooks
+from swanmesh.core.verdict import offline, target, verb
+from swanmesh.hooks.discovery import find_hooks
 from swanmesh.pki.certificates import load_credentials
 
 _SOON = 30 * 86400.0

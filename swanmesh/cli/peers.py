@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from .failures import ExitStatus, Failure, complain
-from .output import plural, say, say_json
-from .setup import Setup, WaitCommand, complete_peer, json_option, pass_setup, wait_option
+from swanmesh.cli.failures import ExitStatus, Failure, complain
+from swanmesh.cli.output import plural, say, say_json
+from swanmesh.cli.setup import Setup, WaitCommand, complete_peer, json_option, pass_setup, wait_option
 
 
 @click.command("add-peer", cls=WaitCommand)
@@ -41,7 +41,7 @@ def add_peer(
     --from takes lines of NAME ADDRESS… (# before a comment),
     or a YAML or JSON list: [{"name": …, "addresses": […], "policy": …}, …]
     """
-    from .add import add, parse
+    from swanmesh.cli.add import add, parse
 
     peers = parse(name, addresses, policy, list_file)
     outcome = add(setup, peers)
@@ -64,7 +64,7 @@ def remove_peer(setup: Setup, names: tuple[str, ...], wait: float | None, as_jso
 
     With no service running that is done when it starts.
     """
-    from .add import tell
+    from swanmesh.cli.add import tell
 
     wanted, paths = _remove_files(setup, names)
     told, unreachable = tell(setup, paths)
@@ -82,9 +82,9 @@ def remove_peer(setup: Setup, names: tuple[str, ...], wait: float | None, as_jso
 
 
 def _remove_files(setup: Setup, names: Sequence[str]) -> tuple[list[str], list[Path]]:
+    from swanmesh.config.edit import PeerEditor
     from swanmesh.core.model import InvalidInput, Problem
     from swanmesh.core.peers import check_name
-    from swanmesh.host.edit import PeerEditor
 
     wanted: list[str] = []
     for name in names:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .failures import ExitStatus, complain
-from .output import plural, say, say_json, span, table
-from .setup import Setup, json_option, pass_setup
+from swanmesh.cli.failures import ExitStatus, complain
+from swanmesh.cli.output import plural, say, say_json, span, table
+from swanmesh.cli.setup import Setup, json_option, pass_setup
 
 if TYPE_CHECKING:
     from swanmesh.control.protocol import PlanReply
@@ -34,7 +34,7 @@ def plan(setup: Setup, offline: bool, as_json: bool) -> int:
 
 
 def _offline(setup: Setup, as_json: bool) -> int:
-    from .offline import offline_plan, read_files
+    from swanmesh.cli.offline import offline_plan, read_files
 
     files = read_files(setup.config_path)
     _show(offline_plan(files), as_json)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .setup import Setup, pass_setup
+from swanmesh.cli.setup import Setup, pass_setup
 
 
 @click.command()
@@ -14,6 +14,6 @@ def run(setup: Setup) -> int:
 
     Stopping it leaves charon and every association as they are.
     """
-    from swanmesh import daemon
+    from swanmesh.service import loop as daemon
 
     return daemon.main(setup.config_path)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from .failures import ExitStatus, Failure
+from swanmesh.cli.failures import ExitStatus, Failure
 
 if TYPE_CHECKING:
+    from swanmesh.config.settings import Config
     from swanmesh.control.client import Client
-    from swanmesh.host.config import Config
 
 DEFAULT_CONFIG = Path("/etc/swanmesh/swanmesh.yaml")
 
@@ -32,7 +32,7 @@ class Setup:
     @cached_property
     def config(self) -> Config:
         """Raises InvalidInput with every problem."""
-        from swanmesh.host.config import load_config
+        from swanmesh.config.settings import load_config
 
         return load_config(self.config_path)
 
@@ -45,8 +45,8 @@ class Setup:
     def _configured_socket(self) -> Path:
         """The service goes on with its last good configuration while the file is broken, and its status tells
         what is wrong: so a mistake elsewhere in the file must not keep its socket from being found."""
+        from swanmesh.config.documents import CONFIG_LIMIT, read_document
         from swanmesh.core.model import InvalidInput
-        from swanmesh.host.documents import CONFIG_LIMIT, read_document
 
         try:
             return self.config.control_socket
@@ -68,7 +68,7 @@ class Setup:
 
     @staticmethod
     def _default_socket() -> Path:
-        from swanmesh.host.sections import ControlSection
+        from swanmesh.config.sections import ControlSection
 
         return ControlSection().socket
 
@@ -86,7 +86,7 @@ def seconds(value: str) -> float:
 
 def _length(text: object) -> float | None:
     """The time that the text says, or None if it is none."""
-    from swanmesh.host.sections import duration
+    from swanmesh.config.sections import duration
 
     try:
         return float(text) if isinstance(text, str | float) else None
@@ -125,8 +125,8 @@ def wait_option(what: str) -> Callable[[_Command], _Command]:
 
 def complete_peer(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """Names for the shell's completion, from the names of the peers' files."""
+    from swanmesh.config.peer_files import is_peer_file
     from swanmesh.core.model import InvalidInput
-    from swanmesh.host.files import is_peer_file
 
     setup = Setup(Path(ctx.find_root().params.get("config_path") or DEFAULT_CONFIG))
     try:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .output import amount, for_people, plural, say, say_json, span, table
-from .setup import Setup, complete_peer, json_option, pass_setup
+from swanmesh.cli.output import amount, for_people, plural, say, say_json, span, table
+from swanmesh.cli.setup import Setup, complete_peer, json_option, pass_setup
 
 if TYPE_CHECKING:
     from swanmesh.control.protocol import PeerStatus, StatusReply
@@ -33,7 +33,7 @@ def status(setup: Setup, peers: tuple[str, ...], as_json: bool) -> None:
     now = time.time()
     if for_people() and len(reply.peers) <= _LAID_OUT:
         # rich takes longer to import than all else here: only where it is seen.
-        from .terminal import show
+        from swanmesh.cli.terminal import show
 
         show(reply, now)
         return

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .output import safe
-from .status import HEADINGS, footing, heading, row
+from swanmesh.cli.output import safe
+from swanmesh.cli.status import HEADINGS, footing, heading, row
 
 if TYPE_CHECKING:
     from swanmesh.control.protocol import StatusReply

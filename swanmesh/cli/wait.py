@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from .failures import ExitStatus, complain
-from .output import say_json
-from .setup import Setup, complete_peer, json_option, pass_setup, seconds
+from swanmesh.cli.failures import ExitStatus, complain
+from swanmesh.cli.output import say_json
+from swanmesh.cli.setup import Setup, complete_peer, json_option, pass_setup, seconds
 
 
 @click.command()

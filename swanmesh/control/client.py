@@ -18,7 +18,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from .protocol import (
+from swanmesh.control.protocol import (
     ErrorReply,
     EventRecord,
     PeerCommandReply,

@@ -14,7 +14,7 @@ from typing import get_args
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from .protocol import PeerState, PeerStatus, StatusReply
+from swanmesh.control.protocol import PeerState, PeerStatus, StatusReply
 
 _REASON_CLASSES = 64
 _NOT_A_WORD = re.compile(r"[^a-z]+")

@@ -17,19 +17,12 @@ import msgspec
 import structlog
 from aiohttp import web
 
+from swanmesh.control.gate import Gate, GateKeeper, Limits
+from swanmesh.control.listener import BACKLOG, Listener, listen
+from swanmesh.control.protocol import ErrorReply, PeerCommandRequest, ReloadRequest, Service, UnknownPeer
+from swanmesh.control.stream import records
 from swanmesh.core.model import InvalidInput
 from swanmesh.core.peers import check_name
-
-from .gate import Gate, GateKeeper, Limits
-from .listener import BACKLOG, Listener, listen
-from .protocol import (
-    ErrorReply,
-    PeerCommandRequest,
-    ReloadRequest,
-    Service,
-    UnknownPeer,
-)
-from .stream import records
 
 _log = structlog.get_logger(__name__)
 _Request = TypeVar("_Request", bound=msgspec.Struct)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from time import time
 
-from .protocol import EventRecord
+from swanmesh.control.protocol import EventRecord
 
 _LAST_WORDS = 0.2
 """Seconds that events of the stop itself have to come, once the server is stopping."""

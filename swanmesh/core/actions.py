@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from .model import AddressPair, Credentials
+from swanmesh.core.model import AddressPair, Credentials
 
 Value: TypeAlias = "str | bytes | list[str] | list[bytes] | dict[str, Value]"
 

@@ -12,10 +12,10 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 
-from .actions import Connection, Value
-from .model import Address, AddressPair, ConnectionSettings, Peer, Settings
-from .observed import LoadedConnection
-from .policy import meaning, policy_of
+from swanmesh.core.actions import Connection, Value
+from swanmesh.core.model import Address, AddressPair, ConnectionSettings, Peer, Settings
+from swanmesh.core.observed import LoadedConnection
+from swanmesh.core.policy import meaning, policy_of
 
 _NAME = re.compile(r"swanmesh-([a-z0-9.-]+)-[0-9a-f]{8}", re.ASCII)
 _CHILD = re.compile(r"(esp|drop|pass)-[0-9a-f]{16}", re.ASCII)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .observed import IkeSa
+from swanmesh.core.observed import IkeSa
 
 CHARON_GONE = "charon no longer had it when it answered again"
 

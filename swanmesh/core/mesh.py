@@ -16,7 +16,7 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .actions import (
+from swanmesh.core.actions import (
     MISSING_CREDENTIALS,
     Action,
     Initiate,
@@ -27,20 +27,27 @@ from .actions import (
     RekeyIke,
     load_credentials,
 )
-from .admission import Admission
-from .commands import hold_up_or_down, rekey
-from .desire import host_changed, peers_changed
-from .facts import charon_back, charon_lost, take_connections, take_credentials, take_event, take_sas
-from .looks import Looks
-from .mending import forget_kernel_doubts, kernel_step, take_kernel, take_kernel_event
-from .model import Peer, Settings
-from .observed import Event, Holdings, IkeSa
-from .outcomes import take_outcome
-from .pair import Pair
-from .peers import PeerBook
-from .plan import Decision, decide
-from .state import MeshEvent, State
-from .xfrm import KernelEvent, KernelHoldings
+from swanmesh.core.decide.admission import Admission
+from swanmesh.core.decide.observation import Looks
+from swanmesh.core.decide.rules import Decision, decide
+from swanmesh.core.inputs.charon import (
+    charon_back,
+    charon_lost,
+    take_connections,
+    take_credentials,
+    take_event,
+    take_sas,
+)
+from swanmesh.core.inputs.files import host_changed, peers_changed
+from swanmesh.core.inputs.kernel import forget_kernel_doubts, kernel_step, take_kernel, take_kernel_event
+from swanmesh.core.inputs.operator import hold_up_or_down, rekey
+from swanmesh.core.inputs.outcomes import take_outcome
+from swanmesh.core.model import Peer, Settings
+from swanmesh.core.observed import Event, Holdings, IkeSa
+from swanmesh.core.pair import Pair
+from swanmesh.core.peers import PeerBook
+from swanmesh.core.state import MeshEvent, State
+from swanmesh.core.xfrm import KernelEvent, KernelHoldings
 
 _FRESH = 3.0
 """Seconds: a look this recent tells whether charon or the peer already tries, before a pair is initiated that

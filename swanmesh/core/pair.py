@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-from .actions import Connection
-from .model import AddressPair
-from .observed import (
+from swanmesh.core.actions import Connection
+from swanmesh.core.model import AddressPair
+from swanmesh.core.observed import (
     INSTALLED,
     UNDER_WAY,
     ChildDown,

@@ -10,7 +10,7 @@ import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 
-from .model import Address, Host, InvalidInput, Peer, Policy, Problem, shown
+from swanmesh.core.model import Address, Host, InvalidInput, Peer, Policy, Problem, shown
 
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 _BROADCAST = ipaddress.IPv4Address("255.255.255.255")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .model import Peer, Policy, Settings
+from swanmesh.core.model import Peer, Policy, Settings
 
 
 @dataclass(frozen=True, slots=True)

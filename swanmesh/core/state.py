@@ -7,13 +7,13 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from .admission import Admission
-from .kernel import Kernel
-from .knocks import Knocks
-from .looks import Looks
-from .model import Peer, Settings
-from .pair import Pair
-from .peers import PeerBook
+from swanmesh.core.decide.admission import Admission
+from swanmesh.core.decide.observation import Looks
+from swanmesh.core.early_peers import Knocks
+from swanmesh.core.kernel import Kernel
+from swanmesh.core.model import Peer, Settings
+from swanmesh.core.pair import Pair
+from swanmesh.core.peers import PeerBook
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,11 +3,11 @@ those who want to know."""
 
 from __future__ import annotations
 
-from .initiation import backoff, takeover_delay
-from .model import Peer
-from .pair import Pair
-from .plan import duplicates
-from .state import State
+from swanmesh.core.decide.initiation import backoff, takeover_delay
+from swanmesh.core.decide.rules import duplicates
+from swanmesh.core.model import Peer
+from swanmesh.core.pair import Pair
+from swanmesh.core.state import State
 
 
 def judge(state: State, pair: Pair, now: float, cause: str = "") -> None:

@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
-from .model import Address
+from swanmesh.core.model import Address
 
 
 class Direction(enum.IntEnum):

@@ -18,9 +18,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from swanmesh.core.model import Address, InvalidInput, Problem
 from swanmesh.core.peers import check_name
-
-from .certificates import IPSEC_IKE
-from .storage import NotStored, read, write
+from swanmesh.pki.certificates import IPSEC_IKE
+from swanmesh.pki.storage import NotStored, read, write
 
 DAY = 86400.0
 AUTHORITY_LIFETIME = 3650 * DAY

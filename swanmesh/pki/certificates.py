@@ -20,8 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKey
 from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 
 from swanmesh.core.model import Credentials, InvalidInput, Problem, shown
-
-from .storage import read
+from swanmesh.pki.storage import read
 
 PrivateKey: TypeAlias = (
     rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey

@@ -3,15 +3,7 @@
 from __future__ import annotations
 
 from swanmesh.charon.client import Charon
-from swanmesh.core.observed import (
-    ChildDown,
-    ChildRekeyed,
-    ChildUp,
-    Diagnosis,
-    IkeDown,
-    IkeRekeyed,
-    IkeUp,
-)
+from swanmesh.core.observed import ChildDown, ChildRekeyed, ChildUp, Diagnosis, IkeDown, IkeRekeyed, IkeUp
 from tests.charon.conftest import FakeServer
 from tests.charon.daemon import Initiation
 from tests.charon.fake import FakeCharon, Threaded

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from lab.mesh import keep_evidence
 from tests.lab import rerun
-from tests.lab.mesh import keep_evidence
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "outside: tests tests/lab/run itself, so runs where pytest was called")
+    config.addinivalue_line("markers", "outside: tests lab/run itself, so runs where pytest was called")
     plugin = rerun.plugin(config, Path(__file__).parent)
     if plugin is not None:
         config.pluginmanager.register(plugin, "swanmesh-lab")

@@ -1,6 +1,6 @@
 """Runs the lab's tests inside the lab's kernel, and reports each as if it had run here.
 
-One kernel serves all of them: once the tests are collected, a second pytest starts through `tests/lab/run`
+One kernel serves all of them: once the tests are collected, a second pytest starts through `lab/run`
 with the ids of all lab tests that are to run, and writes a line for each report. Lab tests wait for most of
 their time, so they run beside the others, and come last here: each then waits for its own lines.
 """
@@ -19,12 +19,12 @@ from typing import Any
 
 import pytest
 
-RUN = Path(__file__).parent / "run"
+RUN = Path(__file__).parents[2] / "lab/run"
 _REPORTS = "LAB_REPORTS"
 
 
 def inside() -> bool:
-    """Whether this process runs where `tests/lab/run` put it."""
+    """Whether this process runs where `lab/run` put it."""
     return bool(os.environ.get("LAB"))
 
 

@@ -7,10 +7,10 @@ import re
 
 import pytest
 
-from tests.lab import Host, chaos, mesh, wait_until
-from tests.lab.asking import pair_spis
-from tests.lab.chaos import Chaos, Event, Violated
-from tests.lab.mischief import FAULTS, Fault
+from lab import Host, chaos, mesh, wait_until
+from lab.asking import pair_spis
+from lab.chaos import Chaos, Event, Violated
+from lab.mischief import FAULTS, Fault
 
 
 def test_a_short_chaos(capsys: pytest.CaptureFixture[str]) -> None:

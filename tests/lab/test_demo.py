@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lab import Mesh, by_hand, mesh
-from tests.lab.demo import Demo, last_line
-from tests.lab.measuring import Measurement
+from lab import Mesh, by_hand, mesh
+from lab.demo import Demo, last_line
+from lab.measuring import Measurement
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from datetime import datetime
 
 import pytest
 
-from tests.lab import Host, Mesh, mesh, wait_until
-from tests.lab.asking import Journal, Spis, pair_spis, status, view, wait_until_idle
-from tests.lab.measuring import Measurement
+from lab import Host, Mesh, mesh, wait_until
+from lab.asking import Journal, Spis, pair_spis, status, view, wait_until_idle
+from lab.measuring import Measurement
 
 DETECTION = 16.0
 """Seconds from a peer's last answer until it is known to be dead, with the shipped settings."""

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import CommandFailed, Mesh, by_hand, mesh, namespaces, wait_until
-from tests.lab.mesh import ROOM, clean_up
+from lab import CommandFailed, Mesh, by_hand, mesh, namespaces, wait_until
+from lab.mesh import ROOM, clean_up
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from tests.lab import Host, Mesh, mesh, wait_until
+from lab import Host, Mesh, mesh, wait_until
 
 _PERIOD = 0.01
 """Seconds between the pings of a stream."""

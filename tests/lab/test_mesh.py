@@ -7,11 +7,11 @@ import json
 import signal
 from functools import partial
 
-from tests.lab import Host, by_hand, mesh, wait_until
-from tests.lab.asking import Journal, everyone_up, full, names, pair_spis, status, view
-from tests.lab.cold_start import cold_start, last_line
-from tests.lab.measuring import Measurement
-from tests.lab.mesh import address_pairs
+from lab import Host, by_hand, mesh, wait_until
+from lab.asking import Journal, everyone_up, full, names, pair_spis, status, view
+from lab.cold_start import cold_start, last_line
+from lab.measuring import Measurement
+from lab.mesh import address_pairs
 
 
 def load_foreign(host: Host, other: Host) -> dict[str, object]:

@@ -7,9 +7,9 @@ import signal
 
 import pytest
 
-from tests.lab import CommandFailed, Host, by_hand, mesh, wait_until
-from tests.lab.asking import Journal, everyone_up, full, names, pair_spis, plan, status, view
-from tests.lab.mesh import address_pairs
+from lab import CommandFailed, Host, by_hand, mesh, wait_until
+from lab.asking import Journal, everyone_up, full, names, pair_spis, plan, status, view
+from lab.mesh import address_pairs
 
 TIMED_OUT = 4
 INVALID = 2

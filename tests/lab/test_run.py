@@ -1,4 +1,4 @@
-"""tests/lab/run: passes on what the command says and how it ends, and leaves nothing behind."""
+"""lab/run: passes on what the command says and how it ends, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import wait_until
+from lab import wait_until
 from tests.lab.rerun import RUN
 
 pytestmark = pytest.mark.outside
@@ -162,8 +162,8 @@ def test_bad_usage_is_explained() -> None:
 
 def test_a_shell_in_a_mesh_on_a_terminal() -> None:
     terminal, inner = pty.openpty()
-    command = (str(RUN), sys.executable, "-m", "tests.lab.shell", "2")
-    process = subprocess.Popen(command, cwd=RUN.parents[2], stdin=inner, stdout=inner, stderr=inner)
+    command = (str(RUN), sys.executable, "-m", "lab.shell", "2")
+    process = subprocess.Popen(command, cwd=RUN.parents[1], stdin=inner, stdout=inner, stderr=inner)
     os.close(inner)
     said = b""
 

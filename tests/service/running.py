@@ -13,10 +13,10 @@ import yaml
 
 from swanmesh.control.client import Client
 from swanmesh.control.protocol import EventRecord, PeerStatus, StatusReply
-from swanmesh.daemon import Daemon
-from swanmesh.host.systemd import Notifier
 from swanmesh.pki.authority import Authority
-from swanmesh.sources import Sources
+from swanmesh.service.loop import Daemon
+from swanmesh.service.sources import Sources
+from swanmesh.service.systemd import Notifier
 from tests.charon.fake import FakeCharon
 
 T = TypeVar("T")

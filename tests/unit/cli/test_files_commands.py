@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 
 from swanmesh.cli.main import _MODULES
+from tests.unit.cli.conftest import Machine
 from tests.unit.control.plain_service import ServerThread, peer_status
 from tests.unit.control.waiting import wait_until
-
-from .conftest import Machine
 
 
 def make_credentials(machine: Machine) -> None:
@@ -132,7 +131,7 @@ def test_a_bug_is_one_line_unless_it_is_debugged(machine: Machine, monkeypatch: 
     def broken(path: Path) -> None:
         raise KeyError("\x1b[31moops")
 
-    monkeypatch.setattr("swanmesh.host.config.load_config", broken)
+    monkeypatch.setattr("swanmesh.config.settings.load_config", broken)
     ended = machine.swanmesh("status")
     assert ended.status == 1
     assert len(ended.err.splitlines()) == 1

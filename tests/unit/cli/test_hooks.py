@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.cli.conftest import Machine
 from tests.unit.control.waiting import wait_until
-from tests.unit.host.hooking import alive, write_hook
-
-from .conftest import Machine
+from tests.unit.hooks.hooking import alive, write_hook
 
 
 @pytest.fixture

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from swanmesh.config.peer_files import read_peer
 from swanmesh.control.protocol import ReloadReply
 from swanmesh.core.model import Peer
-from swanmesh.host.files import read_peer
+from tests.unit.cli.conftest import Machine
 from tests.unit.control.plain_service import ServerThread, peer_status
 from tests.unit.control.waiting import wait_until
-
-from .conftest import Machine
 
 
 def test_without_a_service_the_file_is_written_and_loaded_later(machine: Machine) -> None:
@@ -296,7 +295,7 @@ def test_thousands_of_peers_do_not_slow_one_down(machine: Machine, monkeypatch: 
         parsed.append(path.name)
         return read_peer(path)
 
-    monkeypatch.setattr("swanmesh.cli.conflicts.read_peer", counting)
+    monkeypatch.setattr("swanmesh.config.conflicts.read_peer", counting)
     assert machine.swanmesh("add-peer", "new", "203.0.113.7", "2001:db8::7").status == 0
     ended = machine.swanmesh("add-peer", "newer", "203.0.113.8", "2001:db8:0::a:1f")
     assert ended.status == 2

@@ -12,10 +12,9 @@ import pytest
 
 from swanmesh.cli.output import amount, safe, span
 from swanmesh.control.protocol import EventRecord, PlannedAction
+from tests.unit.cli.conftest import Machine
 from tests.unit.control.plain_service import ServerThread, peer_status
 from tests.unit.control.waiting import wait_until
-
-from .conftest import Machine
 
 
 def test_status_as_a_plain_table(machine: Machine, server: ServerThread) -> None:

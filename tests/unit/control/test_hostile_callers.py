@@ -15,9 +15,8 @@ import pytest
 from swanmesh.control.client import Client, RequestRefused
 from swanmesh.control.gate import Limits
 from swanmesh.control.protocol import EventRecord
-
-from .plain_service import ServerThread, peer_status, serving
-from .waiting import wait_until
+from tests.unit.control.plain_service import ServerThread, peer_status, serving
+from tests.unit.control.waiting import wait_until
 
 LIMITS = Limits(connections=20, followers=3, request_time=0.8, reply_time=0.8, stalled=0.5, heartbeat=0.1)
 NOBODY = 65534

@@ -12,8 +12,7 @@ import pytest
 
 from swanmesh.control.client import Client
 from swanmesh.control.listener import SocketUnusable, listen
-
-from .plain_service import serving
+from tests.unit.control.plain_service import serving
 
 
 def test_mode_and_group(tmp_path: Path) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from prometheus_client.parser import text_string_to_metric_families
 
 from swanmesh.control.metrics import Counters, reason_class, render
-
-from .plain_service import PlainService, peer_status
+from tests.unit.control.plain_service import PlainService, peer_status
 
 
 def samples(service: PlainService) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:

@@ -19,9 +19,8 @@ from swanmesh.control.client import (
 )
 from swanmesh.control.gate import Limits
 from swanmesh.control.protocol import EventRecord, PlannedAction, ReloadReply
-
-from .plain_service import ServerThread, peer_status, serving
-from .waiting import wait_until
+from tests.unit.control.plain_service import ServerThread, peer_status, serving
+from tests.unit.control.waiting import wait_until
 
 
 @pytest.fixture

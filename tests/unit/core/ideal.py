@@ -28,8 +28,7 @@ from swanmesh.core.observed import (
     LoadedConnection,
     LoadedCredentials,
 )
-
-from .build import child_sa, ike_sa
+from tests.unit.core.build import child_sa, ike_sa
 
 
 @dataclass(slots=True)

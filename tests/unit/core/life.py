@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from swanmesh.core.actions import (
-    Action,
-    Initiate,
-    LoadConnection,
-)
-from swanmesh.core.initiation import initiates
+from swanmesh.core.actions import Action, Initiate, LoadConnection
+from swanmesh.core.decide.initiation import initiates
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import InitiationSettings, Peer
 from swanmesh.core.observed import ChildDown, ChildUp, Diagnosis, IkeDown, IkeSa, IkeUp
 from swanmesh.core.pair import Pair
-
-from .build import association, holdings, ike_sa, name_of, peer, settings
+from tests.unit.core.build import association, holdings, ike_sa, name_of, peer, settings
 
 HOW = InitiationSettings()
 

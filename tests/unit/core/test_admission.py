@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swanmesh.core.admission import Admission
+from swanmesh.core.decide.admission import Admission
 
 
 def test_first_come_first_served() -> None:

@@ -21,8 +21,7 @@ from swanmesh.core.connections import (
 )
 from swanmesh.core.model import ConnectionSettings, Peer, Policy, Settings
 from swanmesh.core.observed import LoadedConnection
-
-from .build import name_of, pair_of, peer, settings
+from tests.unit.core.build import name_of, pair_of, peer, settings
 
 HOST = settings("web1.mesh.example", "203.0.113.1", "198.51.100.1", "2001:db8::1")
 PEER = peer("web2.mesh.example", "203.0.113.2", "2001:db8::2")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from swanmesh.core.actions import TerminateIke, UnloadConnection
 from swanmesh.core.mesh import Mesh
-
-from .build import association, holdings, name_of, peer, settings
+from tests.unit.core.build import association, holdings, name_of, peer, settings
 
 HOST = settings()
 OTHER = peer()

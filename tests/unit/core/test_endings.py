@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from swanmesh.core.endings import ending
-
-from .build import ike_sa, with_tasks
+from tests.unit.core.build import ike_sa, with_tasks
 
 
 @pytest.mark.parametrize(

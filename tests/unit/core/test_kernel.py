@@ -19,7 +19,7 @@ from swanmesh.core.actions import (
     RestorePolicies,
 )
 from swanmesh.core.connections import desired, neighbour_discovery
-from swanmesh.core.mending import AGAIN
+from swanmesh.core.inputs.kernel import AGAIN
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import AddressPair, InitiationSettings, Peer, Policy, Settings
 from swanmesh.core.observed import ChildRekeyed, ChildSa, Holdings, IkeSa
@@ -36,8 +36,7 @@ from swanmesh.core.xfrm import (
     XfrmPolicy,
     XfrmState,
 )
-
-from .build import child_sa, holdings, ike_sa, name_of, peer, settings
+from tests.unit.core.build import child_sa, holdings, ike_sa, name_of, peer, settings
 
 REQID = 7
 MENDING = (RestorePolicies, InstallPolicies, RekeyChild)

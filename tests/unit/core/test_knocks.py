@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 
-from swanmesh.core.knocks import Knocks
+from swanmesh.core.early_peers import Knocks
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import AddressPair
 from swanmesh.core.observed import Knocked
 from swanmesh.core.peers import parse_peer
-from swanmesh.core.report import EMPTY
-
-from .build import settings
+from swanmesh.core.verdict import EMPTY
+from tests.unit.core.build import settings
 
 OWN, ITS = "192.0.2.1", "192.0.2.2"
 PAIR = AddressPair(ipaddress.ip_address(OWN), ipaddress.ip_address(ITS))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from swanmesh.core.actions import ObserveAll, ObserveSas
-from swanmesh.core.looks import Looks
+from swanmesh.core.decide.observation import Looks
 
 
 def test_nothing_wanted_no_look() -> None:

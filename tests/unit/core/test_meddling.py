@@ -7,8 +7,7 @@ import pytest
 from swanmesh.core.actions import LoadConnection, LoadCredentials, ObserveAll
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.observed import Diagnosis, Hint
-
-from .build import association, holdings, name_of, peer, settings
+from tests.unit.core.build import association, holdings, name_of, peer, settings
 
 HOST, PEER = settings(), peer()
 NAME = name_of(HOST, PEER)

@@ -6,19 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from swanmesh.core.actions import (
-    Action,
-    Initiate,
-    LoadConnection,
-    ObserveAll,
-    ObserveSas,
-    TerminateIke,
-)
+from swanmesh.core.actions import Action, Initiate, LoadConnection, ObserveAll, ObserveSas, TerminateIke
+from swanmesh.core.decide.rules import decide
 from swanmesh.core.observed import ChildDown, ChildUp, Diagnosis, IkeDown, IkeUp
-from swanmesh.core.plan import decide
-
-from .build import association, child_sa, holdings, ike_sa, with_tasks
-from .life import HOW, Life, found
+from tests.unit.core.build import association, child_sa, holdings, ike_sa, with_tasks
+from tests.unit.core.life import HOW, Life, found
 
 
 def test_from_file_to_association() -> None:

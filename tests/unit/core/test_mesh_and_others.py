@@ -18,9 +18,8 @@ from swanmesh.core.actions import (
 )
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.observed import IkeDown
-
-from .build import association, holdings, name_of, peer, settings
-from .life import HOW, Life
+from tests.unit.core.build import association, holdings, name_of, peer, settings
+from tests.unit.core.life import HOW, Life
 
 
 def test_what_stands_is_left_alone_after_a_restart() -> None:

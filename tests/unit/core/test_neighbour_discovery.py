@@ -9,7 +9,7 @@ from swanmesh.core.connections import neighbour_discovery, ours
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import Credentials, Host, Settings
 from swanmesh.core.observed import Holdings, LoadedConnection
-from swanmesh.core.report import EMPTY, planned, verb
+from swanmesh.core.verdict import EMPTY, planned, verb
 
 
 def settings(*addresses: str) -> Settings:

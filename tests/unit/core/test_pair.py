@@ -6,8 +6,7 @@ from dataclasses import replace
 
 from swanmesh.core.observed import ChildDown, ChildRekeyed, ChildUp, IkeDown, IkeRekeyed, IkeSa, IkeUp
 from swanmesh.core.pair import Pair
-
-from .build import association, child_sa, ike_sa
+from tests.unit.core.build import association, child_sa, ike_sa
 
 NAME = "swanmesh-web2.mesh.example-01234567"
 

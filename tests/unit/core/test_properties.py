@@ -15,9 +15,8 @@ from swanmesh.core.connections import desired, ours
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import Peer
 from swanmesh.core.observed import ChildSa, IkeSa
-
-from .build import child_sa, ike_sa, name_of, peer, settings
-from .ideal import IdealCharon, run
+from tests.unit.core.build import child_sa, ike_sa, name_of, peer, settings
+from tests.unit.core.ideal import IdealCharon, run
 
 HOST = settings("web1.mesh.example", "203.0.113.1", "2001:db8::1")
 PEERS = [

@@ -19,9 +19,8 @@ from swanmesh.core.model import InvalidInput
 from swanmesh.pki.authority import AUTHORITY_LIFETIME, HOST_LIFETIME, Authority
 from swanmesh.pki.certificates import IPSEC_IKE, load_credentials
 from swanmesh.pki.storage import NotStored
-from tests.unit.host.elsewhere import run_python
-
-from .certify import NOW, authority, key, put
+from tests.unit.config.elsewhere import run_python
+from tests.unit.pki.certify import NOW, authority, key, put
 
 NOW_SECONDS = NOW.timestamp()
 ADDRESSES = [ip_address("203.0.113.1"), ip_address("2001:db8::1")]

@@ -15,8 +15,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from swanmesh.core.model import Credentials, InvalidInput
 from swanmesh.pki.certificates import IPSEC_IKE, load_credentials
-
-from .certify import HOST, NOW, Certified, authority, certify, key, put
+from tests.unit.pki.certify import HOST, NOW, Certified, authority, certify, key, put
 
 ROOT = authority()
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .holder import FOREIGN, Trouble
-from .host import SimHost
-from .world import World
+from tests.unit.core.simulation.holder import FOREIGN, Trouble
+from tests.unit.core.simulation.host import SimHost
+from tests.unit.core.simulation.world import World
 
 
 class Chaos:

@@ -14,12 +14,11 @@ from weakref import WeakKeyDictionary
 from swanmesh.core.actions import Connection
 from swanmesh.core.model import Credentials
 from swanmesh.core.observed import Holdings, IkeSa, LoadedConnection, LoadedCredentials
-
-from .clock import Clock
-from .exchanges import Exchanges
-from .holder import FOREIGN, Lifetimes, Loaded
-from .network import Network
-from .sas import Ike
+from tests.unit.core.simulation.clock import Clock
+from tests.unit.core.simulation.exchanges import Exchanges
+from tests.unit.core.simulation.holder import FOREIGN, Lifetimes, Loaded
+from tests.unit.core.simulation.network import Network
+from tests.unit.core.simulation.sas import Ike
 
 ACQUIRE_EXPIRES = 165.0
 """Linux' xfrm_acq_expires: how long the kernel asks no second time for the same pair."""

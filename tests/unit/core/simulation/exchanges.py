@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .responses import Responses
-from .sas import Child, Ike
+from tests.unit.core.simulation.responses import Responses
+from tests.unit.core.simulation.sas import Child, Ike
 
 DPD_DELAY = 5.0
 

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 from swanmesh.core.connections import is_shunt
 from swanmesh.core.observed import ChildDown, ChildUp, Diagnosis, Event, IkeDown, IkeUp
-
-from .clock import Clock
-from .network import Network
-from .sas import Child, Exchange, Ike
+from tests.unit.core.simulation.clock import Clock
+from tests.unit.core.simulation.network import Network
+from tests.unit.core.simulation.sas import Child, Exchange, Ike
 
 FOREIGN = "home"
 """A connection and an IKE_SA of somebody else's that every charon holds."""

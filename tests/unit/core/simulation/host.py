@@ -21,12 +21,11 @@ from swanmesh.core.actions import (
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import Peer, Settings
 from swanmesh.core.observed import Event, Holdings, IkeSa
-
-from .charon import SimCharon
-from .clock import Clock
+from tests.unit.core.simulation.charon import SimCharon
+from tests.unit.core.simulation.clock import Clock
 
 if TYPE_CHECKING:
-    from .watch import Watch
+    from tests.unit.core.simulation.watch import Watch
 
 T = TypeVar("T")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .clock import Clock
+from tests.unit.core.simulation.clock import Clock
 
 if TYPE_CHECKING:
-    from .holder import Holder
+    from tests.unit.core.simulation.holder import Holder
 
 
 class Network:

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from swanmesh.core.observed import ChildDown, ChildRekeyed, IkeRekeyed
-
-from .holder import Holder
-from .sas import Child, Exchange, Ike
+from tests.unit.core.simulation.holder import Holder
+from tests.unit.core.simulation.sas import Child, Exchange, Ike
 
 KEPT_DELETED = 5.0
 """Seconds that a replaced CHILD_SA is kept for packets on their way (charon.delete_rekeyed_delay)."""

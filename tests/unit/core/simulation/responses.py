@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from swanmesh.core.observed import Knocked
-
-from .requests import BUSY, MISSING, REFUSED, Requests
-from .sas import Child, Exchange, Ike
+from tests.unit.core.simulation.requests import BUSY, MISSING, REFUSED, Requests
+from tests.unit.core.simulation.sas import Child, Exchange, Ike
 
 HALF_OPEN = 30.0
 UNNAMED = "(unnamed)"

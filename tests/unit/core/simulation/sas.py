@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from swanmesh.core.observed import ChildSa, IkeSa
 
 if TYPE_CHECKING:
-    from .holder import Holder
+    from tests.unit.core.simulation.holder import Holder
 
 WAITS = (1.2, 1.8, 2.8, 4.4)
 """Seconds between retransmissions; 10.2 s until charon gives up, as with the shipped settings."""

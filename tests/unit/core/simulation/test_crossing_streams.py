@@ -11,11 +11,11 @@ from collections.abc import Callable
 
 import pytest
 
-from .holder import Lifetimes
-from .host import SimHost
-from .sas import Ike
-from .watch import associations
-from .world import World
+from tests.unit.core.simulation.holder import Lifetimes
+from tests.unit.core.simulation.host import SimHost
+from tests.unit.core.simulation.sas import Ike
+from tests.unit.core.simulation.watch import associations
+from tests.unit.core.simulation.world import World
 
 NEVER = Lifetimes(child_rekey=1e9, ike_rekey=1e9, reauth=1e9)
 LAGS = {"at once": 0.0, "5 ms later": 0.005, "15 ms later": 0.015, "25 ms later": 0.025, "45 ms later": 0.045}

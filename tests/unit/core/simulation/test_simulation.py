@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from .chaos import Chaos
-from .holder import Lifetimes
-from .world import World
+from tests.unit.core.simulation.chaos import Chaos
+from tests.unit.core.simulation.holder import Lifetimes
+from tests.unit.core.simulation.world import World
 
 QUIET = 420.0
 """Seconds after the last fault until everything must be in order, every rekey of the storm included."""

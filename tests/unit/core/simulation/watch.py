@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from swanmesh.core.actions import Action, Initiate, TerminateChild, TerminateIke, UnloadConnection
 from swanmesh.core.connections import ours
 from swanmesh.core.mesh import MeshEvent
-
-from .charon import SimCharon
-from .host import SimHost
-from .network import Network
-from .sas import Child, Ike
+from tests.unit.core.simulation.charon import SimCharon
+from tests.unit.core.simulation.host import SimHost
+from tests.unit.core.simulation.network import Network
+from tests.unit.core.simulation.sas import Child, Ike
 
 EVENT_ON_ITS_WAY = 0.1
 """Seconds that the event of a loss may take to reach the controller."""

@@ -7,16 +7,15 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from swanmesh.core.actions import Action, ObserveAll, ObserveSas
-from swanmesh.core.initiation import initiates
+from swanmesh.core.decide.initiation import initiates
 from swanmesh.core.model import InitiationSettings, Peer
 from tests.unit.core.build import settings
-
-from .charon import SimCharon
-from .clock import Clock
-from .holder import Lifetimes, Trouble
-from .host import SimHost
-from .network import Network
-from .watch import Watch, associations, works_here
+from tests.unit.core.simulation.charon import SimCharon
+from tests.unit.core.simulation.clock import Clock
+from tests.unit.core.simulation.holder import Lifetimes, Trouble
+from tests.unit.core.simulation.host import SimHost
+from tests.unit.core.simulation.network import Network
+from tests.unit.core.simulation.watch import Watch, associations, works_here
 
 
 class World:

@@ -1,0 +1,222 @@
+"""Writing `peers.d`: where each peer's file stands, what it says, and one writer at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from swanmesh.config.documents import PEER_LIMIT, read_bytes
+from swanmesh.config.peer_files import SUFFIX, is_peer_file, read_peer
+from swanmesh.core.model import InvalidInput, Peer, Problem
+from swanmesh.core.peers import check_name, parse_peer
+from swanmesh.files.write import TEMPORARY, NotWritten, Replacement, not_written
+
+_LOCK_TIMEOUT = 10.0
+_NAME_LIMIT = 200
+"""Characters of a peer's name that go into its file's name; the file system's limit is 255 bytes."""
+_WORD = re.compile(rb"[a-z0-9.-]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What became of one peer's file."""
+
+    peer: Peer
+    path: Path
+    created: bool
+    changed: bool
+    """False if the file said the same already; it was not touched then."""
+    previous: bytes | None
+    """What the file held before, for `PeerEditor.restore`; None if there was none."""
+
+
+class PeerEditor:
+    """`peers.d` under an exclusive lock, from entering the context to leaving it.
+
+    The lock is on the directory itself (flock), so that it needs no file and dies with its holder. It keeps
+    out other editors, not readers. Entering raises NotWritten if it is not free within ten seconds.
+    """
+
+    def __init__(self, directory: Path, *, create: bool = False) -> None:
+        """`create` makes the directory if only it is missing."""
+        self.directory = directory
+        self._create = create
+        self._fd = -1
+
+    def __enter__(self) -> PeerEditor:
+        try:
+            if self._create:
+                self.directory.mkdir(mode=0o755, exist_ok=True)
+            self._fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise not_written(self.directory, error) from None
+        try:
+            _lock(self._fd, self.directory)
+            self._sweep()
+        except BaseException:
+            os.close(self._fd)
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+    def write(self, peers: Sequence[Peer]) -> list[Written]:
+        """Write these peers, all or none. A policy of None keeps the one that the file states.
+
+        A peer that stands in a file of another name is updated there; comments in a changed file are lost.
+        Raises InvalidInput if a name stands twice or a file in the way holds another peer, and NotWritten.
+        """
+        places = self._places([peer.name for peer in peers])
+        plans: list[tuple[Written, bytes]] = []
+        for peer in peers:
+            path = places[peer.name]
+            previous = read_bytes(path, PEER_LIMIT) if path.exists() else None
+            old = read_peer(path) if previous is not None else None
+            policy = peer.policy if peer.policy is not None or old is None else old.policy
+            new = Peer(name=peer.name, addresses=peer.addresses, policy=policy, source=str(path))
+            written = Written(peer=new, path=path, created=old is None, changed=old != new, previous=previous)
+            plans.append((written, peer_text(new)))
+        self._replace([(written.path, text) for written, text in plans if written.changed])
+        return [written for written, _ in plans]
+
+    def remove(self, names: Sequence[str]) -> list[Path]:
+        """Remove these peers' files, all or none. Raises InvalidInput if one has none, and NotWritten."""
+        places = self._places(names)
+        missing = [
+            Problem(str(path), "name", name, "there is no such peer", "look at `swanmesh status`")
+            for name, path in places.items()
+            if not path.exists()
+        ]
+        if missing:
+            raise InvalidInput(*missing)
+        self._replace([(path, None) for path in places.values()])
+        return list(places.values())
+
+    def restore(self, written: Iterable[Written]) -> None:
+        """Put back what `write` changed. Raises NotWritten."""
+        self._replace([(one.path, one.previous) for one in written if one.changed])
+
+    def _places(self, names: Sequence[str]) -> dict[str, Path]:
+        """The file of each name: where it stands already, or else where it belongs."""
+        places: dict[str, Path] = {}
+        elsewhere: list[str] = []
+        for name in names:
+            if name in places:
+                problem = Problem(
+                    str(self.directory), "name", name, "is given twice", "leave one of the two out"
+                )
+                raise InvalidInput(problem)
+            path = places[name] = self.directory / file_name(name)
+            if not os.path.lexists(path):
+                elsewhere.append(name)
+                continue
+            holds = read_peer(path).name
+            if holds != name:
+                message, remedy = f"holds the peer {holds}", f"rename it to {file_name(holds)}"
+                raise InvalidInput(Problem(str(path), "name", name, message, remedy))
+        places.update(self._search(elsewhere))
+        return places
+
+    def _search(self, names: Sequence[str]) -> dict[str, Path]:
+        """Files under another name that hold one of these peers. Only what contains a name is parsed."""
+        found: dict[str, Path] = {}
+        wanted = {name.encode() for name in names}
+        for path in self._peer_files() if wanted else ():
+            try:
+                data = read_bytes(path, PEER_LIMIT).lower()
+                # A backslash can hide any text within double quotes.
+                if wanted.isdisjoint(_WORD.findall(data)) and b"\\" not in data:
+                    continue
+                holds = read_peer(path).name
+            except (InvalidInput, FileNotFoundError):
+                continue
+            if holds.encode() in wanted:
+                found[holds] = path
+        return found
+
+    def _peer_files(self) -> list[Path]:
+        try:
+            with os.scandir(self._fd) as entries:
+                return [path for entry in entries if is_peer_file(path := self.directory / entry.name)]
+        except OSError as error:
+            raise not_written(self.directory, error) from None
+
+    def _replace(self, changes: Sequence[tuple[Path, bytes | None]]) -> None:
+        """Give each file its new content (None: remove it), all or none."""
+        Replacement(changes).carry_out()
+
+    def _sweep(self) -> None:
+        """Remove what a writer that was killed left behind: under the lock, nobody else is writing."""
+        with os.scandir(self._fd) as entries:
+            left = [entry.name for entry in entries if entry.name.startswith(TEMPORARY)]
+        for name in left:
+            with contextlib.suppress(OSError):
+                os.unlink(name, dir_fd=self._fd)
+
+
+def _lock(fd: int, directory: Path) -> None:
+    """Take the lock of the open directory. Raises NotWritten if another holds it for too long."""
+    end = time.monotonic() + _LOCK_TIMEOUT
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > end:
+                remedy = "wait for it, then try again"
+                raise NotWritten(directory, "another command is writing there", remedy) from None
+        except OSError as error:
+            raise not_written(directory, error) from None
+        # flock waits without a limit or not at all.
+        time.sleep(0.01)
+
+
+def write_peer(directory: Path, name: object, addresses: object, policy: object = None) -> Written:
+    """Check a peer and write its file. Raises InvalidInput and NotWritten; the old file stays intact then."""
+    peer = parse_peer(name, addresses, policy, source=str(directory))
+    with PeerEditor(directory, create=True) as editor:
+        return editor.write([peer])[0]
+
+
+def write_peers(directory: Path, peers: Sequence[Peer]) -> list[Written]:
+    """Write the files of many peers, all or none. Raises InvalidInput and NotWritten."""
+    with PeerEditor(directory, create=True) as editor:
+        return editor.write(peers)
+
+
+def remove_peers(directory: Path, names: Sequence[str]) -> list[Path]:
+    """Remove these peers' files, all or none. Raises InvalidInput (an unknown name too) and NotWritten."""
+    checked = []
+    for name in names:
+        try:
+            checked.append(check_name(name))
+        except ValueError as error:
+            problem = Problem(str(directory), "name", name, str(error), "give the name of a peer")
+            raise InvalidInput(problem) from None
+    with PeerEditor(directory) as editor:
+        return editor.remove(checked)
+
+
+def file_name(name: str) -> str:
+    """The file of a checked name. One too long for a file name is cut, and told apart by its digest."""
+    if len(name) <= _NAME_LIMIT:
+        return name + SUFFIX
+    return f"{name[:_NAME_LIMIT]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}{SUFFIX}"
+
+
+def peer_text(peer: Peer) -> bytes:
+    """The peer as its file says it."""
+    document: dict[str, object] = {"name": peer.name, "addresses": [str(a) for a in peer.addresses]}
+    if peer.policy is not None:
+        document["policy"] = peer.policy.value
+    return yaml.safe_dump(document, sort_keys=False, default_flow_style=None).encode()

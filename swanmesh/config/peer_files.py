@@ -1,0 +1,182 @@
+"""The files of `peers.d`: one peer a file, read with the work proportional to what changed.
+
+Peers are the files named `*.yaml` that do not begin with a dot; every other name is left alone. What cannot
+be read is told apart from what is not there: nothing is taken for removed because it could not be looked at.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from swanmesh.config.documents import PEER_LIMIT, read_document, unreadable
+from swanmesh.core.model import InvalidInput, Peer, Problem, shown
+from swanmesh.core.peers import parse_peer
+
+SUFFIX = ".yaml"
+
+_KEYS = ("name", "addresses", "policy")
+_RACY = 0.1
+"""Seconds. A file changed so shortly before it was read may change again under the same time stamp (the
+kernel's clock for files ticks every 1 to 10 ms), so its stamp proves nothing yet."""
+
+_Stamp = tuple[int, int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scan:
+    """What `peers.d` holds."""
+
+    peers: dict[Path, Peer]
+    problems: tuple[Problem, ...]
+    unreadable: frozenset[Path]
+    """Files that are there but say nothing valid: what held for them before goes on."""
+    complete: bool
+    """False if the directory itself could not be read. `peers` then holds what was last read, and a file that
+    is missing from it is not known to be gone."""
+
+
+def is_peer_file(path: Path) -> bool:
+    """Whether a file of this name in `peers.d` describes a peer."""
+    return path.name.endswith(SUFFIX) and not path.name.startswith(".")
+
+
+def read_peer(path: Path) -> Peer:
+    """The peer that one file describes.
+
+    Raises FileNotFoundError if nothing stands at `path`, and InvalidInput if it holds no valid peer.
+    """
+    try:
+        document = read_document(path, PEER_LIMIT)
+    except InvalidInput:
+        # A symbolic link to nowhere is a mistake; a name that is gone is a removal.
+        if not os.path.lexists(path):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from None
+        raise
+    return peer_from_document(document, str(path))
+
+
+def peer_from_document(document: object, source: str) -> Peer:
+    """The peer that a decoded document describes. Raises InvalidInput with every problem found."""
+    if not isinstance(document, dict):
+        message = "is empty" if document is None else "must be a mapping"
+        raise InvalidInput(Problem(source, "", "", message, "give `name:` and `addresses:`"))
+    problems = [
+        Problem(
+            source,
+            shown(key),
+            shown(value),
+            "is no key of a peer",
+            f"correct it; known here: {', '.join(_KEYS)}",
+        )
+        for key, value in document.items()
+        if key not in _KEYS
+    ]
+    try:
+        peer = parse_peer(
+            document.get("name"), document.get("addresses"), document.get("policy"), source=source
+        )
+    except InvalidInput as invalid:
+        raise InvalidInput(*problems, *invalid.problems) from None
+    if problems:
+        raise InvalidInput(*problems)
+    return peer
+
+
+class PeerDirectory:
+    """`peers.d` with a memory of what each file said, so that only changed files are read again."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._stamps: dict[Path, _Stamp] = {}
+        self._peers: dict[Path, Peer] = {}
+        self._faults: dict[Path, tuple[Problem, ...]] = {}
+        self._directory_fault: Problem | None = None
+
+    def scan(self) -> Scan:
+        """Look at every file; read those whose inode, size or time stamps changed."""
+        try:
+            with os.scandir(self.path) as entries:
+                names = [entry.name for entry in entries]
+        except OSError as error:
+            self._directory_fault = unreadable(self.path, error)
+            return self._answer()
+        self._directory_fault = None
+        found = {path for name in names if is_peer_file(path := self.path / name)}
+        for path in (self._peers.keys() | self._faults.keys()) - found:
+            self._forget(path)
+        for path in sorted(found):
+            self._refresh(path, trust_stamp=True)
+        return self._answer()
+
+    def look(self, paths: Iterable[Path]) -> Scan:
+        """The same answer after reading just these files again; names that are no peer's are passed over."""
+        if not self._directory_stands():
+            return self._answer()
+        for path in sorted(set(paths)):
+            if path.parent == self.path and is_peer_file(path):
+                self._refresh(path, trust_stamp=False)
+        return self._answer()
+
+    def _directory_stands(self) -> bool:
+        try:
+            # The dot makes a plain file fail too.
+            os.stat(f"{self.path}/.")  # noqa: PTH116 - Path drops the dot
+        except OSError as error:
+            self._directory_fault = unreadable(self.path, error)
+            return False
+        self._directory_fault = None
+        return True
+
+    def _refresh(self, path: Path, *, trust_stamp: bool) -> None:
+        stamp = _stamp(path)
+        if trust_stamp and stamp is not None and self._stamps.get(path) == stamp:
+            return
+        started = time.time()
+        try:
+            peer: Peer | None = read_peer(path)
+            faults: tuple[Problem, ...] = ()
+        except FileNotFoundError:
+            # Gone for good only if it did not go with the whole directory.
+            if self._directory_stands():
+                self._forget(path)
+            return
+        except InvalidInput as invalid:
+            peer, faults = None, invalid.problems
+        self._forget(path)
+        if peer is not None:
+            self._peers[path] = peer
+        else:
+            self._faults[path] = faults
+        # The stamp was taken before the content: a change in between shows as another stamp.
+        if stamp is not None and max(stamp[3], stamp[4]) / 1e9 < started - _RACY:
+            self._stamps[path] = stamp
+
+    def _forget(self, path: Path) -> None:
+        self._stamps.pop(path, None)
+        self._peers.pop(path, None)
+        self._faults.pop(path, None)
+
+    def _answer(self) -> Scan:
+        problems = [problem for faults in self._faults.values() for problem in faults]
+        if self._directory_fault is not None:
+            problems.append(self._directory_fault)
+        return Scan(
+            peers=dict(self._peers),
+            problems=tuple(sorted(problems)),
+            unreadable=frozenset(self._faults),
+            complete=self._directory_fault is None,
+        )
+
+
+def _stamp(path: Path) -> _Stamp | None:
+    """What changes when the file does; None if it cannot be looked at."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

@@ -1,0 +1,76 @@
+"""What the kernel should hold for a pair, and whether a look at it shows that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from swanmesh.core.connections import is_shunt
+from swanmesh.core.model import Address
+from swanmesh.core.observed import ChildSa
+from swanmesh.core.pair import Pair
+from swanmesh.core.xfrm import Direction, KernelHoldings, XfrmPolicy
+
+_DISCOVERY = frozenset({135, 136})
+"""ICMPv6 types that the neighbour discovery shunt lets pass."""
+
+
+class Held:
+    """A look at the kernel, arranged for asking."""
+
+    def __init__(self, held: KernelHoldings) -> None:
+        self._spis = {state.spi for state in held.states}
+        self._between_hosts: dict[tuple[Direction, Address, Address], XfrmPolicy] = {}
+        self._discovery: set[tuple[Direction, int]] = set()
+        for policy in held.policies:
+            if policy.single_hosts:
+                self._between_hosts[policy.direction, policy.source, policy.destination] = policy
+            elif policy.protocol == 58 and policy.source_bits == 0 and policy.allow and not policy.reqid:
+                self._discovery.add((policy.direction, policy.source_port))
+
+    def lacks_states(self, child: ChildSa) -> bool:
+        return not {child.spi_in, child.spi_out} <= self._spis
+
+    def lacks_policies(self, pair: Pair) -> bool:
+        """Whether a policy that charon should have installed is missing, or lets pass what it should not."""
+        if pair.connection is None or not needs_policies(pair):
+            return False
+        if pair.addresses is None:
+            ways = (Direction.IN, Direction.OUT)
+            return not self._discovery.issuperset((way, kind) for way in ways for kind in _DISCOVERY)
+        local, remote = pair.addresses.local, pair.addresses.remote
+        found = (
+            self._between_hosts.get((Direction.OUT, local, remote)),
+            self._between_hosts.get((Direction.IN, remote, local)),
+        )
+        if is_shunt(pair.connection.child):
+            passes = pair.connection.child.startswith("pass-")
+            return not all(policy is not None and policy.allow == passes for policy in found)
+        return not all(policy is not None and policy.allow and policy.reqid for policy in found)
+
+
+def needs_policies(pair: Pair) -> bool:
+    """Whether charon should have policies of the pair's in the kernel."""
+    if pair.connection is None or pair.loaded != pair.connection.child:
+        return False
+    return pair.works or _has_trap(pair)
+
+
+def _has_trap(pair: Pair) -> bool:
+    """Whether a trap or shunt of it stands as long as it is loaded."""
+    if pair.connection is None:
+        return False
+    children = pair.connection.body.get("children")
+    child = children.get(pair.connection.child) if isinstance(children, dict) else None
+    return isinstance(child, dict) and child.get("start_action") == "trap"
+
+
+def settled(pair: Pair) -> Iterator[ChildSa]:
+    """CHILD_SAs that no rekeying has to do with: one that replaces another may not send yet."""
+    for sa in pair.sas.values():
+        if sa.established and all(child.state == "INSTALLED" for child in sa.children):
+            yield from (child for child in sa.children if child.works and child.spi_in and child.spi_out)
+
+
+def newest(pair: Pair) -> ChildSa | None:
+    working = [child for sa in pair.sas.values() if sa.works for child in sa.children if child.works]
+    return max(working, key=lambda child: child.unique_id, default=None)

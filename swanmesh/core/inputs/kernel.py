@@ -1,0 +1,270 @@
+"""What the kernel holds compared with what the pairs need: others may take away what charon believes there.
+
+Absence counts as proven in two cases only, so that no rekey, installation or deletion under way is taken for
+a fault: the kernel told that somebody flushed everything (charon never does), or a look at the kernel lacked
+it, then charon was looked at and still had it, and then a second look at the kernel lacked it again.
+
+`kernel/link.py` tells how it is mended, and why so: policies of an association are put back at once, since
+packets cross in clear without them; those of a trap or shunt are charon's to install again; for states charon
+rekeys the CHILD_SA.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from swanmesh.core.actions import Action, InstallPolicies, ObserveKernel, RekeyChild, RestorePolicies
+from swanmesh.core.connections import is_shunt
+from swanmesh.core.decide.absence import Held, needs_policies, newest, settled
+from swanmesh.core.kernel import Kernel, Mending
+from swanmesh.core.observed import ChildSa
+from swanmesh.core.pair import Pair
+from swanmesh.core.state import State
+from swanmesh.core.xfrm import (
+    EventsLost,
+    KernelEvent,
+    KernelHoldings,
+    KernelUnwatched,
+    KernelWatched,
+    PoliciesFlushed,
+    PolicyDeleted,
+    StateDeleted,
+    StatesFlushed,
+)
+
+AGAIN = 1.5
+"""Seconds between a look that lacks something and the one that proves it."""
+_GRACE = 1.0
+"""Seconds that charon's word on a deletion of its own may take to get here after the kernel's."""
+_PATIENCE = 10.0
+"""Seconds that a rekeying which mends may take before it counts as failed and is asked for again: charon's
+retransmissions to a peer that is gone end about then, and its IKE_SA with them. Twice as long each time."""
+_AT_ONCE = 2.0
+"""The same for policies, which are back as soon as it is done."""
+_CEILING = 300.0
+_SHARE = 100
+"""A look comes at most once in so many times its own duration."""
+
+POLICIES_FLUSHED = "somebody flushed the kernel's IPsec policies"
+STATES_FLUSHED = "somebody flushed the kernel's IPsec states"
+POLICIES_MISSING = "the kernel lacks its policies"
+STATES_MISSING = "the kernel lacks its states"
+
+
+def take_kernel_event(state: State, event: KernelEvent, now: float) -> None:
+    """What it tells of changes while charon does not answer is left to the look when charon is back."""
+    kernel = state.kernel
+    match event:
+        case KernelWatched():
+            kernel.watched, kernel.reason = True, ""
+            kernel.want(now, "the kernel can be looked at")
+        case KernelUnwatched(reason):
+            state.kernel = Kernel(reason=reason)
+        case _ if not state.charon.reachable:
+            pass
+        case PoliciesFlushed():
+            for pair in state.pairs:
+                _expose(state, pair, POLICIES_FLUSHED)
+            kernel.want(now + AGAIN, POLICIES_FLUSHED)
+        case StatesFlushed():
+            kernel.flushed |= {child.unique_id for _, child in _children(state.pairs)}
+            kernel.earliest = now
+            kernel.want(now, STATES_FLUSHED)
+        case StateDeleted(spi):
+            kernel.deleted.add(spi)
+            if kernel.deleted_due is None:
+                kernel.deleted_due = now + _GRACE
+        case PolicyDeleted():
+            kernel.want(now + _GRACE, "a policy was deleted from the kernel")
+        case EventsLost():
+            kernel.want(now, "the kernel told more than could be read")
+
+
+def kernel_step(state: State, now: float) -> ObserveKernel | None:
+    """The look that is due. The caller has made sure that charon answers: without charon nothing can be said
+    to be missing."""
+    kernel = state.kernel
+    if not kernel.watched:
+        return None
+    if kernel.deleted_due is not None and now >= kernel.deleted_due:
+        _judge_deleted(state, now)
+    if kernel.look_at is None or kernel.looking is not None or now < max(kernel.look_at, kernel.earliest):
+        return None
+    kernel.looking, kernel.look_at = now, None
+    return ObserveKernel(reason=kernel.look_reason)
+
+
+def take_kernel(state: State, held: KernelHoldings | None, now: float) -> None:
+    """The outcome of ObserveKernel; None if it failed."""
+    kernel = state.kernel
+    began = kernel.looking if kernel.looking is not None else now
+    took, kernel.looking = now - began, None
+    kernel.earliest = now + max(0.5, took * 10)
+    kernel.want(now + max(state.settings.initiation.resync, took * _SHARE), "the slow safety net")
+    _give_places_back(state, now)
+    if held is None:
+        kernel.want(now + 5.0, "the last look at the kernel failed")
+        return
+    if not state.charon.reachable:
+        return
+    doubts = list(_compare(state, held, began))
+    kernel.flushed = frozenset()
+    if kernel.mendings:
+        soonest = min(mending.until for mending in kernel.mendings.values())
+        kernel.want(max(soonest, now + 1.0), "whether mending helped")
+    kernel.doubts = {key: kernel.doubts.get(key, now) for key in doubts}
+    if doubts:
+        # charon's word decides, so it is asked; then the kernel is asked again.
+        state.looks.want_all(now, "the kernel lacks what charon should have installed")
+        kernel.want(now + AGAIN, "the kernel lacked something in the last look")
+
+
+def mend(pair: Pair) -> Action | None:
+    """What to do about a proven absence. Policies come first: without them packets cross in clear."""
+    if pair.connection is None:
+        return None
+    if pair.exposed and pair.loaded == pair.connection.child:
+        child = newest(pair)
+        if child is None or is_shunt(pair.connection.child) or pair.addresses is None:
+            return InstallPolicies(
+                connection=pair.name, child=pair.connection.child, peer=pair.peer, reason=pair.exposed
+            )
+        return RestorePolicies(
+            connection=pair.name,
+            peer=pair.peer,
+            addresses=pair.addresses,
+            reqid=child.reqid,
+            replace=pair.exposed != POLICIES_FLUSHED,
+            reason=pair.exposed,
+        )
+    for unique_id, reason in pair.stateless.items():
+        return RekeyChild(unique_id=unique_id, connection=pair.name, peer=pair.peer, reason=reason)
+    return None
+
+
+def mended(
+    state: State,
+    pair: Pair,
+    action: RestorePolicies | InstallPolicies | RekeyChild,
+    error: str | None,
+    now: float,
+) -> None:
+    """The outcome of what `mend` gave. Whether it helped, the next look tells."""
+    kernel = state.kernel
+    if isinstance(action, RekeyChild):
+        if pair.stateless.pop(action.unique_id, None) is None:
+            return  # the operator's
+        _note_mending(kernel, pair, action.unique_id, _PATIENCE, now)
+        if error is not None:
+            _give_place_back(state, kernel.mendings[action.unique_id])
+        kernel.want(now + _PATIENCE / 2, "a CHILD_SA is being rekeyed for want of states")
+    else:
+        pair.exposed = ""
+        _note_mending(kernel, pair, pair.name, _AT_ONCE, now)
+        kernel.want(now + _GRACE, "policies were put back")
+    if error is not None:
+        state.looks.want_all(now, f"mending failed: {error}")
+    pair.busy = False
+    state.pairs.mark(pair)
+
+
+def forget_kernel_doubts(state: State) -> None:
+    """charon is gone or came back: what it is held to be wrong about begins anew."""
+    kernel = state.kernel
+    kernel.doubts.clear()
+    kernel.mendings.clear()
+    for pair in state.pairs:
+        pair.exposed = ""
+        pair.stateless.clear()
+
+
+# Comparing.
+
+
+def _compare(state: State, held: KernelHoldings, began: float) -> Iterator[str | int]:
+    """Notes what is proven to be missing with its pair, and yields what is in doubt."""
+    kernel, shown = state.kernel, Held(held)
+    for pair in state.pairs:
+        if not shown.lacks_policies(pair):
+            kernel.mendings.pop(pair.name, None)
+        elif not _hoped_for(kernel, pair.name, began):
+            if _proven(kernel, pair, pair.name, began):
+                _expose(state, pair, POLICIES_MISSING)
+            else:
+                yield pair.name
+        for child in settled(pair):
+            if not shown.lacks_states(child) or _hoped_for(kernel, child.unique_id, began):
+                continue
+            if child.unique_id in kernel.flushed:
+                _note_stateless(state, pair, child, STATES_FLUSHED)
+            elif _proven(kernel, pair, child.unique_id, began):
+                _note_stateless(state, pair, child, STATES_MISSING)
+            else:
+                yield child.unique_id
+
+
+def _hoped_for(kernel: Kernel, key: str | int, began: float) -> bool:
+    """Whether it may still come back by what was done about it."""
+    mending = kernel.mendings.get(key)
+    return mending is not None and began < mending.until
+
+
+def _proven(kernel: Kernel, pair: Pair, key: str | int, began: float) -> bool:
+    """Lacking before, then shown by charon, then lacking again."""
+    first = kernel.doubts.get(key)
+    return first is not None and first <= pair.seen <= began
+
+
+def _children(pairs: Iterable[Pair]) -> Iterator[tuple[Pair, ChildSa]]:
+    for pair in pairs:
+        for child in settled(pair):
+            yield pair, child
+
+
+def _expose(state: State, pair: Pair, reason: str) -> None:
+    if needs_policies(pair):
+        pair.exposed = reason
+        state.pairs.mark(pair)
+
+
+def _note_stateless(state: State, pair: Pair, child: ChildSa, reason: str) -> None:
+    pair.stateless.setdefault(child.unique_id, reason)
+    state.pairs.mark(pair)
+
+
+def _judge_deleted(state: State, now: float) -> None:
+    """Deletions of charon's own were told by charon meanwhile. What is left is worth a look."""
+    kernel = state.kernel
+    spis, kernel.deleted, kernel.deleted_due = kernel.deleted, set(), None
+    if any(child.spi_in in spis or child.spi_out in spis for _, child in _children(state.pairs)):
+        kernel.want(now, "a state of an association was deleted from the kernel")
+
+
+def _note_mending(kernel: Kernel, pair: Pair, key: str | int, patience: float, now: float) -> None:
+    before = kernel.mendings.get(key)
+    times = before.times + 1 if before is not None else 1
+    until = now + min(_CEILING, patience * 2 ** min(times - 1, 10))
+    kernel.mendings[key] = Mending(
+        pair=pair.name, at=now, until=until, times=times, holds_place=isinstance(key, int)
+    )
+
+
+def _give_places_back(state: State, now: float) -> None:
+    """Of rekeyings that have come to nothing by now; and forget those whose CHILD_SA has been replaced."""
+    for key, mending in list(state.kernel.mendings.items()):
+        pair = state.pairs.get(mending.pair)
+        if now - mending.at >= _PATIENCE:
+            _give_place_back(state, mending)
+        known = pair is not None and (
+            isinstance(key, str) or any(c.unique_id == key for sa in pair.sas.values() for c in sa.children)
+        )
+        if not known:
+            _give_place_back(state, mending)
+            del state.kernel.mendings[key]
+
+
+def _give_place_back(state: State, mending: Mending) -> None:
+    pair = state.pairs.get(mending.pair)
+    if mending.holds_place and (pair is None or pair.in_flight is None):
+        state.admission.release(mending.pair)
+    mending.holds_place = False

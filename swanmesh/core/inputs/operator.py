@@ -1,0 +1,49 @@
+"""What the operator asks of one peer."""
+
+from __future__ import annotations
+
+from swanmesh.core.actions import RekeyChild, RekeyIke
+from swanmesh.core.inputs.files import peers_changed
+from swanmesh.core.pair import Pair
+from swanmesh.core.state import State
+from swanmesh.core.transitions import first_attempt
+
+
+def hold_up_or_down(state: State, name: str, now: float, *, down: bool) -> str:
+    """`down` ends the peer's associations until `up`. Returns what follows, in words.
+
+    Raises KeyError for a peer that is not known."""
+    pairs = _pairs(state, name)
+    (state.down.add if down else state.down.discard)(name)
+    (state.called_up.discard if down else state.called_up.add)(name)
+    peers_changed(state, [name], now, f"the operator asked for {'down' if down else 'up'}")
+    if down:
+        return "held down until `up`"
+    for pair in pairs:
+        if not pair.up:
+            first_attempt(state, pair, now)
+            pair.next_attempt = now
+    return "initiating where it is not up"
+
+
+def rekey(state: State, name: str) -> list[RekeyChild | RekeyIke]:
+    """New keys for all that works with the peer. Raises KeyError for a peer that is not known."""
+    reason = "the operator asked for it"
+    asked: list[RekeyChild | RekeyIke] = []
+    for pair in _pairs(state, name):
+        for sa in pair.sas.values():
+            if not sa.works:
+                continue
+            asked += [
+                RekeyChild(unique_id=child.unique_id, connection=pair.name, peer=name, reason=reason)
+                for child in sa.children
+                if child.works
+            ]
+            asked.append(RekeyIke(unique_id=sa.unique_id, connection=pair.name, peer=name, reason=reason))
+    return asked
+
+
+def _pairs(state: State, name: str) -> list[Pair]:
+    if state.book.named(name) is None:
+        raise KeyError(name)
+    return [pair for pair in state.pairs.of(name) if pair.connection is not None]

@@ -1,0 +1,294 @@
+"""This host's kernel: what it holds for IPsec, what happens to it, and policies put back into it.
+
+Others meddle: `ip xfrm state flush`, `ip xfrm policy flush`, single deletions, a restart of some other IPsec
+daemon. charon listens to none of it and goes on believing that all is well. Tried with charon 5.9.8:
+
+- States flushed: the next packet out makes the kernel ask for new ones, and charon refuses: "not
+  establishing CHILD_SA due to existing duplicate". The association is dead until it is rekeyed by the clock.
+  `rekey` of the CHILD_SA brings new states at both ends at once, and ends the old ones.
+- Policies flushed while an association is up: packets cross **in clear**. Neither loading the connection
+  anew nor `install` brings the policies back, since charon's own table of them (libcharon
+  plugins/kernel_netlink/kernel_netlink_ipsec.c, add_policy) says that one of higher priority is there;
+  `uninstall` and `install` do not either. A rekeying does, after two exchanges with the peer. The same
+  policies put back past charon work at once, and charon later updates and deletes them as its own.
+- Policies flushed while only a trap stands: `install` brings them back. A shunt takes `uninstall` first.
+
+So an association's policies are put back from here, and the rest is asked of charon. Policies that are there
+by the time are left as they are. One race is left: under the policy `prefer`, where no trap stands, charon
+may end an association in the very millisecond in which its policies are put back. They then hold packets back
+until the next association of the pair, which takes them over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from swanmesh.core.actions import ObserveKernel, RestorePolicies
+from swanmesh.core.xfrm import (
+    EventsLost,
+    KernelEvent,
+    KernelHoldings,
+    KernelUnwatched,
+    KernelWatched,
+    PoliciesFlushed,
+    PolicyDeleted,
+    StateDeleted,
+    StatesFlushed,
+    XfrmPolicy,
+    XfrmState,
+)
+from swanmesh.kernel import netlink
+
+_NETLINK_XFRM = 6
+_SO_RCVBUFFORCE = 33
+_ROOM = 4 << 20
+"""Bytes of events that may wait for us: those of some thousand associations at once."""
+_DATAGRAM = 1 << 16
+_RETRY = 60.0
+"""Seconds until a kernel that could not be watched is tried again: a module may have come."""
+_ANSWER = 10.0
+"""Seconds that the kernel's answers may take in all; they are a matter of milliseconds."""
+_BATCH = 32
+"""Associations whose policies are put back in one call."""
+
+
+@dataclass(frozen=True, slots=True)
+class KernelTold:
+    event: KernelEvent
+
+
+@dataclass(frozen=True, slots=True)
+class KernelObserved:
+    """The outcome of ObserveKernel; None if it failed."""
+
+    action: ObserveKernel
+    what: KernelHoldings | None
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """The outcome of RestorePolicies: `error` is None or what the kernel said."""
+
+    action: RestorePolicies
+    error: str | None
+
+
+KernelReport: TypeAlias = KernelTold | KernelObserved | Restored
+KernelAction: TypeAlias = RestorePolicies | ObserveKernel
+
+
+def open_socket() -> socket.socket:
+    """A socket to the kernel's IPsec. Raises OSError where the kernel has none."""
+    return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_XFRM)
+
+
+class KernelLink:
+    """Watches the kernel and carries actions out on it; tells what comes of it through `report`.
+
+    Where the kernel has no IPsec, or this process lacks CAP_NET_ADMIN, it says so once and tries again from
+    time to time: the mesh runs without it, only meddling in the kernel is not noticed.
+    """
+
+    def __init__(
+        self,
+        report: Callable[[KernelReport], None],
+        *,
+        opener: Callable[[], socket.socket] = open_socket,
+        retry: float = _RETRY,
+    ) -> None:
+        self._report = report
+        self._opener = opener
+        self._retry = retry
+        self._queue: asyncio.Queue[KernelAction] = asyncio.Queue()
+
+    def submit(self, actions: Iterable[KernelAction]) -> None:
+        """Carry these out, in this order. Each has one outcome."""
+        for action in actions:
+            self._queue.put_nowait(action)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._watch())
+            tasks.create_task(self._act())
+
+    # Watching.
+
+    async def _watch(self) -> None:
+        told = ""
+        while True:
+            try:
+                with self._events() as events:
+                    await self._look()  # proves that we may
+                    self._report(KernelTold(KernelWatched()))
+                    told = ""
+                    await self._follow(events)
+            except OSError as error:
+                reason = explain(error)
+                if reason != told:
+                    self._report(KernelTold(KernelUnwatched(reason)))
+                told = reason
+            await asyncio.sleep(self._retry)
+
+    @contextlib.contextmanager
+    def _events(self) -> Iterator[socket.socket]:
+        with self._opener() as events:
+            events.setblocking(False)
+            with contextlib.suppress(OSError):  # past net.core.rmem_max takes CAP_NET_ADMIN over the machine
+                events.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _ROOM)
+            if events.family == socket.AF_NETLINK:
+                events.bind((0, netlink.GROUPS))
+            yield events
+
+    async def _follow(self, events: socket.socket) -> None:
+        """Raises OSError when the socket is of no more use."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                data = await loop.sock_recv(events, _DATAGRAM)
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                self._report(KernelTold(EventsLost()))
+                continue
+            if not data:
+                raise OSError(errno.ECONNRESET, "the kernel's events ended")
+            for event in dict.fromkeys(_events_of(data)):
+                self._report(KernelTold(event))
+
+    # Acting.
+
+    async def _act(self) -> None:
+        while True:
+            action = await self._queue.get()
+            if isinstance(action, ObserveKernel):
+                self._report(KernelObserved(action, await self._holdings()))
+            else:
+                for outcome in await self._restore(self._restores(action)):
+                    self._report(outcome)
+
+    async def _holdings(self) -> KernelHoldings | None:
+        try:
+            return await self._look()
+        except OSError:
+            return None
+
+    def _restores(self, first: RestorePolicies) -> list[RestorePolicies]:
+        """`first` and the ones right behind it. Looks in between are let past: they show the more for it."""
+        found: list[RestorePolicies] = [first]
+        others: list[KernelAction] = []
+        while len(found) < _BATCH and not self._queue.empty():
+            action = self._queue.get_nowait()
+            if isinstance(action, RestorePolicies):
+                found.append(action)
+            else:
+                others.append(action)
+        for action in others:
+            self._queue.put_nowait(action)
+        return found
+
+    async def _restore(self, actions: list[RestorePolicies]) -> list[Restored]:
+        """Both policies of each; they stand when this returns."""
+        request = b"".join(
+            netlink.restore(action.addresses, action.reqid, replace=action.replace, sequence=2 * index + 2)
+            for index, action in enumerate(actions)
+        )
+        waiting = set(range(2, 2 * len(actions) + 2))
+        failed: dict[int, str] = {}
+        try:
+            async with contextlib.aclosing(self._answers(request)) as answers:
+                async for message in answers:
+                    if message.sequence not in waiting or message.kind != netlink.ERROR:
+                        continue
+                    waiting.discard(message.sequence)
+                    number = netlink.errno_of(message)
+                    if number not in (0, errno.EEXIST):
+                        refused = f"the kernel refused a policy: {os.strerror(number)}"
+                        failed[message.sequence // 2 - 1] = refused
+                    if not waiting:
+                        break
+        except OSError as error:
+            failed |= {sequence // 2 - 1: explain(error) for sequence in waiting}
+        return [Restored(action, failed.get(index)) for index, action in enumerate(actions)]
+
+    async def _look(self) -> KernelHoldings:
+        """Raises OSError when the kernel refuses, or had more to show than there was room for."""
+        states: list[XfrmState] = []
+        policies: list[XfrmPolicy] = []
+        async with contextlib.aclosing(self._dump(netlink.GET_SA)) as shown:
+            async for body in shown:
+                if (state := netlink.state(body)) is not None:
+                    states.append(state)
+        async with contextlib.aclosing(self._dump(netlink.GET_POLICY)) as shown:
+            async for body in shown:
+                if (policy := netlink.policy(body)) is not None:
+                    policies.append(policy)
+        return KernelHoldings(tuple(states), tuple(policies))
+
+    async def _dump(self, kind: int) -> AsyncGenerator[memoryview, None]:
+        """The bodies of all that there is of a kind."""
+        async with contextlib.aclosing(self._answers(netlink.dump(kind, 1))) as answers:
+            async for message in answers:
+                if message.kind == netlink.DONE:
+                    return
+                if message.kind == netlink.ERROR:
+                    number = netlink.errno_of(message)
+                    raise OSError(number, os.strerror(number))
+                if message.kind in (netlink.NEW_SA, netlink.NEW_POLICY):
+                    yield message.body
+
+    async def _answers(self, request: bytes) -> AsyncGenerator[netlink.Message, None]:
+        """What the kernel answers, datagram by datagram; others have their turn in between."""
+        loop = asyncio.get_running_loop()
+        with self._opener() as requests:
+            requests.setblocking(False)
+            async with asyncio.timeout(_ANSWER):
+                await loop.sock_sendall(requests, request)
+                while data := await loop.sock_recv(requests, _DATAGRAM):
+                    for message in netlink.messages(data):
+                        yield message
+                    await asyncio.sleep(0)
+        raise OSError(errno.ECONNRESET, "the kernel's answer ended")
+
+
+def explain(error: OSError) -> str:
+    """Why the kernel cannot be watched, and what to do about it."""
+    if error.errno in (errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT):
+        return "this kernel shows no IPsec: load its module xfrm_user (or let the service use AF_NETLINK)"
+    if error.errno in (errno.EPERM, errno.EACCES):
+        return "not permitted to look at the kernel's IPsec: the service needs CAP_NET_ADMIN"
+    return f"the kernel does not show its IPsec: {error.strerror or error}"
+
+
+def told(event: KernelEvent) -> str:
+    """The event in words for the log; empty for what is too common to tell."""
+    match event:
+        case KernelWatched():
+            return "watching the kernel's IPsec"
+        case KernelUnwatched(reason):
+            return f"not watching the kernel's IPsec: {reason}"
+        case PoliciesFlushed():
+            return "somebody flushed the kernel's IPsec policies"
+        case StatesFlushed():
+            return "somebody flushed the kernel's IPsec states"
+        case _:
+            return ""
+
+
+def _events_of(data: bytes) -> Iterator[KernelEvent]:
+    for message in netlink.messages(data):
+        if message.kind == netlink.FLUSH_SA:
+            yield StatesFlushed()
+        elif message.kind == netlink.FLUSH_POLICY:
+            yield PoliciesFlushed()
+        elif message.kind == netlink.DEL_SA:
+            yield StateDeleted(netlink.deleted_spi(message.body))
+        elif message.kind == netlink.DEL_POLICY:
+            yield PolicyDeleted()

@@ -1,0 +1,340 @@
+"""The service: puts the parts together, and is the one loop that owns the core's state.
+
+    Watch ──▶ reload ───┐                       ┌─▶ Link ─▶ charon
+    Link ───▶ inputs ───┼─▶ Mesh ─▶ step() ─────┼─▶ Feed ─▶ event stream, hooks
+    control ▶ command ──┘    ▲                  └─▶ log, metrics, systemd
+                             └── due time
+
+Everything runs on one asyncio loop; nothing in it waits for charon, a file's reader or a client. A fault of
+ours in one input is logged and counted, and the loop goes on with the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from swanmesh import __version__
+from swanmesh.charon.link import Back, Done, Happened, Link, Lost, Observed, Report, Unreachable
+from swanmesh.control.metrics import Counters
+from swanmesh.control.protocol import ReloadReply
+from swanmesh.control.server import ControlServer
+from swanmesh.core.actions import ObserveKernel, RestorePolicies
+from swanmesh.core.mesh import Mesh
+from swanmesh.core.model import InvalidInput
+from swanmesh.core.xfrm import KernelWatched
+from swanmesh.files.watch import Watch
+from swanmesh.kernel.link import KernelLink, KernelObserved, KernelReport, KernelTold, Restored, told
+from swanmesh.service import logs
+from swanmesh.service.announce import Teller
+from swanmesh.service.feed import Feed
+from swanmesh.service.hook_events import STOP_TIME, follow_config, make_hooks
+from swanmesh.service.requests import DaemonService
+from swanmesh.service.sources import Sources
+from swanmesh.service.status import Clock
+from swanmesh.service.systemd import Notifier
+
+_RECOVERY = 10.0
+"""Seconds between two times that the state is made anew."""
+
+
+def now() -> float:
+    """The core's clock: never goes back, and counts the time that the machine was asleep."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Daemon:
+    """One host's controller, from start to stop."""
+
+    def __init__(self, sources: Sources, notifier: Notifier, *, watch_kernel: bool = True) -> None:
+        """`watch_kernel` is for tests against a charon that installs nothing in any kernel."""
+        self.sources = sources
+        self.mesh = Mesh(sources.settings, seed=random.SystemRandom().getrandbits(64))
+        self.feed = Feed()
+        self.counters = Counters()
+        self.started = now()
+        self.log = logs.logger()
+        self.hooks = make_hooks(sources.config, self.log)
+        self._tell = Teller(self.log, self.counters, self.feed, self.hooks)
+        self._notifier = notifier
+        self._inputs: asyncio.Queue[Report | KernelReport] = asyncio.Queue()
+        self._wake = asyncio.Event()
+        self._stepped = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._recovering: asyncio.TimerHandle | None = None
+        self._recovered = 0.0
+        config = sources.config
+        self._link = Link(config.charon_socket, self._put, timeout=config.charon_timeout)
+        self._kernel = KernelLink(self._put)
+        self._watch_kernel = watch_kernel
+        self._watch = self._new_watch()
+        self.mesh.hold(sources.hold)
+        self.mesh.update_peers(sources.peers, (), self.started)
+
+    # What the control socket reads and asks for.
+
+    def clock(self) -> Clock:
+        return Clock(now(), time.time())
+
+    def problems(self) -> list[str]:
+        degraded = [self._watch.degraded] if self._watch.degraded else []
+        kernel = self.mesh.state.kernel
+        if self._watch_kernel and not kernel.watched and kernel.reason:
+            degraded.append(f"the kernel's IPsec is not watched: {kernel.reason}")
+        problems = (*self.sources.problems, *self.mesh.state.book.problems)
+        return [str(problem) for problem in problems] + degraded
+
+    @property
+    def vici_requests(self) -> int:
+        """VICI packets sent in this process's life."""
+        return self._link.requests
+
+    @property
+    def events_lost(self) -> int:
+        """What charon told in this process's life that could not be understood."""
+        return self._link.skipped
+
+    def stop(self) -> None:
+        """End `run`, as SIGTERM does."""
+        self._stop.set()
+
+    async def next_step(self) -> None:
+        """Until the loop has decided anew."""
+        await self._stepped.wait()
+
+    def command(self, command: str, peer: str) -> str:
+        """`up`, `down`, `rekey`. Raises KeyError for a peer that is not known."""
+        message = self.mesh.command(command, peer, now())
+        self.log.info("asked", command=command, peer=peer)
+        self._wake.set()
+        return message
+
+    def reload(self, paths: Iterable[Path] | None) -> ReloadReply:
+        """Read these files again, or all; what is valid comes into force."""
+        before = set(self.problems())
+        update = self.sources.read(paths)
+        at = now()
+        if update.settings is not None:
+            names = {peer.name for peer in update.put}
+            self.mesh.configure(update.settings, self.sources.peers, at)
+            self.log.info("settings changed", host=update.settings.host.name)
+        else:
+            names = set(self.mesh.update_peers(update.put, update.drop, at))
+        self.mesh.hold(self.sources.hold)
+        follow_config(self.hooks, self.sources.config)
+        self.counters.reloads += 1
+        problems = self.problems()
+        for problem in problems:
+            if problem not in before:
+                self.log.error("not in force", problem=problem)
+        self._wake.set()
+        return ReloadReply(changed=sorted(names), problems=problems)
+
+    # The loop.
+
+    def _put(self, report: Report | KernelReport) -> None:
+        self._inputs.put_nowait(report)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Until SIGTERM or SIGINT. Leaves charon and every association as they are."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        loop.add_signal_handler(signal.SIGHUP, self._hangup)
+        control = ControlServer(
+            DaemonService(self), self.sources.config.control_socket, self.sources.config.control_group
+        )
+        await control.start()
+        tasks = [
+            loop.create_task(work)
+            for work in (
+                self._link.run(),
+                *([self._kernel.run()] if self._watch_kernel else []),
+                self._loop(),
+                self._follow_files(),
+                self._live(),
+            )
+        ]
+        for problem in self.problems():
+            self.log.error("not in force", problem=problem)
+        self.log.info(
+            "started", version=__version__, host=self.sources.settings.host.name, peers=self._count()
+        )
+        self._tell.service("started")
+        self._notifier.ready("waiting for charon")
+        try:
+            stop = loop.create_task(self._stop.wait())
+            done, _ = await asyncio.wait([stop, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {stop}:
+                task.result()
+        finally:
+            self._notifier.stopping()
+            self.log.info("stopping", associations="left as they are")
+            self._tell.service("stopping")
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            # Before the control socket closes: hooks may ask for the status.
+            await self.hooks.close(STOP_TIME)
+            await control.stop()
+            self._watch.close()
+
+    async def _loop(self) -> None:
+        while True:
+            await self._woken()
+            self._wake.clear()
+            sound = True
+            while not self._inputs.empty():
+                sound &= self._guarded(self._take, self._inputs.get_nowait())
+            sound &= self._guarded(self._step)
+            if not sound:
+                self._recover()
+
+    def _recover(self) -> None:
+        """After a fault of ours the state may be half changed: it is made anew from what charon holds. Once
+        in a while at most, for the fault may come again."""
+        if self._recovering is None:
+            delay = max(0.0, self._recovered + _RECOVERY - now())
+            self._recovering = asyncio.get_running_loop().call_later(delay, self._begin_anew)
+
+    def _begin_anew(self) -> None:
+        self._recovering, self._recovered = None, now()
+        self._link.begin_anew("swanmesh makes its state anew after a fault of its own")
+
+    async def _woken(self) -> None:
+        due = self.mesh.due
+        wait = None if due is None else max(0.0, due - now())
+        try:
+            async with asyncio.timeout(wait):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    def _guarded(self, call: Callable[..., object], *arguments: object) -> bool:
+        """The one broad `except`: a mistake in one decision must not end the controller of all peers."""
+        try:
+            call(*arguments)
+        except Exception:
+            self.counters.faults += 1
+            self.log.exception("a fault of swanmesh; please report it")
+            return False
+        return True
+
+    def _take(self, report: Report | KernelReport) -> None:
+        at = now()
+        match report:
+            case Back(version, holdings):
+                self.mesh.charon_back(version, holdings, at)
+                self.counters.last_resync = time.time()
+                self.log.info("charon answers", version=version, connections=len(holdings.connections))
+            case Unreachable(reason):
+                if self.mesh.state.charon.reason != reason:
+                    self.log.warning("waiting for charon", reason=reason)
+                self.mesh.charon_lost(reason, at)
+            case Lost(reason):
+                self.mesh.charon_lost(reason, at)
+                self.counters.charon_lost += 1
+                self.log.error("charon lost", reason=reason)
+            case Happened(event):
+                self.mesh.event(event, at)
+            case Done(action, error) | Restored(action, error):
+                self.mesh.done(action, error, at)
+                self._tell.action(action, error)
+            case Observed(action, what):
+                self.mesh.observed(what, at)
+                self.counters.last_resync = time.time()
+                self._tell.action(action, None if what is not None else "refused")
+            case KernelObserved(action, held):
+                self.mesh.kernel_observed(held, at)
+                self._tell.action(action, None if held is not None else "refused")
+            case KernelTold(event):
+                self.mesh.kernel_event(event, at)
+                if words := told(event):
+                    tell = self.log.info if isinstance(event, KernelWatched) else self.log.warning
+                    tell(words)
+
+    def _step(self) -> None:
+        step = self.mesh.step(now())
+        for action in step.actions:
+            if isinstance(action, RestorePolicies | ObserveKernel):
+                self._kernel.submit((action,))
+            else:
+                self._link.submit((action,))
+        for event in step.events:
+            self._tell.event(event)
+        stepped, self._stepped = self._stepped, asyncio.Event()
+        stepped.set()
+
+    # Files, signals, systemd.
+
+    def _new_watch(self) -> Watch:
+        config = self.sources.config
+        files = (config.path, config.certificate, config.private_key, *config.authorities)
+        return Watch(config.peers, files)
+
+    async def _follow_files(self) -> None:
+        while True:
+            watched = self.sources.config
+            self._watch.open()
+            self._guarded(self.reload, None)
+            async for changes in self._watch.changes():
+                self._guarded(self.reload, None if changes.everything else changes.paths)
+                if self.sources.config != watched:
+                    break
+            self._watch.close()
+            self._watch = self._new_watch()
+
+    def _hangup(self) -> None:
+        self._notifier.reloading("reading files")
+        self._guarded(self.reload, None)
+        self._notifier.ready()
+
+    async def _live(self) -> None:
+        """Tells systemd how it stands, and that the loop turns."""
+        interval = self._notifier.watchdog_interval
+        while True:
+            self._notifier.watchdog()
+            self._notifier.status(self._summary())
+            try:
+                async with asyncio.timeout(min(interval or 10.0, 10.0)):
+                    await self._stop.wait()
+                    return
+            except TimeoutError:
+                continue
+
+    def _summary(self) -> str:
+        state = self.mesh.state
+        if not state.charon.reachable:
+            return f"waiting for charon: {state.charon.reason}"
+        return f"{len(state.up)} of {self._count()} peers up, charon {state.charon.version}"
+
+    def _count(self) -> int:
+        return len(self.mesh.state.book.peers)
+
+
+def main(path: Path) -> int:
+    """`swanmesh run`: returns the exit status."""
+    try:
+        sources = Sources(path)
+    except InvalidInput as invalid:
+        for problem in invalid.problems:
+            print(f"swanmesh: {problem}", file=sys.stderr)
+        return 2
+    config = sources.config
+    logs.configure(config.log_level, config.log_format)
+    notifier = Notifier(os.environ)
+    try:
+        asyncio.run(Daemon(sources, notifier).run())
+    except OSError as error:
+        print(f"swanmesh: {error}", file=sys.stderr)
+        return 1
+    finally:
+        notifier.close()
+    return 0

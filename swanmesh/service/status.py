@@ -1,0 +1,138 @@
+"""The core's state as the control socket shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from swanmesh import __version__
+from swanmesh.control.protocol import (
+    Association,
+    CharonStatus,
+    HostStatus,
+    PairStatus,
+    PeerStatus,
+    PlannedAction,
+    PlanReply,
+    StatusReply,
+)
+from swanmesh.core.mesh import Mesh
+from swanmesh.core.model import Peer
+from swanmesh.core.observed import ChildSa, IkeSa
+from swanmesh.core.pair import Pair
+from swanmesh.core.policy import policy_of
+from swanmesh.core.verdict import Planned, pair_verdict, peer_verdict, planned, target, verb
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """One moment on the core's clock and on the wall's."""
+
+    now: float
+    wall: float
+
+    def at(self, moment: float) -> float:
+        """The wall's time of a moment on the core's clock."""
+        return round(moment - self.now + self.wall, 3)
+
+    def at_optional(self, moment: float | None) -> float | None:
+        return None if moment is None else self.at(moment)
+
+
+def status(
+    mesh: Mesh, clock: Clock, started: float, problems: Iterable[str], peers: Iterable[Peer]
+) -> StatusReply:
+    """`started` is on the core's clock."""
+    state = mesh.state
+    host = state.settings.host
+    charon = state.charon
+    return StatusReply(
+        host=HostStatus(
+            name=host.name,
+            addresses=[str(address) for address in host.addresses],
+            policy=state.settings.policy,
+            swanmesh=__version__,
+            started=clock.at(started),
+        ),
+        charon=CharonStatus(
+            reachable=charon.reachable,
+            version=charon.version,
+            since=clock.at(charon.since or started),
+            reason=charon.reason,
+        ),
+        peers=[peer_status(mesh, peer, clock) for peer in peers],
+        problems=list(problems),
+    )
+
+
+def peer_status(mesh: Mesh, peer: Peer, clock: Clock) -> PeerStatus:
+    state = mesh.state
+    verdict = peer_verdict(state, peer, clock.now)
+    pairs = [pair for pair in state.pairs.of(peer.name) if pair.connection is not None]
+    return PeerStatus(
+        name=peer.name,
+        addresses=[str(address) for address in peer.addresses],
+        policy=policy_of(peer, state.settings),
+        state=verdict.state,
+        since=clock.at(verdict.since),
+        reason=verdict.reason,
+        associations=[a for pair in pairs for sa in pair.sas.values() for a in _associations(pair, sa)],
+        pairs=[_pair(mesh, pair, clock) for pair in pairs],
+        next_attempt=clock.at_optional(verdict.next_attempt),
+    )
+
+
+def _pair(mesh: Mesh, pair: Pair, clock: Clock) -> PairStatus:
+    verdict = pair_verdict(mesh.state, pair, clock.now)
+    return PairStatus(
+        local=str(pair.addresses.local) if pair.addresses else "",
+        remote=str(pair.addresses.remote) if pair.addresses else "",
+        connection=pair.name,
+        state=verdict.state,
+        reason=verdict.reason,
+        since=clock.at(verdict.since),
+        next_attempt=clock.at_optional(verdict.next_attempt),
+        attempts=pair.attempts,
+    )
+
+
+def _associations(pair: Pair, sa: IkeSa) -> Iterable[Association]:
+    for child in sa.children or (None,):
+        yield _association(pair, sa, child)
+
+
+def _association(pair: Pair, sa: IkeSa, child: ChildSa | None) -> Association:
+    found = Association(
+        ike_id=sa.unique_id,
+        child_id=child.unique_id if child else None,
+        local=str(pair.addresses.local) if pair.addresses else sa.local_host,
+        remote=str(pair.addresses.remote) if pair.addresses else sa.remote_host,
+        initiator=sa.initiator,
+        state=child.state if child else sa.state,
+        ike_algorithm=sa.algorithm,
+        ike_age=sa.age,
+        works=sa.established and child is not None and child.works,
+    )
+    if child is not None:
+        found.mode, found.encap = child.mode, child.encap
+        found.spi_in, found.spi_out = child.spi_in, child.spi_out
+        found.esp_algorithm, found.child_age, found.rekey_in = child.algorithm, child.age, child.rekey_in
+        found.bytes_in, found.bytes_out = child.bytes_in, child.bytes_out
+        found.packets_in, found.packets_out = child.packets_in, child.packets_out
+    return found
+
+
+def plan(mesh: Mesh, clock: Clock) -> PlanReply:
+    reachable = mesh.state.charon.reachable
+    actions = [planned_action(item, clock) for item in planned(mesh.state, clock.now)]
+    return PlanReply(actions=actions, charon_reachable=reachable)
+
+
+def planned_action(item: Planned, clock: Clock) -> PlannedAction:
+    return PlannedAction(
+        action=verb(item.action),
+        peer=item.action.peer,
+        target=target(item.action),
+        reason=item.action.reason,
+        due=clock.at_optional(item.due),
+    )
