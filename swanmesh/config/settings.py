@@ -57,7 +57,7 @@ class Config:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What hooks learn of this host; SWANMESH_CONFIG leads their own calls of `swanmesh` to its service."""
+        """What hooks learn of this host, so that their own calls of `swanmesh` reach its service."""
         return {"SWANMESH_HOST": self.host.name, "SWANMESH_CONFIG": str(self.path)}
 
 
