@@ -31,7 +31,7 @@ from swanmesh.core.actions import (
 from swanmesh.core.connections import is_shunt
 from swanmesh.core.observed import Event, Holdings, IkeSa, LoadedConnection, LoadedCredentials
 
-_EVENTS = ("ike-updown", "child-updown", "ike-rekey", "child-rekey", "alert", "log")
+_EVENTS = ("ike-updown", "child-updown", "ike-rekey", "child-rekey", "ike-update", "alert", "log")
 """`log` comes last: nothing before it is buried under charon's own lines."""
 _STREAMS = {"list-sas": "list-sa", "list-conns": "list-conn", "list-certs": "list-cert"}
 _BUSY = 3.0

@@ -21,11 +21,14 @@ from swanmesh.core.observed import (
     ChildUp,
     Event,
     IkeDown,
+    IkeMoved,
     IkeRekeyed,
     IkeSa,
     IkeUp,
     LoadedConnection,
 )
+
+_ENDPOINTS = ("local-host", "local-port", "remote-host", "remote-port")
 
 
 class _BrokenSection(Exception):
@@ -66,6 +69,8 @@ class Decoder:
                 return tuple(self._ike_rekeys(section))
             case "child-rekey":
                 return tuple(self._child_rekeys(section))
+            case "ike-update":
+                return tuple(self._ike_moves(section))
             case _:
                 return ()
 
@@ -109,6 +114,12 @@ class Decoder:
                 yield IkeRekeyed(old_id, _ike(name, _inner(body, "new"), ()))
             except _BrokenSection:
                 self.skipped += 1
+
+    def _ike_moves(self, section: Section) -> Iterator[IkeMoved]:
+        # The top level holds where it goes, the section of the IKE_SA where it still is.
+        where = {key: section[key] for key in _ENDPOINTS if key in section}
+        for ike in self._each_ike({name: body | where for name, body in _sections(section)}):
+            yield IkeMoved(ike)
 
     def _child_rekeys(self, section: Section) -> Iterator[ChildRekeyed]:
         for name, body in _sections(section):
@@ -212,9 +223,13 @@ def _ike(name: str, body: Section, children: tuple[ChildSa, ...]) -> IkeSa:
         spi_initiator=text(body, "initiator-spi"),
         spi_responder=text(body, "responder-spi"),
         local_host=text(body, "local-host"),
+        local_port=_count(body, "local-port"),
         remote_host=text(body, "remote-host"),
+        remote_port=_count(body, "remote-port"),
         local_id=text(body, "local-id"),
         remote_id=text(body, "remote-id"),
+        nat_local=body.get("nat-local") == b"yes",
+        nat_remote=body.get("nat-remote") == b"yes",
         algorithm=_algorithm(body),
         children=children,
         tasks_active=texts(body, "tasks-active"),

@@ -61,9 +61,16 @@ class IkeSa:
     spi_initiator: str = ""
     spi_responder: str = ""
     local_host: str = ""
+    local_port: int = 0
     remote_host: str = ""
+    remote_port: int = 0
     local_id: str = ""
     remote_id: str = ""
+    nat_local: bool = False
+    """Whether this end looks NATed to the other."""
+    nat_remote: bool = False
+    """Whether the peer looks NATed: charon then follows it to whatever address it speaks from next, mobike or
+    not (sa/ike_sa.c, update_hosts)."""
     algorithm: str = ""
     children: tuple[ChildSa, ...] = ()
     tasks_active: tuple[str, ...] = field(default=(), compare=False)
@@ -161,6 +168,14 @@ class ChildRekeyed:
 
 
 @dataclass(frozen=True, slots=True)
+class IkeMoved:
+    """`ike-update`: charon is about to move the IKE_SA and its CHILD_SAs, in the kernel too, to other
+    addresses or ports. `ike` has the new ones; its CHILD_SAs are not told."""
+
+    ike: IkeSa
+
+
+@dataclass(frozen=True, slots=True)
 class Diagnosis:
     """Why an IKE_SA of a connection of ours failed or ended, in words, as charon's log or alert tells."""
 
@@ -187,5 +202,5 @@ class Hint:
 
 
 Event: TypeAlias = (
-    IkeUp | IkeDown | ChildUp | ChildDown | IkeRekeyed | ChildRekeyed | Diagnosis | Hint | Knocked
+    IkeUp | IkeDown | ChildUp | ChildDown | IkeRekeyed | ChildRekeyed | IkeMoved | Diagnosis | Hint | Knocked
 )

@@ -16,12 +16,13 @@ from swanmesh.core.observed import (
     ChildSa,
     ChildUp,
     IkeDown,
+    IkeMoved,
     IkeRekeyed,
     IkeSa,
     IkeUp,
 )
 
-SaEvent: TypeAlias = IkeUp | IkeDown | ChildUp | ChildDown | IkeRekeyed | ChildRekeyed
+SaEvent: TypeAlias = IkeUp | IkeDown | ChildUp | ChildDown | IkeRekeyed | ChildRekeyed | IkeMoved
 
 
 @dataclass(slots=True, kw_only=True)
@@ -117,7 +118,7 @@ class Pair:
         """Bring `sas` up to what the event says. Everything hangs on unique ids: a `down` of an old SA says
         nothing about a new one of the same name."""
         match event:
-            case IkeUp(ike):
+            case IkeUp(ike) | IkeMoved(ike):
                 known = self.sas.get(ike.unique_id)
                 self._put(replace(ike, children=known.children if known else ()), now)
             case IkeDown(ike):

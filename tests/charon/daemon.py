@@ -117,6 +117,18 @@ class Daemon:
         for child in ike.children.values():
             self.emit("child-updown", {ike.connection: ike.section(only=child)})
 
+    def move(self, unique_id: int, remote_host: str, remote_port: int = 4500) -> None:
+        """The peer speaks from elsewhere, and charon follows it (sa/ike_sa.c, update_hosts)."""
+        ike = self.sas[unique_id]
+        where = {
+            "local-host": ike.local_host,
+            "local-port": str(ike.local_port),
+            "remote-host": remote_host,
+            "remote-port": str(remote_port),
+        }
+        self.emit("ike-update", where | {ike.connection: ike.section(with_children=False)})
+        ike.remote_host, ike.remote_port = remote_host, remote_port
+
     def establish_held(self) -> None:
         """What `on_initiate = HOLD` kept CONNECTING comes up."""
         for ike in [sa for sa in self.sas.values() if sa.state == "CONNECTING"]:

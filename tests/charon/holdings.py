@@ -62,7 +62,10 @@ class IkeSa:
     state: str = "NEW"
     initiator: bool = True
     local_host: str = "192.0.2.1"
+    local_port: int = 500
     remote_host: str = "192.0.2.2"
+    remote_port: int = 500
+    nat_remote: bool = False
     local_id: str = "a.mesh.example"
     remote_id: str = "b.mesh.example"
     spi_initiator: str = field(default_factory=lambda: secrets.token_hex(8))
@@ -92,10 +95,10 @@ class IkeSa:
             "version": "2",
             "state": self.state,
             "local-host": self.local_host,
-            "local-port": "500",
+            "local-port": str(self.local_port),
             "local-id": self.local_id,
             "remote-host": self.remote_host,
-            "remote-port": "500",
+            "remote-port": str(self.remote_port),
             "remote-id": self.remote_id if self.state != "CONNECTING" else "%any",
             "initiator-spi": self.spi_initiator,
             "responder-spi": self.spi_responder,
@@ -106,6 +109,8 @@ class IkeSa:
         }
         if self.initiator:
             body["initiator"] = "yes"
+        if self.nat_remote:
+            body |= {"nat-remote": "yes", "nat-any": "yes"}
         if self.state == "ESTABLISHED":
             body |= {"established": "1", "rekey-time": "14000", "reauth-time": "80000"}
         for name, tasks in (("tasks-active", self.tasks_active), ("tasks-passive", self.tasks_passive)):

@@ -141,3 +141,9 @@ def join(one: RealCharon, other: RealCharon, addresses: tuple[str, str]) -> None
     for charon, address in zip((one, other), addresses, strict=True):
         ip("-n", charon.namespace, "address", "add", f"{address}/24", "dev", "v0")
         ip("-n", charon.namespace, "link", "set", "v0", "up")
+
+
+def translate(namespace: str, destination: str, source: str) -> None:
+    """From now on UDP to `destination` leaves the namespace from another of its addresses."""
+    rule = ["POSTROUTING", "-p", "udp", "-d", destination, "-j", "SNAT", "--to-source", source]
+    ip("netns", "exec", namespace, "iptables", "-t", "nat", "-A", *rule)

@@ -11,7 +11,8 @@ import pytest
 
 from swanmesh.charon.client import Charon
 from swanmesh.core.actions import Connection, Value
-from swanmesh.core.observed import Diagnosis, Event, IkeDown, IkeUp
+from swanmesh.core.observed import Diagnosis, Event, IkeDown, IkeMoved, IkeUp
+from tests.charon import real
 from tests.charon.certificates import Authority
 from tests.charon.conftest import RealServer
 from tests.charon.helpers import asynchronous, connected, connection, next_event, wait_until
@@ -192,3 +193,25 @@ async def test_a_rekeyed_ike_sa_has_a_new_id(pair: Pair, reauth: bool) -> None:
             return len(new) == 1 and new[0] > up.ike.unique_id
 
         await wait_until(renewed)
+
+
+@asynchronous
+async def test_a_peer_that_claims_nat_moves_to_any_address_it_speaks_from(pair: Pair) -> None:
+    ends = _ends(more={"encap": "yes"})
+    async with _initiated(pair, ends):
+        ups = await asyncio.gather(*(end.next(IkeUp) for end in ends))
+        stood, peers = (up.ike for up in ups if isinstance(up, IkeUp))
+        assert (stood.nat_remote, peers.nat_remote) == (True, False)
+        assert (stood.remote_host, stood.remote_port) == ("192.0.2.2", 4500)
+        elsewhere, namespace = "192.0.2.66", pair[1].charon.namespace
+        real.ip("-n", namespace, "address", "add", f"{elsewhere}/24", "dev", "v0")
+        real.translate(namespace, "192.0.2.1", elsewhere)
+        await ends[1].charon.rekey_ike(peers.unique_id)
+        moved = await ends[0].next(IkeMoved)
+        assert isinstance(moved, IkeMoved)
+        assert (moved.ike.unique_id, moved.ike.remote_host) == (stood.unique_id, elsewhere)
+
+        async def followed() -> bool:
+            return all(sa.remote_host == elsewhere for sa in await ends[0].charon.observe_sas())
+
+        await wait_until(followed)

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from swanmesh.charon.client import Charon
-from swanmesh.core.observed import ChildDown, ChildRekeyed, ChildUp, Diagnosis, IkeDown, IkeRekeyed, IkeUp
+from swanmesh.core.observed import (
+    ChildDown,
+    ChildRekeyed,
+    ChildUp,
+    Diagnosis,
+    IkeDown,
+    IkeMoved,
+    IkeRekeyed,
+    IkeUp,
+)
 from tests.charon.conftest import FakeServer
 from tests.charon.daemon import Initiation
 from tests.charon.fake import FakeCharon, Threaded
@@ -78,6 +87,20 @@ async def test_reauthentication_is_down_and_up(fake: FakeServer) -> None:
         await charon.rekey_ike(ike.unique_id, reauth=True)
         assert (await next_event(charon, IkeDown)).ike.unique_id == ike.unique_id
         assert (await next_event(charon, IkeUp)).ike.unique_id != ike.unique_id
+
+
+@asynchronous
+async def test_a_peer_that_moves_is_told_of_with_its_new_address(fake: FakeServer) -> None:
+    async with connected(fake) as charon:
+        ike = fake.fake.establish("one")
+        assert (await next_event(charon, ChildUp)).ike.remote_host == "192.0.2.2"
+        ike.nat_remote = True
+        fake.fake.move(ike.unique_id, "192.0.2.66", 4500)
+        moved = (await next_event(charon, IkeMoved)).ike
+        assert (moved.unique_id, moved.nat_remote) == (ike.unique_id, True)
+        assert (moved.remote_host, moved.remote_port) == ("192.0.2.66", 4500)
+        (held,) = await charon.observe_sas()
+        assert (held.remote_host, held.remote_port) == (moved.remote_host, moved.remote_port)
 
 
 @asynchronous

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
@@ -12,7 +13,7 @@ from swanmesh.charon import messages
 from swanmesh.charon.causes import Causes
 from swanmesh.charon.codec import decode
 from swanmesh.charon.messages import Decoder
-from swanmesh.core.observed import ChildSa, IkeSa
+from swanmesh.core.observed import ChildSa, IkeMoved, IkeSa
 from tests.charon import holdings, wire
 
 _IKE = {
@@ -23,9 +24,11 @@ _IKE = {
     "local-port": "500",
     "local-id": "a.mesh.example",
     "remote-host": "2001:db8::2",
-    "remote-port": "500",
+    "remote-port": "4500",
     "remote-id": "b.mesh.example",
     "initiator": "yes",
+    "nat-remote": "yes",
+    "nat-any": "yes",
     "initiator-spi": "00112233445566ff",
     "responder-spi": "ff112233445566ff",
     "encr-alg": "AES_CBC",
@@ -78,9 +81,12 @@ def test_every_field_of_an_ike_sa_arrives() -> None:
         spi_initiator="00112233445566ff",
         spi_responder="ff112233445566ff",
         local_host="2001:db8::1",
+        local_port=500,
         remote_host="2001:db8::2",
+        remote_port=4500,
         local_id="a.mesh.example",
         remote_id="b.mesh.example",
+        nat_remote=True,
         algorithm="AES_CBC-256/HMAC_SHA2_256_128/PRF_HMAC_SHA2_256/CURVE_25519",
         children=ike.children,
     )
@@ -102,6 +108,14 @@ def test_every_field_of_an_ike_sa_arrives() -> None:
     )
     assert (child.bytes_in, child.packets_in, child.bytes_out, child.packets_out) == (2**64 - 1, 3, 4, 5)
     assert (child.age, child.rekey_in, child.expires_in) == (60.0, 3000.0, 3600.0)
+
+
+def test_a_move_tells_where_to_and_not_where_from() -> None:
+    going = {"local-host": "2001:db8::1", "local-port": "4500", "remote-host": "2001:db8::66"}
+    (event,) = Decoder().event("ike-update", _as_received(going | {"remote-port": "4500", "conn": _IKE}))
+    assert isinstance(event, IkeMoved)
+    (stood,) = Decoder().ike_sas(_as_received({"conn": _IKE}))
+    assert event.ike == replace(stood, local_port=4500, remote_host="2001:db8::66", remote_port=4500)
 
 
 def test_what_6_0_adds_is_read_or_passed_over() -> None:
@@ -196,7 +210,7 @@ _values = st.recursive(
 def test_no_section_raises_whatever_it_holds(message: dict[str, Any]) -> None:
     section = _as_received(message)
     decoder = Decoder()
-    for name in ("ike-updown", "child-updown", "ike-rekey", "child-rekey", "other"):
+    for name in ("ike-updown", "child-updown", "ike-rekey", "child-rekey", "ike-update", "other"):
         assert isinstance(decoder.event(name, section), tuple)
     decoder.ike_sas(section)
     decoder.connection(section)

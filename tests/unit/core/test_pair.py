@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from swanmesh.core.observed import ChildDown, ChildRekeyed, ChildUp, IkeDown, IkeRekeyed, IkeSa, IkeUp
+from swanmesh.core.observed import (
+    ChildDown,
+    ChildRekeyed,
+    ChildUp,
+    IkeDown,
+    IkeMoved,
+    IkeRekeyed,
+    IkeSa,
+    IkeUp,
+)
 from swanmesh.core.pair import Pair
 from tests.unit.core.build import association, child_sa, ike_sa
 
@@ -53,6 +62,12 @@ def test_a_rekeyed_ike_sa_keeps_children_and_birth() -> None:
     it = pair(association(NAME, 1, age=50.0))
     it.apply(IkeRekeyed(1, ike_sa(NAME, 2)), 101.0)
     assert it.works and it.sas.keys() == {2} and it.born == {2: 50.0}
+
+
+def test_a_moved_ike_sa_keeps_its_children_and_shows_where_it_went() -> None:
+    it = pair(association(NAME, 1))
+    it.apply(IkeMoved(replace(ike_sa(NAME, 1), remote_host="192.0.2.66")), 101.0)
+    assert it.works and it.sas[1].remote_host == "192.0.2.66"
 
 
 def test_the_event_of_a_rekey_that_a_look_overtook_takes_no_children_away() -> None:
