@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias, assert_never
+from typing import Any, TypeAlias
 
 from swanmesh.charon import hints, messages
 from swanmesh.charon.causes import Causes, may_tell
@@ -17,6 +17,7 @@ from swanmesh.charon.loading import load_in_batches
 from swanmesh.charon.messages import Decoder, Version
 from swanmesh.charon.session import Session
 from swanmesh.core.actions import (
+    Action,
     Connection,
     Initiate,
     InstallPolicies,
@@ -47,18 +48,6 @@ class CharonGone:
 
 
 Incoming: TypeAlias = Event | CharonGone
-Command: TypeAlias = (
-    LoadCredentials
-    | LoadConnection
-    | UnloadConnection
-    | Initiate
-    | TerminateIke
-    | TerminateChild
-    | RekeyChild
-    | RekeyIke
-    | InstallPolicies
-)
-"""The actions that change something; a look has a result, and a call of its own."""
 
 
 class Charon:
@@ -206,6 +195,16 @@ class Charon:
         message = {"ike-id": str(unique_id), "timeout": "-1"}
         await self._request("terminate", message | ({"force": "yes"} if force else {}), patience=_BUSY)
 
+    async def terminate_ikes(self, unique_ids: Iterable[int], *, force: bool = False) -> None:
+        """End several, all asked for at once; one that is gone already keeps none of the others from it.
+        Raises the first refusal."""
+        outcomes = await asyncio.gather(
+            *(self.terminate_ike(unique_id, force=force) for unique_id in unique_ids), return_exceptions=True
+        )
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+
     async def terminate_child(self, unique_id: int) -> None:
         """End a CHILD_SA alone. Returns before the peer agreed."""
         await self._request("terminate", {"child-id": str(unique_id), "timeout": "-1"}, patience=_BUSY)
@@ -234,7 +233,7 @@ class Charon:
                 await self._request("uninstall", message)
         await self._request("install", message)
 
-    async def perform(self, action: Command) -> None:
+    async def perform(self, action: Action) -> None:
         """Carry `action` out."""
         match action:
             case LoadCredentials():
@@ -248,7 +247,7 @@ class Charon:
             case Initiate():
                 await self.initiate(action.connection, action.child)
             case TerminateIke():
-                await self.terminate_ike(action.unique_id)
+                await self.terminate_ikes(action.unique_ids, force=action.force)
             case TerminateChild():
                 await self.terminate_child(action.unique_id)
             case RekeyChild():
@@ -258,7 +257,7 @@ class Charon:
             case RekeyIke():
                 await self.rekey_ike(action.unique_id, reauth=action.reauth)
             case _:
-                assert_never(action)
+                raise NotImplementedError(action.verb)
 
     # The two sessions.
 

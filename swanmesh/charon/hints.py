@@ -12,6 +12,7 @@ from swanmesh.charon.codec import Section
 from swanmesh.charon.messages import text
 from swanmesh.core.model import shown
 from swanmesh.core.observed import Hint
+from swanmesh.core.reasons import Reason
 
 _KEY = "unloaded private key with id"
 _TRAP = re.compile(r"uninstalling '(\S+)'")
@@ -27,7 +28,7 @@ def from_log(section: Section) -> Hint | None:
     """What a `log` event hints at, if it does."""
     line = text(section, "msg")
     if line.startswith(_KEY):
-        return Hint(child="", reason="somebody unloaded a private key from charon")
+        return Hint(child="", reason=Reason("key-unloaded", "somebody unloaded a private key from charon"))
     if match := _TRAP.match(line):
-        return Hint(child=match[1], reason=f"charon uninstalled {shown(match[1])}")
+        return Hint(child=match[1], reason=Reason("uninstalled", f"charon uninstalled {shown(match[1])}"))
     return None

@@ -16,9 +16,9 @@ from typing import TypeAlias, TypeVar
 
 import tenacity
 
-from swanmesh.charon.client import Charon, CharonGone, Command
+from swanmesh.charon.client import Charon, CharonGone
 from swanmesh.charon.errors import CharonLost, CommandFailed
-from swanmesh.core.actions import Connection, LoadConnection, ObserveAll, ObserveSas
+from swanmesh.core.actions import Action, Connection, LoadConnection, ObserveAll, ObserveSas
 from swanmesh.core.observed import Event, Holdings, IkeSa
 
 _RETRY_CEILING = 1.0
@@ -56,7 +56,7 @@ class Happened:
 class Done:
     """The outcome of an action: `error` is None or charon's words."""
 
-    action: Command
+    action: Action
     error: str | None
 
 
@@ -79,7 +79,7 @@ class Link:
         self._socket = socket
         self._report = report
         self._timeout = timeout
-        self._queue: deque[Command] = deque()
+        self._queue: deque[Action] = deque()
         self._looks: deque[ObserveAll | ObserveSas] = deque()
         self._to_do = asyncio.Event()
         self._to_look = asyncio.Event()
@@ -97,7 +97,7 @@ class Link:
         """Sections of charon's that could not be understood, in this process's life."""
         return self._skipped + (self._charon.skipped if self._charon else 0)
 
-    def submit(self, actions: Iterable[Command | ObserveAll | ObserveSas]) -> None:
+    def submit(self, actions: Iterable[Action]) -> None:
         """Carry these out, in this order; looks go beside. Each has one outcome, unless charon is lost."""
         for action in actions:
             if isinstance(action, ObserveAll | ObserveSas):
@@ -216,7 +216,7 @@ class Link:
             loads[first.connection.name] = first
             yield first.connection
 
-    async def _perform(self, charon: Charon, action: Command) -> None:
+    async def _perform(self, charon: Charon, action: Action) -> None:
         error = None
         try:
             await charon.perform(action)

@@ -11,7 +11,7 @@ from swanmesh.config.settings import Config, load_config
 from swanmesh.control.protocol import PlannedAction, PlanReply
 from swanmesh.core.model import Credentials, Host, InvalidInput, Peer, Problem, Settings
 from swanmesh.core.peers import PeerBook
-from swanmesh.core.verdict import offline, target, verb
+from swanmesh.core.verdict import offline
 from swanmesh.hooks.discovery import find_hooks
 from swanmesh.pki.certificates import load_credentials
 
@@ -101,10 +101,10 @@ def offline_plan(files: Files) -> PlanReply:
     )
     actions = [
         PlannedAction(
-            action=verb(planned.action),
+            action=planned.action.verb,
             peer=planned.action.peer,
-            target=target(planned.action),
-            reason=planned.action.reason,
+            target=planned.action.target,
+            reason=planned.action.reason.words,
         )
         for planned in offline(settings, files.peers)
     ]

@@ -1,12 +1,13 @@
-"""What the core can ask the edge to do. Every action names its peer and carries its reason (one text that the
-log, `swanmesh plan`, the event stream and the metric share)."""
+"""What the core can ask the edge to do. Every action names its peer, carries its reason, and knows its verb
+and its target: one set of words for the log, `swanmesh plan`, the event stream and the metrics."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 from swanmesh.core.model import AddressPair, Credentials
+from swanmesh.core.reasons import Reason
 
 Value: TypeAlias = "str | bytes | list[str] | list[bytes] | dict[str, Value]"
 
@@ -23,24 +24,48 @@ class Connection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LoadCredentials:
+class Action:
+    """One thing to do."""
+
+    reason: Reason
+    peer: str = ""
+    verb: ClassVar[str]
+    """Its name in the log, the plan, the event stream and the metrics."""
+    edge: ClassVar[Literal["charon", "kernel"]] = "charon"
+    """Who carries it out."""
+    quiet: ClassVar[bool] = False
+    """Whether it is no news: a look, of which there are many."""
+
+    @property
+    def pair(self) -> str:
+        """Name of the connection that it is about; empty if it is about none."""
+        return ""
+
+    @property
+    def target(self) -> str:
+        """What it acts on, for people."""
+        return self.pair
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class LoadCredentials(Action):
     """Load the private key and the certificate of this host, and the authorities of the mesh: charon has
     these with each connection, and `clear-creds` takes them from it nevertheless."""
 
+    verb = "load-credentials"
     certificate: bytes
     private_key: bytes
     authorities: tuple[bytes, ...] = ()
-    reason: str
-    peer: str = ""
+
+    @property
+    def target(self) -> str:
+        return "certificate and key"
 
     def __repr__(self) -> str:
         return f"LoadCredentials(reason={self.reason!r})"
 
 
-MISSING_CREDENTIALS = "charon does not hold this host's certificate and key, or the mesh's authorities"
-
-
-def load_credentials(mine: Credentials, reason: str) -> LoadCredentials:
+def load_credentials(mine: Credentials, reason: Reason) -> LoadCredentials:
     return LoadCredentials(
         certificate=mine.certificate,
         private_key=mine.private_key,
@@ -50,124 +75,135 @@ def load_credentials(mine: Credentials, reason: str) -> LoadCredentials:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LoadConnection:
+class LoadConnection(Action):
+    verb = "load"
     connection: Connection
-    reason: str
 
     @property
-    def peer(self) -> str:
-        return self.connection.peer
+    def pair(self) -> str:
+        return self.connection.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UnloadConnection:
+class UnloadConnection(Action):
+    verb = "unload"
     name: str
-    peer: str
-    reason: str
+
+    @property
+    def pair(self) -> str:
+        return self.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Initiate:
-    """Bring up `child` of `connection`; under an IKE_SA of it if one stands, else under a new one."""
+class _OnConnection(Action):
+    """Acts on something that charon holds under a connection."""
 
     connection: str
+
+    @property
+    def pair(self) -> str:
+        return self.connection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Initiate(_OnConnection):
+    """Bring up `child` of `connection` under a new IKE_SA."""
+
+    verb = "initiate"
     child: str
-    peer: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TerminateIke:
-    unique_id: int
-    connection: str
-    peer: str
-    reason: str
+class TerminateIke(_OnConnection):
+    """End IKE_SAs with their CHILD_SAs, all in one go."""
+
+    verb = "terminate"
+    unique_ids: tuple[int, ...]
+    force: bool = False
+    """Whether charon drops them without waiting for the peer, as behoves one that is not to be trusted."""
+
+    @property
+    def target(self) -> str:
+        return f"{self.connection} {' '.join(f'#{unique_id}' for unique_id in self.unique_ids)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TerminateChild:
+class _OnSa(_OnConnection):
     unique_id: int
-    connection: str
-    peer: str
-    reason: str
+
+    @property
+    def target(self) -> str:
+        return f"{self.connection} #{self.unique_id}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RekeyChild:
-    unique_id: int
-    connection: str
-    peer: str
-    reason: str
+class TerminateChild(_OnSa):
+    verb = "terminate-child"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RekeyIke:
-    unique_id: int
-    connection: str
-    peer: str
-    reason: str
+class RekeyChild(_OnSa):
+    verb = "rekey-child"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RekeyIke(_OnSa):
+    verb = "rekey"
     reauth: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RestorePolicies:
+class RestorePolicies(_OnConnection):
     """Put an association's two policies back into the kernel, past charon, which believes them there."""
 
-    connection: str
-    peer: str
+    verb = "restore-policies"
+    edge = "kernel"
     addresses: AddressPair
     reqid: int
     replace: bool
     """Whether what stands in their place goes; else it is charon's, which came first."""
-    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InstallPolicies:
+class InstallPolicies(_OnConnection):
     """Have charon install the policies of a trap or shunt again (`install`)."""
 
-    connection: str
+    verb = "install"
     child: str
-    peer: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ObserveKernel:
+class ObserveKernel(Action):
     """Look at all states and policies of the kernel."""
 
-    reason: str
-    peer: str = ""
+    verb = "observe-kernel"
+    edge = "kernel"
+    quiet = True
+
+    @property
+    def target(self) -> str:
+        return "kernel"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ObserveSas:
+class ObserveSas(Action):
     """Look at all IKE_SAs (`list-sas`)."""
 
-    reason: str
-    peer: str = ""
+    verb = "observe"
+    quiet = True
+
+    @property
+    def target(self) -> str:
+        return "charon"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ObserveAll:
+class ObserveAll(Action):
     """Look at connections, credentials and IKE_SAs."""
 
-    reason: str
-    peer: str = ""
+    verb = "observe-all"
+    quiet = True
 
-
-Action: TypeAlias = (
-    LoadCredentials
-    | LoadConnection
-    | UnloadConnection
-    | Initiate
-    | TerminateIke
-    | TerminateChild
-    | RekeyChild
-    | RekeyIke
-    | RestorePolicies
-    | InstallPolicies
-    | ObserveKernel
-    | ObserveSas
-    | ObserveAll
-)
+    @property
+    def target(self) -> str:
+        return "charon"

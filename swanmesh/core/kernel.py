@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from swanmesh.core.reasons import NONE, Reason
+
 
 @dataclass(slots=True, kw_only=True)
 class Mending:
@@ -26,7 +28,7 @@ class Kernel:
     reason: str = ""
     """Why it cannot be watched; empty before that was tried."""
     look_at: float | None = None
-    look_reason: str = ""
+    look_reason: Reason = NONE
     looking: float | None = None
     """When the look under way began."""
     earliest: float = 0.0
@@ -40,7 +42,7 @@ class Kernel:
     mendings: dict[str | int, Mending] = field(default_factory=dict)
     """What was done about the ones that were proven, by the same keys, until a look shows that it helped."""
 
-    def want(self, at: float, reason: str) -> None:
+    def want(self, at: float, reason: Reason) -> None:
         if self.look_at is None or at < self.look_at:
             self.look_at, self.look_reason = at, reason
 

@@ -17,19 +17,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from swanmesh.core.actions import (
-    MISSING_CREDENTIALS,
     Action,
     Initiate,
-    LoadCredentials,
     ObserveAll,
     ObserveSas,
     RekeyChild,
     RekeyIke,
+    TerminateIke,
     load_credentials,
 )
 from swanmesh.core.decide.admission import Admission
+from swanmesh.core.decide.duplicates import HANDFUL
 from swanmesh.core.decide.observation import Looks
-from swanmesh.core.decide.rules import Decision, decide
+from swanmesh.core.decide.rules import decide
 from swanmesh.core.inputs.charon import (
     charon_back,
     charon_lost,
@@ -46,13 +46,22 @@ from swanmesh.core.model import Peer, Settings
 from swanmesh.core.observed import Event, Holdings, IkeSa
 from swanmesh.core.pair import Pair
 from swanmesh.core.peers import PeerBook
+from swanmesh.core.reasons import (
+    FILE_GONE,
+    LOOK_FAILED,
+    MISSING_CREDENTIALS,
+    NO_CHILD,
+    NONE,
+    NOT_AS_AGREED,
+    SETTINGS_CHANGED,
+    WAITING_FOR_PLACE,
+    Reason,
+)
 from swanmesh.core.state import MeshEvent, State
 from swanmesh.core.xfrm import KernelEvent, KernelHoldings
 
-_FRESH = 3.0
-"""Seconds: a look this recent tells whether charon or the peer already tries, before a pair is initiated that
-may have been (one tried before, or one that the peer should have initiated); and what stands, before a
-duplicate is ended."""
+_VIOLATIONS = 60.0
+"""Seconds between two words about what one pair's peer brings about against the agreement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +84,6 @@ class Mesh:
             looks=Looks(settings.initiation.resync),
         )
         self._asked: list[Action] = []
-        self._loading_credentials = False
         host_changed(self.state, 0.0)
 
     # Inputs.
@@ -96,7 +104,7 @@ class Mesh:
         state.looks.resync = settings.initiation.resync
         names |= {peer.name for peer in state.book.peers.values()}
         host_changed(state, now)
-        peers_changed(state, names, now, "" if settings == before else "settings changed")
+        peers_changed(state, names, now, NONE if settings == before else SETTINGS_CHANGED)
         self._forget_gone()
 
     def update_peers(self, put: Iterable[Peer], drop: Iterable[str], now: float) -> frozenset[str]:
@@ -111,32 +119,30 @@ class Mesh:
         self._forget_gone()
         return names
 
-    def hold(self, reason: str) -> None:
+    def hold(self, reason: Reason) -> None:
         """Leave alone what charon holds of unknown peers for as long as `reason` is not empty."""
         if reason == self.state.hold:
             return
         self.state.hold = reason
         for pair in self.state.pairs:
             if pair.connection is None and pair.peer not in self.state.leaving:
-                pair.stays = reason
+                pair.left_alone = reason
                 self.state.pairs.mark(pair)
 
     def charon_back(self, version: str, holdings: Holdings, now: float) -> None:
         state = self.state
         news = state.observed_once
-        self._loading_credentials = False
         charon_back(state, holdings, version, now)
         forget_kernel_doubts(state)
-        state.kernel.want(now, "charon answers")
+        state.kernel.want(now, Reason("charon-answers", "charon answers"))
         state.observed_once = True
         if news:
-            state.tell("charon-back", reason=f"charon {version} answers")
+            state.tell("charon-back", reason=Reason("charon-answers", f"charon {version} answers"))
 
-    def charon_lost(self, reason: str, now: float) -> None:
+    def charon_lost(self, reason: Reason, now: float) -> None:
         was = self.state.charon.reachable
         charon_lost(self.state, reason, now)
         forget_kernel_doubts(self.state)
-        self._loading_credentials = False
         self._asked.clear()
         if was:
             self.state.tell("charon-lost", reason=reason)
@@ -148,7 +154,7 @@ class Mesh:
         full = isinstance(what, Holdings)
         touched = state.looks.finished(now, full=full)
         if what is None:
-            state.looks.want_all(now + 5.0, "the last look failed")
+            state.looks.want_all(now + 5.0, LOOK_FAILED)
             return
         if isinstance(what, Holdings):
             take_connections(state, what.connections, now)
@@ -161,8 +167,6 @@ class Mesh:
 
     def done(self, action: Action, error: str | None, now: float) -> None:
         """The outcome of an action other than a look; `error` None means done."""
-        if isinstance(action, LoadCredentials):
-            self._loading_credentials = False
         take_outcome(self.state, action, error, now)
 
     def kernel_event(self, event: KernelEvent, now: float) -> None:
@@ -172,7 +176,7 @@ class Mesh:
         """The outcome of ObserveKernel; None if it failed."""
         take_kernel(self.state, what, now)
 
-    def suspect(self, reason: str, now: float) -> None:
+    def suspect(self, reason: Reason, now: float) -> None:
         """Something outside hints that charon no longer holds what it should: look at all of it."""
         self.state.looks.want_all(now, reason)
 
@@ -195,8 +199,9 @@ class Mesh:
             actions += self._credentials(now)
             actions += self._asked
             self._asked = []
-            for pair in state.pairs.take_marked(now):
-                self._decide(pair, now, actions)
+        for pair in state.pairs.take_marked(now):
+            self._decide(pair, now, actions)
+        if state.charon.reachable:
             while (name := state.admission.next_in_line()) is not None:
                 pair_in_line = state.pairs.get(name)
                 if pair_in_line is not None:
@@ -211,13 +216,13 @@ class Mesh:
     def due(self) -> float | None:
         """When `step` is due if nothing happens before; 0 means at once."""
         state = self.state
-        if not state.charon.reachable:
-            return None
         if state.pairs.marked:
             return 0.0
-        credentials = None
-        if not state.charon.credentials_loaded and not self._loading_credentials:
-            credentials = state.charon.credentials_at
+        if not state.charon.reachable:
+            return None
+        charon, credentials = state.charon, None
+        if not charon.credentials_loaded and not charon.credentials_loading:
+            credentials = charon.credentials_refusals.retry_at
         dues = (state.pairs.due, state.looks.due, state.kernel.due, credentials)
         times = [at for at in dues if at is not None]
         return min(times, default=None)
@@ -225,57 +230,54 @@ class Mesh:
     def _decide(self, pair: Pair, now: float, actions: list[Action]) -> None:
         if pair.busy:
             return
-        decision = decide(pair, now, self.state.settings.initiation)
-        action = decision.action
-        if decision.fresh and not self._fresh(pair, now):
-            self.state.looks.want(now, f"before a duplicate of {pair.peer} is ended")
-            action, decision = None, Decision(due=now + _FRESH)
-        elif isinstance(action, Initiate):
-            action, decision = self._admit(pair, action, decision, now)
-        elif isinstance(action, RekeyChild) and not self.state.admission.take(pair.name):
-            action = None
-        elif pair.in_flight is not None and now >= pair.look_at:
-            self.state.looks.want(now, f"no outcome of the initiation to {pair.peer}")
-        elif decision.due is not None and pair.under_way and pair.in_flight is None and not pair.up:
-            self.state.looks.want(decision.due, f"an exchange with {pair.peer} is under way")
-        if pair.error and action is None and now >= pair.retry_at:
-            pair.error, pair.failures = "", 0
-        if action is not None:
-            pair.busy = True
-            actions.append(action)
-        self.state.pairs.schedule(pair, decision.due)
+        state = self.state
+        pair.decision = decision = decide(pair, state, now)
+        if decision.look:
+            state.looks.want(decision.look_at, decision.look)
+        if decision.blocked == WAITING_FOR_PLACE:
+            state.admission.wait(pair.name)
+        if decision.action is not None and decision.ready:
+            self._start(pair, decision.action, now)
+            actions.append(decision.action)
+        elif now >= pair.refusals.retry_at:
+            pair.refusals.reason, pair.refusals.count = NONE, 0
+        due = pair.attempt.look_at if isinstance(decision.action, Initiate) and pair.busy else decision.due
+        state.pairs.schedule(pair, due)
         self._forget(pair)
 
-    def _admit(
-        self, pair: Pair, action: Initiate, decision: Decision, now: float
-    ) -> tuple[Initiate | None, Decision]:
-        """Initiate only with credentials loaded, nothing under way already, and a place free."""
+    def _start(self, pair: Pair, action: Action, now: float) -> None:
+        """What is known of the pair as its action begins."""
         state = self.state
-        if not state.charon.credentials_loaded:
-            return None, Decision(
-                reason=state.charon.credentials_error or "the credentials are not loaded yet"
-            )
-        if (pair.attempts or not pair.ours) and not self._fresh(pair, now):
-            state.looks.want(now, f"before initiating to {pair.peer}")
-            return None, Decision(due=now + _FRESH, reason=decision.reason)
-        if not state.admission.take(pair.name):
-            return None, Decision(reason="waiting for other initiations to end")
-        pair.in_flight, pair.look_at = now, now + state.settings.initiation.attempt_look
-        pair.diagnoses.clear()
-        return action, Decision(due=pair.look_at, reason=decision.reason)
+        pair.busy = True
+        match action:
+            case Initiate():
+                state.admission.take(pair.name)
+                pair.attempt.began = now
+                pair.attempt.look_at = now + state.settings.initiation.attempt_look
+                pair.diagnoses.clear()
+            case RekeyChild():
+                state.admission.take(pair.name)
+            case TerminateIke(unique_ids=ended, reason=reason) if pair.connection is not None:
+                if len(ended) > HANDFUL and reason.code in ("duplicate", NO_CHILD.code):
+                    pair.flood.note(len(ended), now)
+                    self._tell_violation(pair, pair.flood.reason, now)
+                elif reason.code == NOT_AS_AGREED:
+                    self._tell_violation(pair, reason, now)
 
-    def _fresh(self, pair: Pair, now: float) -> bool:
-        """Whether a look of just now shows the pair; one that takes long is as fresh as looks get."""
-        return pair.seen >= now - _FRESH - self.state.looks.took
+    def _tell_violation(self, pair: Pair, reason: Reason, now: float) -> None:
+        """A peer brought about what was not asked for. Not as often as it may do so."""
+        state = self.state
+        if now - pair.violation_told >= _VIOLATIONS:
+            pair.violation_told = now
+            state.tell("peer-violation", state.book.named(pair.peer), reason)
 
     def _credentials(self, now: float) -> list[Action]:
         charon = self.state.charon
-        if charon.credentials_loaded or self._loading_credentials or now < charon.credentials_at:
+        refusals = charon.credentials_refusals
+        if charon.credentials_loaded or charon.credentials_loading or now < refusals.retry_at:
             return []
-        self._loading_credentials = True
-        mine = self.state.settings.credentials
-        reason = charon.credentials_error or MISSING_CREDENTIALS
-        return [load_credentials(mine, reason)]
+        charon.credentials_loading = True
+        return [load_credentials(self.state.settings.credentials, refusals.reason or MISSING_CREDENTIALS)]
 
     def _forget(self, pair: Pair) -> None:
         """A pair that is neither wanted nor held by charon is over; with its last one its peer is."""
@@ -295,7 +297,7 @@ class Mesh:
     def _tell_removed(self, name: str) -> None:
         peer = self.state.leaving.pop(name, None)
         if peer is not None:
-            self.state.tell("peer-removed", peer, "its file is gone")
+            self.state.tell("peer-removed", peer, FILE_GONE)
 
 
 __all__ = ["Mesh", "MeshEvent", "ObserveAll", "ObserveSas", "Step"]

@@ -10,11 +10,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from swanmesh.core.reasons import Reason
+
 ESTABLISHED = frozenset({"ESTABLISHED", "REKEYING"})
 """IKE_SA states in which its CHILD_SAs work (sa/ike_sa.h). REKEYED is the old one after the exchange."""
 UNDER_WAY = frozenset({"CREATED", "CONNECTING"})
 INSTALLED = frozenset({"INSTALLED", "REKEYING", "UPDATING"})
 """CHILD_SA states in which the kernel holds it and nothing replaces it yet (sa/child_sa.h)."""
+HELD_BY_KERNEL = INSTALLED | {"REKEYED"}
+"""... or something does: such a one still takes packets in."""
+ENDING = frozenset({"DELETING", "DESTROYING", "REKEYED"})
+"""IKE_SA states of one that goes by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +90,11 @@ class IkeSa:
     @property
     def established(self) -> bool:
         return self.state in ESTABLISHED
+
+    @property
+    def ending(self) -> bool:
+        """Whether it is on its way out. A DELETE that waits for another exchange shows as a task only."""
+        return self.state in ENDING or "IKE_DELETE" in (*self.tasks_active, *self.tasks_queued)
 
     @property
     def works(self) -> bool:
@@ -177,11 +188,12 @@ class IkeMoved:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """Why an IKE_SA of a connection of ours failed or ended, in words, as charon's log or alert tells."""
+    """Why an IKE_SA of a connection of ours failed or ended, as charon's log or alert tells; `core/causes.py`
+    has the codes."""
 
     connection: str
     unique_id: int
-    cause: str
+    cause: Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +210,7 @@ class Hint:
 
     child: str
     """The child whose trap or shunt is gone, by our hand or another's; empty if it is about credentials."""
-    reason: str
+    reason: Reason
 
 
 Event: TypeAlias = (

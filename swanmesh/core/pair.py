@@ -2,27 +2,143 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from swanmesh.core.actions import Connection
-from swanmesh.core.model import AddressPair
-from swanmesh.core.observed import (
-    INSTALLED,
-    UNDER_WAY,
-    ChildDown,
-    ChildRekeyed,
-    ChildSa,
-    ChildUp,
-    IkeDown,
-    IkeMoved,
-    IkeRekeyed,
-    IkeSa,
-    IkeUp,
-)
+from swanmesh.core.associations import Associations
+from swanmesh.core.connections import is_shunt
+from swanmesh.core.decide.initiation import backoff
+from swanmesh.core.model import AddressPair, InitiationSettings
+from swanmesh.core.observed import ChildSa, IkeSa
+from swanmesh.core.reasons import NEW_PEER, NONE, ONE_WAY, Reason
 
-SaEvent: TypeAlias = IkeUp | IkeDown | ChildUp | ChildDown | IkeRekeyed | ChildRekeyed | IkeMoved
+if TYPE_CHECKING:
+    from swanmesh.core.decide.rules import Decision
+
+_DIAGNOSES = 8
+"""IKE_SAs of a pair whose diagnoses are kept."""
+_FLOOD_CEILING = 60.0
+_FLOOD_FORGOTTEN = 300.0
+"""Seconds without more of them after which a flood is forgotten."""
+_ONE_WAY = 20.0
+"""Seconds in which packets went out and none came in before that is told."""
+_ONE_WAY_PACKETS = 10
+
+
+@dataclass(slots=True)
+class Refusals:
+    """charon refused to load, unload or end something: it is tried again after a while."""
+
+    reason: Reason = NONE
+    count: int = 0
+    retry_at: float = 0.0
+
+    def note(self, reason: Reason, now: float, how: InitiationSettings, rng: random.Random) -> None:
+        self.count += 1
+        self.reason, self.retry_at = reason, now + backoff(self.count, how, rng)
+
+
+@dataclass(slots=True)
+class Attempt:
+    """How bringing it up stands."""
+
+    failed: int = 0
+    """Initiations in a row that came to nothing."""
+    next_at: float = 0.0
+    began: float | None = None
+    """When the initiation under way began; None while none is."""
+    look_at: float = 0.0
+    """When charon is asked whether it still tries."""
+
+
+@dataclass(slots=True)
+class Standing:
+    """Whether the pair is up, since when, and why not."""
+
+    up: bool = False
+    since: float = 0.0
+    """When it came up, or went down, or was held down."""
+    cause: Reason = NONE
+    ended: int = 0
+    """Unique id of the IKE_SA whose end brought it down: what charon's log says of it may come later."""
+    rekeying_since: float | None = None
+    """Since when only a CHILD_SA shows that is being replaced."""
+    lost: bool = False
+    """charon came back without an association that stood before."""
+
+
+@dataclass(slots=True)
+class Meddled:
+    """What others took from the kernel, until something was done about it."""
+
+    policies: Reason = NONE
+    """Why the kernel lacks policies that charon believes there."""
+    states: dict[int, Reason] = field(default_factory=dict)
+    """Why CHILD_SAs, by unique id, lack states in the kernel."""
+
+    def clear(self) -> None:
+        self.policies = NONE
+        self.states.clear()
+
+
+@dataclass(slots=True)
+class Flood:
+    """IKE_SAs that a peer piles up beside the one that it should have: no accident, so it is named, and
+    what it brings is ended at growing intervals."""
+
+    reason: Reason = NONE
+    until: float = 0.0
+    """When the next of them are ended at the earliest."""
+    times: int = 0
+
+    def note(self, count: int, now: float) -> None:
+        """So many were ended at once."""
+        if now > self.until + _FLOOD_FORGOTTEN:
+            self.times = 0
+        self.times += 1
+        self.until = now + min(_FLOOD_CEILING, 2.0**self.times / 2)
+        self.reason = Reason("flooding", f"the peer keeps beginning IKE_SAs: {count} more were ended at once")
+
+    def forget(self, now: float) -> None:
+        if self.reason and now > self.until + _FLOOD_FORGOTTEN:
+            self.reason, self.times = NONE, 0
+
+
+@dataclass(slots=True)
+class Traffic:
+    """What has crossed, over all CHILD_SAs since this controller began, and whether it crosses both ways."""
+
+    bytes_in: int = 0
+    bytes_out: int = 0
+    packets_in: int = 0
+    packets_out: int = 0
+    one_way: Reason = NONE
+    _seen: dict[int, ChildSa] = field(default_factory=dict)
+    _quiet: tuple[float, int, int] = (float("-inf"), 0, 0)
+    """When packets last came in, or the count began, and how many had come in and gone out then."""
+
+    def count(self, sas: Iterable[IkeSa], now: float) -> None:
+        """Add what a look at the CHILD_SAs shows beyond the last one."""
+        children = {child.unique_id: child for sa in sas for child in sa.children}
+        for unique_id, child in children.items():
+            old = self._seen.get(unique_id)
+            self.bytes_in += max(0, child.bytes_in - (old.bytes_in if old else 0))
+            self.bytes_out += max(0, child.bytes_out - (old.bytes_out if old else 0))
+            self.packets_in += max(0, child.packets_in - (old.packets_in if old else 0))
+            self.packets_out += max(0, child.packets_out - (old.packets_out if old else 0))
+        self._seen = children
+        since, came, went = self._quiet
+        if self.packets_in != came or since == float("-inf"):
+            self._quiet, self.one_way = (now, self.packets_in, self.packets_out), NONE
+        elif now - since >= _ONE_WAY and self.packets_out - went >= _ONE_WAY_PACKETS:
+            words = (
+                f"{self.packets_out - went} packets went out in {now - since:.0f} s and none came in: "
+                "nothing answers there, or ESP is dropped on the way"
+            )
+            self.one_way = Reason(ONE_WAY, words)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -33,128 +149,61 @@ class Pair:
     peer: str
     addresses: AddressPair | None = None
     """None for what charon holds of a peer that no file knows."""
-    ours: bool = False
-    """Whether this host is the pair's initiator."""
+    initiator: bool = False
+    """Whether this host is the one of the two that initiates."""
     connection: Connection | None = None
     """What should be loaded; None once the peer is gone."""
-    reason: str = "new peer"
+    reason: Reason = NEW_PEER
     """Why it should be loaded or unloaded, for as long as it is not."""
-    stays: str = ""
-    """Why a connection that should not be loaded is left alone nevertheless."""
-    disabled: bool = False
-    """Held down by the operator."""
-
+    left_alone: Reason = NONE
+    """Why a connection that should not be loaded is left as it is nevertheless."""
     loaded: str | None = None
     """Name of the child that charon holds under this connection; None if it holds none."""
-    sas: dict[int, IkeSa] = field(default_factory=dict)
-    born: dict[int, float] = field(default_factory=dict)
-    """When each of `sas` was established; one that took over by a rekey inherits."""
+
+    associations: Associations = field(default_factory=Associations)
+    extra_since: float | None = None
+    """Since when IKE_SAs or CHILD_SAs stand beside the ones that should stay, or without a CHILD_SA."""
+    standing: Standing = field(default_factory=Standing)
+    attempt: Attempt = field(default_factory=Attempt)
+    refusals: Refusals = field(default_factory=Refusals)
+    meddled: Meddled = field(default_factory=Meddled)
+    flood: Flood = field(default_factory=Flood)
+    traffic: Traffic = field(default_factory=Traffic)
+    violation_told: float = float("-inf")
+    """When others were last told that its peer brought about what was not asked for."""
+    diagnoses: dict[int, Reason] = field(default_factory=dict)
+    """What charon's log said of why each IKE_SA of the last attempts and associations failed or ended."""
 
     busy: bool = False
     """An action on it is being carried out; its outcome comes back before the next one starts."""
-    error: str = ""
-    """Why the last load, unload or termination failed, in charon's words."""
-    failures: int = 0
-    retry_at: float = 0.0
-
-    up: bool = False
-    since: float = 0.0
-    """When it came up, or went down."""
-    cause: str = ""
-    """Why it is down, in words."""
-    attempts: int = 0
-    """Initiations in a row that came to nothing."""
-    next_attempt: float = 0.0
-    in_flight: float | None = None
-    """When the initiation under way began."""
-    look_at: float = 0.0
-    """When charon is asked whether it still tries."""
+    decision: Decision | None = None
+    """The last decision, which `status`, `plan` and `wait` show."""
     seen: float = float("-inf")
     """When charon was last looked at for what it does about this pair."""
-    diagnoses: dict[int, str] = field(default_factory=dict)
-    """What charon's log said of why each IKE_SA of the last attempts and associations failed or ended."""
-    ended: int = 0
-    """Unique id of the IKE_SA whose end brought it down: what the log says of it may come later."""
-    extra_since: float | None = None
-    """Since when IKE_SAs or CHILD_SAs stand beside the ones that should stay."""
-    exposed: str = ""
-    """Why the kernel lacks policies that charon believes there, until they are put back."""
-    stateless: dict[int, str] = field(default_factory=dict)
-    """Why CHILD_SAs, by unique id, lack states in the kernel, until charon was asked to rekey them."""
-    lost_state: bool = False
-    """charon came back without an association that stood before."""
     timer: float | None = None
     """When it is decided on again, if nothing happens before."""
 
     @property
-    def works(self) -> bool:
-        return any(sa.works for sa in self.sas.values())
+    def sas(self) -> dict[int, IkeSa]:
+        """Its IKE_SAs by unique id."""
+        return self.associations.sas
+
+    @property
+    def up(self) -> bool:
+        return self.standing.up
+
+    @property
+    def held_down(self) -> bool:
+        """Whether the operator holds it down: a shunt is to stand in its place."""
+        return self.connection is not None and bool(self.peer) and is_shunt(self.connection.child)
 
     @property
     def under_way(self) -> bool:
-        """Something is coming: an exchange of ours, one that charon shows, or a CHILD_SA being made."""
-        return self.in_flight is not None or any(sa.state in UNDER_WAY for sa in self.sas.values())
+        """Something is coming: an initiation of ours, or an exchange that charon shows."""
+        return self.attempt.began is not None or self.associations.under_way
 
-    @property
-    def misshapen(self) -> str:
-        """The mode of an installed CHILD_SA that is not in transport mode; empty if there is none.
-
-        charon falls back to tunnel mode silently where the peer insists (ikev2/tasks/child_create.c)."""
-        modes = (child.mode for sa in self.sas.values() for child in sa.children if child.state in INSTALLED)
-        return next((mode for mode in modes if mode != "TRANSPORT"), "")
-
-    def observe(self, sas: Iterable[IkeSa], now: float) -> None:
-        """Replace what was known by what a look at charon showed."""
-        self.sas = {sa.unique_id: sa for sa in sas}
-        for sa in self.sas.values():
-            self._note_birth(sa, now)
-        self.born = {unique_id: at for unique_id, at in self.born.items() if unique_id in self.sas}
-
-    def recount(self, sas: Iterable[IkeSa]) -> None:
-        """The same IKE_SAs with newer counters and ages."""
-        self.sas = {sa.unique_id: sa for sa in sas}
-
-    def apply(self, event: SaEvent, now: float) -> None:
-        """Bring `sas` up to what the event says. Everything hangs on unique ids: a `down` of an old SA says
-        nothing about a new one of the same name."""
-        match event:
-            case IkeUp(ike) | IkeMoved(ike):
-                known = self.sas.get(ike.unique_id)
-                self._put(replace(ike, children=known.children if known else ()), now)
-            case IkeDown(ike):
-                self.sas.pop(ike.unique_id, None)
-                self.born.pop(ike.unique_id, None)
-            case ChildUp(ike):
-                self._set_children(ike, now, add=ike.children)
-            case ChildDown(ike):
-                # ike-updown comes before the child-updown of its children (bus/bus.c, ike_updown): what is
-                # gone must not come back with them.
-                if ike.unique_id in self.sas:
-                    self._set_children(ike, now, drop=[child.unique_id for child in ike.children])
-            case IkeRekeyed(old_id, new):
-                old = self.sas.pop(old_id, None)
-                if old_id in self.born:
-                    self.born[new.unique_id] = self.born.pop(old_id)
-                # A look may have shown the new one with its CHILD_SAs before the event came.
-                known = self.sas.get(new.unique_id) or old or new
-                self._put(replace(new, children=known.children), now)
-            case ChildRekeyed(ike, old_id, new_child):
-                self._set_children(ike, now, add=(new_child,), drop=(old_id,))
-
-    def _set_children(
-        self, ike: IkeSa, now: float, add: Collection[ChildSa] = (), drop: Collection[int] = ()
-    ) -> None:
-        known = self.sas.get(ike.unique_id)
-        children = {child.unique_id: child for child in (known.children if known else ())}
-        children |= {child.unique_id: child for child in add}
-        for unique_id in drop:
-            children.pop(unique_id, None)
-        self._put(replace(ike, children=tuple(children.values())), now)
-
-    def _put(self, sa: IkeSa, now: float) -> None:
-        self.sas[sa.unique_id] = sa
-        self._note_birth(sa, now)
-
-    def _note_birth(self, sa: IkeSa, now: float) -> None:
-        if sa.established and sa.unique_id not in self.born:
-            self.born[sa.unique_id] = now - (sa.age or 0.0)
+    def diagnose(self, unique_id: int, cause: Reason) -> None:
+        """Keep what charon's log said of an IKE_SA."""
+        self.diagnoses[unique_id] = cause
+        if len(self.diagnoses) > _DIAGNOSES:
+            del self.diagnoses[next(iter(self.diagnoses))]

@@ -24,5 +24,79 @@ class Reason:
     def __bool__(self) -> bool:
         return bool(self.code or self.words)
 
+    def after(self, words: str) -> Reason:
+        """The same reason, told as the cause of something else."""
+        return Reason(self.code, f"{words}: {self.words}")
+
 
 NONE = Reason()
+
+# Why a connection is loaded, or is not.
+NEW_PEER = Reason("new-peer", "new peer")
+SETTINGS_CHANGED = Reason("settings-changed", "settings changed")
+PEER_REMOVED = Reason("peer-removed", "peer removed")
+FILE_GONE = Reason("peer-removed", "its file is gone")
+ADDRESS_REMOVED = Reason("address-removed", "address or policy removed from the peer")
+UNKNOWN_PEER = Reason("unknown-peer", "no file knows this peer or address any more")
+ANOTHER_VERSION = Reason("another-version", "charon holds another version of it")
+UNLOADED = Reason("unloaded-by-others", "somebody unloaded it from charon")
+DISCOVERY = Reason("neighbour-discovery", "IPv6 neighbour discovery must pass while traps stand")
+NO_IPV6 = Reason("neighbour-discovery", "this host has no IPv6 address any more")
+MISSING_CREDENTIALS = Reason(
+    "missing-credentials", "charon does not hold this host's certificate and key, or the mesh's authorities"
+)
+
+NOT_REACHED = Reason("charon-unreachable", "not reached yet")
+
+# Why a pair is not up, or not yet.
+CONNECTING = Reason("connecting", "connecting")
+OURS_TO_INITIATE = Reason("ours-to-initiate", "ours to initiate")
+PEER_DID_NOT_INITIATE = Reason("peer-did-not-initiate", "the peer did not initiate")
+WAITING_TO_INITIATE = Reason("waiting-to-initiate", "waiting to initiate")
+WAITING_FOR_PEER = Reason("waiting-for-peer", "waiting for the peer to initiate")
+WAITING_FOR_PLACE = Reason("waiting-for-place", "waiting for other initiations to end")
+WAITING_FOR_LOOK = Reason("waiting-for-look", "charon is looked at first")
+NO_ANSWER = Reason("peer-unreachable", "peer unreachable: no answer")
+NO_CHILD = Reason("no-child-sa", "its IKE_SA has no CHILD_SA")
+ASSOCIATION_GONE = Reason("association-gone", "the association is gone")
+GONE_FROM_CHARON = Reason("association-gone", "the association is gone from charon")
+LOST_WITH_CHARON = Reason("lost-with-charon", "charon no longer had it when it answered again")
+CHILD_DELETED = Reason("child-deleted", "its CHILD_SA was deleted")
+HELD_DOWN = Reason("held-down", "held down by the operator")
+HELD_DOWN_UNTIL_UP = Reason("held-down", "held down by the operator until `up`")
+POLICY_OFF = Reason("policy-off", "its policy is off")
+NO_COMMON_FAMILY = Reason("no-common-family", "no address of a family that this host has one of")
+ONE_WAY = "one-way"
+"""Code: packets go out and none come in."""
+NOT_AS_AGREED = "not-as-agreed"
+"""Code: an association is not what its pair asked for."""
+
+# What the operator asked for.
+ASKED = Reason("operator", "the operator asked for it")
+
+# Meddling in the kernel.
+POLICIES_FLUSHED = Reason("policies-flushed", "somebody flushed the kernel's IPsec policies")
+STATES_FLUSHED = Reason("states-flushed", "somebody flushed the kernel's IPsec states")
+POLICIES_MISSING = Reason("policies-missing", "the kernel lacks its policies")
+POLICIES_OF_ANOTHER = Reason("policies-missing", "the kernel's policies are those of another association")
+STATES_MISSING = Reason("states-missing", "the kernel lacks its states")
+
+# Why charon or the kernel is looked at.
+SAFETY_NET = Reason("safety-net", "the slow safety net")
+LOOK_FAILED = Reason("look-failed", "the last look failed")
+REKEYING = Reason("rekeying", "a CHILD_SA is being replaced")
+BEING_ENDED = Reason("being-ended", "an association is being ended")
+
+
+def refused(words: str) -> Reason:
+    """What charon said to a request."""
+    return Reason("refused", words)
+
+
+def duplicate(of: str) -> Reason:
+    return Reason("duplicate", f"duplicate of {of}")
+
+
+def not_as_agreed(words: str) -> Reason:
+    """An association that is not what its pair asked for."""
+    return Reason(NOT_AS_AGREED, words)

@@ -12,8 +12,9 @@ from swanmesh.core.decide.observation import Looks
 from swanmesh.core.early_peers import Knocks
 from swanmesh.core.kernel import Kernel
 from swanmesh.core.model import Peer, Settings
-from swanmesh.core.pair import Pair
+from swanmesh.core.pair import Pair, Refusals
 from swanmesh.core.peers import PeerBook
+from swanmesh.core.reasons import MISSING_CREDENTIALS, NONE, NOT_REACHED, Reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,9 +22,9 @@ class MeshEvent:
     """What others may want to know: the kinds that hooks and the event stream carry."""
 
     kind: str
-    """peer-added, peer-up, peer-down, peer-removed, charon-lost, charon-back."""
+    """peer-added, peer-up, peer-down, peer-removed, peer-violation, charon-lost, charon-back."""
     peer: Peer | None = None
-    reason: str = ""
+    reason: Reason = NONE
 
 
 @dataclass(slots=True)
@@ -33,14 +34,27 @@ class CharonState:
     reachable: bool = False
     version: str = ""
     since: float = 0.0
-    reason: str = "not reached yet"
+    reason: Reason = NOT_REACHED
+    """Why it is not reachable; empty while it is."""
     credentials_loaded: bool = False
-    credentials_error: str = ""
-    credentials_failures: int = 0
-    credentials_at: float = 0.0
-    """When loading them is tried again."""
+    credentials_loading: bool = False
+    """They are on their way."""
+    credentials_refusals: Refusals = field(default_factory=Refusals)
     doubted: float = float("-inf")
     """When charon was last looked at since an authentication failed as if it lacked credentials."""
+
+    @property
+    def unreachable(self) -> Reason:
+        """Why nothing can be asked of it; empty if it can."""
+        return NONE if self.reachable else self.reason.after("charon is not reachable")
+
+    @property
+    def lacks_credentials(self) -> Reason:
+        """Why nothing can be initiated for want of credentials; empty if they are there."""
+        if self.credentials_loaded:
+            return NONE
+        refused = self.credentials_refusals.reason
+        return refused.after("charon refused the credentials") if refused else MISSING_CREDENTIALS
 
 
 class Pairs:
@@ -139,7 +153,7 @@ class State:
     kernel: Kernel = field(default_factory=Kernel)
     observed_once: bool = False
     """Whether charon was looked at since this controller started: what is found then is no news."""
-    hold: str = ""
+    hold: Reason = NONE
     """Why what charon holds of unknown peers is left alone: a file that could name them is unreadable."""
     down: set[str] = field(default_factory=set)
     """Names of the peers that the operator holds down."""
@@ -151,5 +165,9 @@ class State:
     """Peers whose file is gone and whose connections are being ended."""
     events: list[MeshEvent] = field(default_factory=list)
 
-    def tell(self, kind: str, peer: Peer | None = None, reason: str = "") -> None:
+    def tell(self, kind: str, peer: Peer | None = None, reason: Reason = NONE) -> None:
         self.events.append(MeshEvent(kind=kind, peer=peer, reason=reason))
+
+    def fresh(self, pair: Pair, now: float, within: float) -> bool:
+        """Whether a look of just now shows the pair; one that takes long is as fresh as looks get."""
+        return pair.seen >= now - within - self.looks.took

@@ -3,24 +3,34 @@ those who want to know."""
 
 from __future__ import annotations
 
+from swanmesh.core import reasons
+from swanmesh.core.decide.duplicates import has_extra
 from swanmesh.core.decide.initiation import backoff, takeover_delay
-from swanmesh.core.decide.rules import duplicates
 from swanmesh.core.model import Peer
 from swanmesh.core.pair import Pair
+from swanmesh.core.reasons import NONE, Reason
 from swanmesh.core.state import State
 
+_REKEYING = 10.0
+"""Seconds that a CHILD_SA may show as being replaced without the new one: as long as retransmissions last."""
 
-def judge(state: State, pair: Pair, now: float, cause: str = "") -> None:
+
+def judge(state: State, pair: Pair, now: float, cause: Reason = NONE) -> None:
     """After anything about its SAs changed. `cause` says why, in case it went down by that."""
-    works = pair.works
-    if works:
+    if pair.associations.works:
+        pair.standing.rekeying_since = None
         _end_attempt(state, pair)
         if not pair.up:
             _came_up(pair, now)
+    elif pair.up and _in_rekey(pair, now):
+        state.looks.want(now + 2.0, reasons.REKEYING)
     elif pair.up:
-        _went_down(state, pair, now, cause)
-    extra = any(True for _ in duplicates(pair))
-    pair.extra_since = (pair.extra_since if pair.extra_since is not None else now) if extra else None
+        breach = next((breach for _, breach in pair.associations.breaches), NONE)
+        _went_down(state, pair, now, breach or cause)
+    if not has_extra(pair):
+        pair.extra_since = None
+    elif pair.extra_since is None:
+        pair.extra_since = now
     state.pairs.mark(pair)
     judge_peer(state, pair.peer)
 
@@ -29,27 +39,27 @@ def judge_peer(state: State, name: str) -> None:
     """Whether the peer as a whole came up or went down: up is every pair of it."""
     peer = state.book.named(name)
     pairs = [pair for pair in state.pairs.of(name) if pair.connection is not None]
-    up = bool(pairs) and all(pair.up and not pair.disabled for pair in pairs)
+    up = bool(pairs) and all(pair.up and not pair.held_down for pair in pairs)
     if up == (name in state.up):
         return
     if up:
         state.up.add(name)
-        _tell(state, "peer-up", peer, f"every association is up ({len(pairs)})" if len(pairs) > 1 else "")
+        words = f"every association is up ({len(pairs)})" if len(pairs) > 1 else ""
+        _tell(state, "peer-up", peer, Reason("up", words))
         return
     state.up.discard(name)
-    down = next((pair for pair in pairs if not pair.up or pair.disabled), None)
+    down = next((pair for pair in pairs if not pair.up or pair.held_down), None)
     if down is not None:
-        reason = "held down by the operator" if down.disabled else down.cause
-        where = f"{down.addresses}: " if len(pairs) > 1 else ""
-        _tell(state, "peer-down", peer, where + reason)
+        reason = reasons.HELD_DOWN if down.held_down else down.standing.cause
+        _tell(state, "peer-down", peer, reason.after(str(down.addresses)) if len(pairs) > 1 else reason)
 
 
-def attempt_failed(state: State, pair: Pair, now: float, cause: str) -> None:
+def attempt_failed(state: State, pair: Pair, now: float, cause: Reason) -> None:
     """An initiation came to nothing: the next one waits longer."""
     _end_attempt(state, pair)
-    pair.attempts += 1
-    pair.cause = cause
-    pair.next_attempt = now + backoff(pair.attempts, state.settings.initiation, state.rng)
+    pair.attempt.failed += 1
+    pair.standing.cause = cause
+    pair.attempt.next_at = now + backoff(pair.attempt.failed, state.settings.initiation, state.rng)
     state.pairs.mark(pair)
 
 
@@ -57,42 +67,54 @@ def first_attempt(state: State, pair: Pair, now: float) -> None:
     """When a pair that is not up is initiated first, or anew: its file changed, the operator asked, or charon
     came back."""
     how = state.settings.initiation
-    pair.attempts = 0
+    pair.attempt.failed = 0
     heard = pair.addresses is not None and state.knocks.heard(pair.addresses, now)
-    if pair.ours or heard:
-        pair.next_attempt = now + state.rng.random() * how.start_jitter
+    if pair.initiator or heard:
+        pair.attempt.next_at = now + state.rng.random() * how.start_jitter
     else:
-        pair.next_attempt = now + takeover_delay(how, state.rng, lost_state=pair.lost_state)
+        delay = takeover_delay(how, state.rng, lost_state=pair.standing.lost)
+        pair.attempt.next_at = now + delay
     state.pairs.mark(pair)
 
 
+def _in_rekey(pair: Pair, now: float) -> bool:
+    """Whether what does not work is but half-way through a rekey. For a while at most."""
+    if not pair.associations.rekeying:
+        return False
+    if pair.standing.rekeying_since is None:
+        pair.standing.rekeying_since = now
+    return now - pair.standing.rekeying_since < _REKEYING
+
+
 def _came_up(pair: Pair, now: float) -> None:
-    pair.up = True
-    pair.since = max((pair.born[sa.unique_id] for sa in pair.sas.values() if sa.works), default=now)
-    pair.cause = ""
-    pair.lost_state = False
+    standing, held = pair.standing, pair.associations
+    standing.up = True
+    standing.since = max(
+        (held.born[sa.unique_id] for sa in pair.sas.values() if held.counts(sa)), default=now
+    )
+    standing.cause, standing.lost = NONE, False
 
 
-def _went_down(state: State, pair: Pair, now: float, cause: str) -> None:
-    how = state.settings.initiation
-    pair.up = False
-    lived, pair.since = now - pair.since, now
-    pair.cause = cause or pair.cause or "the association is gone"
-    pair.attempts = 0 if lived >= how.stable else pair.attempts + 1
-    if pair.ours:
+def _went_down(state: State, pair: Pair, now: float, cause: Reason) -> None:
+    how, standing, attempt = state.settings.initiation, pair.standing, pair.attempt
+    lived = now - standing.since
+    standing.up, standing.since = False, now
+    standing.cause = cause or standing.cause or reasons.ASSOCIATION_GONE
+    attempt.failed = 0 if lived >= how.stable else attempt.failed + 1
+    if pair.initiator:
         # A short random wait even the first time: a fault that ends many associations at once must not bring
         # all initiations at once.
         jitter = state.rng.random() * how.start_jitter
-        pair.next_attempt = now + (backoff(pair.attempts, how, state.rng) or jitter)
+        attempt.next_at = now + (backoff(attempt.failed, how, state.rng) or jitter)
     else:
-        pair.next_attempt = now + takeover_delay(how, state.rng, lost_state=False)
+        attempt.next_at = now + takeover_delay(how, state.rng, lost_state=False)
 
 
 def _end_attempt(state: State, pair: Pair) -> None:
-    pair.in_flight = None
+    pair.attempt.began = None
     state.admission.release(pair.name)
 
 
-def _tell(state: State, kind: str, peer: Peer | None, reason: str) -> None:
+def _tell(state: State, kind: str, peer: Peer | None, reason: Reason) -> None:
     if peer is not None and state.observed_once:
         state.tell(kind, peer, reason)

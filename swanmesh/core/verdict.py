@@ -1,30 +1,18 @@
-"""How things stand, in words: for `status`, `plan` and `wait`."""
+"""How things stand, for `status`, `plan` and `wait`: what was decided, in one word and its reason."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from swanmesh.core.actions import (
-    MISSING_CREDENTIALS,
-    Action,
-    Initiate,
-    InstallPolicies,
-    LoadConnection,
-    LoadCredentials,
-    ObserveAll,
-    ObserveKernel,
-    ObserveSas,
-    RestorePolicies,
-    UnloadConnection,
-    load_credentials,
-)
-from swanmesh.core.connections import is_shunt
-from swanmesh.core.decide.rules import decide
+from swanmesh.core import reasons
+from swanmesh.core.actions import Action, load_credentials
+from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import Peer, Policy, Settings
 from swanmesh.core.observed import Holdings, LoadedCredentials
 from swanmesh.core.pair import Pair
 from swanmesh.core.policy import policy_of
+from swanmesh.core.reasons import NONE, Reason
 from swanmesh.core.state import State
 
 Standing = Literal["up", "connecting", "down", "disabled"]
@@ -35,86 +23,79 @@ class Verdict:
     """One word on a pair or a peer, why it is not up, and since when on the core's clock."""
 
     state: Standing
-    reason: str
+    reason: Reason
     since: float
     next_attempt: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """An action that would be carried out, at `due` on the core's clock if not at once."""
+    """An action that is not carried out yet: why not, and at what time it will be, if that is known."""
 
     action: Action
+    blocked: Reason = NONE
     due: float | None = None
 
 
-def pair_verdict(state: State, pair: Pair, now: float) -> Verdict:
-    if pair.disabled:
-        return Verdict("disabled", "held down by the operator until `up`", pair.since)
+def pair_verdict(state: State, pair: Pair) -> Verdict:
+    standing, decision = pair.standing, pair.decision
     if not state.charon.reachable:
-        reason = f"charon is not reachable ({state.charon.reason}); what stands in the kernel goes on"
-        return Verdict("down", reason, pair.since)
-    if pair.error:
-        return Verdict("up" if pair.up else "down", f"charon refused: {pair.error}", pair.since)
+        reason = state.charon.unreachable
+        told = Reason(reason.code, f"{reason.words}; what stands in the kernel goes on")
+        return Verdict("down", told, max(state.charon.since, standing.since))
+    reason = decision.reason if decision is not None else reasons.CONNECTING
+    if pair.held_down and pair.connection is not None:
+        done = pair.loaded == pair.connection.child and not pair.associations.works
+        if done:
+            return Verdict("disabled", reasons.HELD_DOWN_UNTIL_UP, standing.since)
+        asked = Reason("held-down", "asked to be held down, not yet done")
+        return Verdict("up" if pair.up else "down", asked, standing.since)
     if pair.up:
-        return Verdict("up", "", pair.since)
-    decision = decide(pair, now, state.settings.initiation)
-    reason = decision.reason or "connecting"
-    if not state.charon.credentials_loaded and state.charon.credentials_error:
-        reason = f"charon refused the credentials: {state.charon.credentials_error}"
-        return Verdict("down", reason, pair.since)
-    trying = pair.under_way or pair.attempts == 0
-    upcoming = pair.next_attempt if not pair.under_way else None
-    return Verdict("connecting" if trying else "down", reason, pair.since, upcoming)
+        return Verdict("up", reason, standing.since)
+    waits = decision.blocked if decision is not None else NONE
+    reason = reason or reasons.CONNECTING
+    if waits == reasons.WAITING_FOR_PLACE or pair.refusals.reason:
+        return Verdict("down", reason, standing.since)
+    trying = pair.under_way or pair.attempt.failed == 0
+    upcoming = pair.attempt.next_at if not pair.under_way else None
+    trying = trying and not state.charon.credentials_refusals.reason
+    return Verdict("connecting" if trying else "down", reason, standing.since, upcoming)
 
 
 def peer_verdict(state: State, peer: Peer, now: float) -> Verdict:
     """The worst of its pairs: a peer is up when every address pair is."""
     pairs = [pair for pair in state.pairs.of(peer.name) if pair.connection is not None]
     if policy_of(peer, state.settings) is Policy.OFF:
-        return Verdict("disabled", "its policy is off", now)
+        return Verdict("disabled", reasons.POLICY_OFF, now)
     if not pairs:
-        return Verdict("down", "no address of a family that this host has one of", now)
+        return Verdict("down", reasons.NO_COMMON_FAMILY, now)
     order = {"disabled": 0, "down": 1, "connecting": 2, "up": 3}
-    verdicts = [(pair, pair_verdict(state, pair, now)) for pair in pairs]
-    pair, worst = min(verdicts, key=lambda item: order[item[1].state])
+    verdicts = [(pair, pair_verdict(state, pair)) for pair in pairs]
+    pair, worst = min(verdicts, key=lambda item: (order[item[1].state], not item[1].reason))
     attempts = [v.next_attempt for _, v in verdicts if v.next_attempt is not None]
     reason = worst.reason
     if reason and len(pairs) > 1 and any(verdict != worst for _, verdict in verdicts):
-        reason = f"{pair.addresses}: {reason}"
-    return Verdict(worst.state, reason, max(v.since for _, v in verdicts), min(attempts, default=None))
+        reason = reason.after(str(pair.addresses))
+    if worst.state == "up":
+        since = max(verdict.since for _, verdict in verdicts)
+    else:
+        since = min(verdict.since for _, verdict in verdicts if verdict.state != "up")
+    return Verdict(worst.state, reason, since, min(attempts, default=None))
 
 
-def planned(state: State, now: float) -> list[Planned]:
-    """What is to be done: now, and at a time that is known. What is being carried out is not listed."""
+def planned(state: State) -> list[Planned]:
+    """What was decided and is not carried out yet, at a time that is known or for want of something. What is
+    being carried out is not listed."""
     found: list[Planned] = []
-    charon, mine = state.charon, state.settings.credentials
-    if not charon.credentials_loaded:
-        reason = charon.credentials_error or MISSING_CREDENTIALS
-        found.append(Planned(load_credentials(mine, reason)))
+    charon = state.charon
+    if not charon.credentials_loaded and not charon.credentials_loading:
+        loading = load_credentials(state.settings.credentials, charon.lacks_credentials)
+        found.append(Planned(loading, charon.unreachable))
     for pair in state.pairs:
-        if pair.busy:
-            continue
-        decision = decide(pair, now, state.settings.initiation)
-        if decision.action is not None:
-            found.append(Planned(decision.action))
-        later = _initiate_later(pair, now)
-        if later is not None:
-            found.append(later)
+        decision = pair.decision
+        if not pair.busy and decision is not None and decision.action is not None and decision.blocked:
+            found.append(Planned(decision.action, decision.blocked, decision.due))
     return found
-
-
-def _initiate_later(pair: Pair, now: float) -> Planned | None:
-    """The initiation that waits for its load, or for its time."""
-    if pair.connection is None or is_shunt(pair.connection.child) or pair.up or pair.under_way:
-        return None
-    if pair.loaded == pair.connection.child and now >= pair.next_attempt:
-        return None
-    reason = "ours to initiate" if pair.ours else "if the peer does not initiate until then"
-    if pair.cause:
-        reason += f": {pair.cause}"
-    action = Initiate(connection=pair.name, child=pair.connection.child, peer=pair.peer, reason=reason)
-    return Planned(action, max(now, pair.next_attempt))
 
 
 EMPTY = Holdings(
@@ -125,55 +106,9 @@ EMPTY = Holdings(
 """What a charon that was just started holds of ours."""
 
 
-def target(action: Action) -> str:
-    """What the action acts on, for people."""
-    match action:
-        case LoadConnection(connection=connection):
-            return connection.name
-        case (
-            UnloadConnection(name=name)
-            | Initiate(connection=name)
-            | InstallPolicies(connection=name)
-            | RestorePolicies(connection=name)
-        ):
-            return name
-        case ObserveKernel():
-            return "kernel"
-        case LoadCredentials():
-            return "certificate and key"
-        case ObserveAll() | ObserveSas():
-            return "charon"
-        case _:
-            return f"{action.connection} #{action.unique_id}"
-
-
-VERBS = {
-    "LoadCredentials": "load-credentials",
-    "LoadConnection": "load",
-    "UnloadConnection": "unload",
-    "Initiate": "initiate",
-    "TerminateIke": "terminate",
-    "TerminateChild": "terminate-child",
-    "RekeyChild": "rekey-child",
-    "RekeyIke": "rekey",
-    "RestorePolicies": "restore-policies",
-    "InstallPolicies": "install",
-    "ObserveKernel": "observe-kernel",
-    "ObserveSas": "observe",
-    "ObserveAll": "observe-all",
-}
-"""Each action's one name: in the log, the plan, the event stream and the metric."""
-
-
-def verb(action: Action) -> str:
-    return VERBS[type(action).__name__]
-
-
 def offline(settings: Settings, peers: list[Peer]) -> list[Planned]:
     """What a charon that holds nothing yet would be asked for: `plan --offline`."""
-    from swanmesh.core.mesh import Mesh  # noqa: PLC0415  (mesh is built on this module's neighbours)
-
     mesh = Mesh(settings, seed=0)
     mesh.update_peers(peers, (), 0.0)
     mesh.charon_back("", EMPTY, 0.0)
-    return [Planned(item.action) for item in planned(mesh.state, 0.0)]
+    return [Planned(action) for action in mesh.step(0.0).actions if action.pair or action.target != "charon"]

@@ -30,7 +30,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from swanmesh.core.actions import ObserveKernel, RestorePolicies
+from swanmesh.core.actions import Action, ObserveKernel, RestorePolicies
 from swanmesh.core.xfrm import (
     EventsLost,
     KernelEvent,
@@ -81,7 +81,6 @@ class Restored:
 
 
 KernelReport: TypeAlias = KernelTold | KernelObserved | Restored
-KernelAction: TypeAlias = RestorePolicies | ObserveKernel
 
 
 def open_socket() -> socket.socket:
@@ -106,9 +105,9 @@ class KernelLink:
         self._report = report
         self._opener = opener
         self._retry = retry
-        self._queue: asyncio.Queue[KernelAction] = asyncio.Queue()
+        self._queue: asyncio.Queue[Action] = asyncio.Queue()
 
-    def submit(self, actions: Iterable[KernelAction]) -> None:
+    def submit(self, actions: Iterable[Action]) -> None:
         """Carry these out, in this order. Each has one outcome."""
         for action in actions:
             self._queue.put_nowait(action)
@@ -170,7 +169,7 @@ class KernelLink:
             action = await self._queue.get()
             if isinstance(action, ObserveKernel):
                 self._report(KernelObserved(action, await self._holdings()))
-            else:
+            elif isinstance(action, RestorePolicies):
                 for outcome in await self._restore(self._restores(action)):
                     self._report(outcome)
 
@@ -183,7 +182,7 @@ class KernelLink:
     def _restores(self, first: RestorePolicies) -> list[RestorePolicies]:
         """`first` and the ones right behind it. Looks in between are let past: they show the more for it."""
         found: list[RestorePolicies] = [first]
-        others: list[KernelAction] = []
+        others: list[Action] = []
         while len(found) < _BATCH and not self._queue.empty():
             action = self._queue.get_nowait()
             if isinstance(action, RestorePolicies):

@@ -10,13 +10,9 @@ from swanmesh.control.metrics import Counters
 from swanmesh.control.protocol import EventRecord
 from swanmesh.core.actions import Action
 from swanmesh.core.state import MeshEvent
-from swanmesh.core.verdict import target, verb
 from swanmesh.hooks.runner import Hooks
 from swanmesh.service.feed import Feed
 from swanmesh.service.hook_events import tell_hooks
-
-_QUIET = ("observe", "observe-all", "observe-kernel")
-"""Looks are no news: logged at debug, and not in the stream."""
 
 
 class Teller:
@@ -32,25 +28,25 @@ class Teller:
 
     def action(self, action: Action, error: str | None) -> None:
         """An action is over; `error` says why it was refused, if it was."""
-        word = verb(action)
-        self._counters.count_action(word, action.reason, accepted=error is None)
-        details = {"target": target(action)}
+        word = action.verb
+        self._counters.count_action(word, action.reason.code, accepted=error is None)
+        details = {"target": action.target}
         if error is not None:
             details["error"] = error
-            self._log.error(word, peer=action.peer, reason=action.reason, **details)
+            self._log.error(word, peer=action.peer, reason=action.reason.words, **details)
         else:
-            level = self._log.debug if word in _QUIET else self._log.info
-            level(word, peer=action.peer, reason=action.reason, **details)
-        if word not in _QUIET:
+            level = self._log.debug if action.quiet else self._log.info
+            level(word, peer=action.peer, reason=action.reason.words, **details)
+        if not action.quiet:
             details["action"] = word
-            self._publish("action", action.peer, [], action.reason, details)
+            self._publish("action", action.peer, [], action.reason.words, details)
 
     def event(self, event: MeshEvent) -> None:
         """A peer, or charon, came or went."""
         name = event.peer.name if event.peer else ""
         addresses = [str(address) for address in event.peer.addresses] if event.peer else []
-        self._log.info(event.kind, peer=name, reason=event.reason)
-        self._publish(event.kind, name, addresses, event.reason, {})
+        self._log.info(event.kind, peer=name, reason=event.reason.words)
+        self._publish(event.kind, name, addresses, event.reason.words, {})
 
     def service(self, kind: str) -> None:
         """The service itself: `started`, `stopping`."""

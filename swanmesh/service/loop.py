@@ -25,9 +25,9 @@ from swanmesh.charon.link import Back, Done, Happened, Link, Lost, Observed, Rep
 from swanmesh.control.metrics import Counters
 from swanmesh.control.protocol import ReloadReply
 from swanmesh.control.server import ControlServer
-from swanmesh.core.actions import ObserveKernel, RestorePolicies
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import InvalidInput
+from swanmesh.core.reasons import NONE, Reason
 from swanmesh.core.xfrm import KernelWatched
 from swanmesh.files.watch import Watch
 from swanmesh.kernel.link import KernelLink, KernelObserved, KernelReport, KernelTold, Restored, told
@@ -47,6 +47,11 @@ _RECOVERY = 10.0
 def now() -> float:
     """The core's clock: never goes back, and counts the time that the machine was asleep."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def held(words: str) -> Reason:
+    """Why what charon holds of unknown peers is left alone."""
+    return Reason("files-unreadable", words) if words else NONE
 
 
 class Daemon:
@@ -74,7 +79,7 @@ class Daemon:
         self._kernel = KernelLink(self._put)
         self._watch_kernel = watch_kernel
         self._watch = self._new_watch()
-        self.mesh.hold(sources.hold)
+        self.mesh.hold(held(sources.hold))
         self.mesh.update_peers(sources.peers, (), self.started)
 
     # What the control socket reads and asks for.
@@ -126,7 +131,7 @@ class Daemon:
             self.log.info("settings changed", host=update.settings.host.name)
         else:
             names = set(self.mesh.update_peers(update.put, update.drop, at))
-        self.mesh.hold(self.sources.hold)
+        self.mesh.hold(held(self.sources.hold))
         follow_config(self.hooks, self.sources.config)
         self.counters.reloads += 1
         problems = self.problems()
@@ -235,11 +240,11 @@ class Daemon:
                 self.counters.last_resync = time.time()
                 self.log.info("charon answers", version=version, connections=len(holdings.connections))
             case Unreachable(reason):
-                if self.mesh.state.charon.reason != reason:
+                if self.mesh.state.charon.reason.words != reason:
                     self.log.warning("waiting for charon", reason=reason)
-                self.mesh.charon_lost(reason, at)
+                self.mesh.charon_lost(Reason("charon-unreachable", reason), at)
             case Lost(reason):
-                self.mesh.charon_lost(reason, at)
+                self.mesh.charon_lost(Reason("charon-unreachable", reason), at)
                 self.counters.charon_lost += 1
                 self.log.error("charon lost", reason=reason)
             case Happened(event):
@@ -263,10 +268,7 @@ class Daemon:
     def _step(self) -> None:
         step = self.mesh.step(now())
         for action in step.actions:
-            if isinstance(action, RestorePolicies | ObserveKernel):
-                self._kernel.submit((action,))
-            else:
-                self._link.submit((action,))
+            (self._kernel if action.edge == "kernel" else self._link).submit((action,))
         for event in step.events:
             self._tell.event(event)
         stepped, self._stepped = self._stepped, asyncio.Event()

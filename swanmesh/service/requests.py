@@ -135,5 +135,5 @@ class DaemonService:
             if verdict.state not in ("up", "disabled") or (
                 verdict.state == "disabled" and name in state.down
             ):
-                missing[name] = verdict.reason or verdict.state
+                missing[name] = verdict.reason.words or verdict.state
         return missing

@@ -21,7 +21,7 @@ from swanmesh.core.model import Peer
 from swanmesh.core.observed import ChildSa, IkeSa
 from swanmesh.core.pair import Pair
 from swanmesh.core.policy import policy_of
-from swanmesh.core.verdict import Planned, pair_verdict, peer_verdict, planned, target, verb
+from swanmesh.core.verdict import Planned, pair_verdict, peer_verdict, planned
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def status(
             reachable=charon.reachable,
             version=charon.version,
             since=clock.at(charon.since or started),
-            reason=charon.reason,
+            reason=charon.reason.words,
         ),
         peers=[peer_status(mesh, peer, clock) for peer in peers],
         problems=list(problems),
@@ -75,7 +75,7 @@ def peer_status(mesh: Mesh, peer: Peer, clock: Clock) -> PeerStatus:
         policy=policy_of(peer, state.settings),
         state=verdict.state,
         since=clock.at(verdict.since),
-        reason=verdict.reason,
+        reason=verdict.reason.words,
         associations=[a for pair in pairs for sa in pair.sas.values() for a in _associations(pair, sa)],
         pairs=[_pair(mesh, pair, clock) for pair in pairs],
         next_attempt=clock.at_optional(verdict.next_attempt),
@@ -83,16 +83,16 @@ def peer_status(mesh: Mesh, peer: Peer, clock: Clock) -> PeerStatus:
 
 
 def _pair(mesh: Mesh, pair: Pair, clock: Clock) -> PairStatus:
-    verdict = pair_verdict(mesh.state, pair, clock.now)
+    verdict = pair_verdict(mesh.state, pair)
     return PairStatus(
         local=str(pair.addresses.local) if pair.addresses else "",
         remote=str(pair.addresses.remote) if pair.addresses else "",
         connection=pair.name,
         state=verdict.state,
-        reason=verdict.reason,
+        reason=verdict.reason.words,
         since=clock.at(verdict.since),
         next_attempt=clock.at_optional(verdict.next_attempt),
-        attempts=pair.attempts,
+        attempts=pair.attempt.failed,
     )
 
 
@@ -124,15 +124,15 @@ def _association(pair: Pair, sa: IkeSa, child: ChildSa | None) -> Association:
 
 def plan(mesh: Mesh, clock: Clock) -> PlanReply:
     reachable = mesh.state.charon.reachable
-    actions = [planned_action(item, clock) for item in planned(mesh.state, clock.now)]
+    actions = [planned_action(item, clock) for item in planned(mesh.state)]
     return PlanReply(actions=actions, charon_reachable=reachable)
 
 
 def planned_action(item: Planned, clock: Clock) -> PlannedAction:
     return PlannedAction(
-        action=verb(item.action),
+        action=item.action.verb,
         peer=item.action.peer,
-        target=target(item.action),
-        reason=item.action.reason,
+        target=item.action.target,
+        reason=item.action.reason.words,
         due=clock.at_optional(item.due),
     )

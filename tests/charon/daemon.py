@@ -11,9 +11,10 @@ import enum
 import itertools
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeAlias
 
-from tests.charon.holdings import ChildSa, IkeSa, key_id
+from tests.charon.holdings import IkeSa, key_id
 
 Section: TypeAlias = dict[str, Any]
 Stream: TypeAlias = Callable[[str, Section], None]
@@ -148,7 +149,7 @@ class Daemon:
         if ike.state != "ESTABLISHED":
             ike.state = "ESTABLISHED"
             self.emit("ike-updown", {"up": "yes", ike.connection: ike.section(with_children=False)})
-        child = ChildSa(next(self._ids), child_name, mode=mode)
+        child = ike.child(next(self._ids), child_name, mode)
         ike.children[child.unique_id] = child
         self.emit("child-updown", {"up": "yes", ike.connection: ike.section(only=child)})
 
@@ -268,7 +269,7 @@ class Daemon:
 
     def _rekey_child(self, ike: IkeSa, child_id: int) -> None:
         old = ike.children.pop(child_id)
-        new = ChildSa(next(self._ids), old.name, mode=old.mode, reqid=old.reqid)
+        new = replace(ike.child(next(self._ids), old.name, old.mode), reqid=old.reqid)
         ike.children[new.unique_id] = new
         pair = {"old": old.section(), "new": new.section()}
         section = ike.section(with_children=False) | {"child-sas": {old.name: pair}}

@@ -74,6 +74,13 @@ def gone_events(charon: Charon) -> list[CharonGone]:
 async def connected(server: Server, *, timeout: float = 5.0) -> AsyncIterator[Charon]:
     """The server up, and a client connected to it."""
     await server.up()
+    async with client(server, timeout=timeout) as charon:
+        yield charon
+
+
+@contextlib.asynccontextmanager
+async def client(server: Server, *, timeout: float = 5.0) -> AsyncIterator[Charon]:
+    """One more client of a server that is up."""
     charon = Charon(server.socket, timeout=timeout)
     await charon.connect()
     try:

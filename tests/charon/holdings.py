@@ -82,8 +82,20 @@ class IkeSa:
         if remote := body.get("remote_addrs"):
             self.remote_host = remote[0].decode()
         for name, auth in body.items():
-            if name.startswith("remote") and isinstance(auth, dict) and "id" in auth:
-                self.remote_id = auth["id"].decode()
+            if not isinstance(auth, dict) or "id" not in auth:
+                continue
+            identity = auth["id"].decode().removeprefix("fqdn:")
+            if name.startswith("remote"):
+                self.remote_id = identity
+            elif name.startswith("local"):
+                self.local_id = identity
+
+    def child(self, unique_id: int, name: str, mode: str) -> ChildSa:
+        """A CHILD_SA between its two hosts."""
+        local, remote = (
+            f"{host}/{128 if ':' in host else 32}" for host in (self.local_host, self.remote_host)
+        )
+        return ChildSa(unique_id, name, mode=mode, local_ts=local, remote_ts=remote)
 
     def successor(self, unique_id: int) -> IkeSa:
         """What a rekey makes of it."""

@@ -21,6 +21,7 @@ from swanmesh.charon.session import Session
 from swanmesh.core import actions
 from swanmesh.core.actions import Value
 from swanmesh.core.observed import LoadedConnection
+from swanmesh.core.reasons import Reason
 from tests.charon.certificates import Authority
 from tests.charon.conftest import FakeServer
 from tests.charon.daemon import Initiation
@@ -102,9 +103,13 @@ async def test_many_connections_take_few_messages(server: Server) -> None:
 async def test_one_more_peer_takes_two_requests(server: Server) -> None:
     async with connected(server) as charon:
         before = charon.requests
-        await charon.perform(actions.LoadConnection(connection=connection("one"), reason="new peer"))
         await charon.perform(
-            actions.Initiate(connection="one", child="one-child", peer="b.mesh.example", reason="ours")
+            actions.LoadConnection(connection=connection("one"), reason=Reason("test", "new peer"))
+        )
+        await charon.perform(
+            actions.Initiate(
+                connection="one", child="one-child", peer="b.mesh.example", reason=Reason("test", "ours")
+            )
         )
         assert charon.requests - before == 2
 
@@ -130,7 +135,9 @@ async def test_credentials_are_found_again_by_their_names(server: Server) -> Non
             assert held.key_ids == {key_id}
             assert held.certificates == {hashlib.sha256(certificate).hexdigest()}
             await charon.perform(
-                actions.LoadCredentials(certificate=certificate, private_key=key, reason="again")
+                actions.LoadCredentials(
+                    certificate=certificate, private_key=key, reason=Reason("test", "again")
+                )
             )
 
 
@@ -168,9 +175,13 @@ async def test_what_does_not_exist_cannot_be_acted_upon(server: Server) -> None:
     async with connected(server) as charon:
         with pytest.raises(CommandFailed, match="not found"):
             await charon.initiate("one", "one-child")
-        for kind in (actions.TerminateIke, actions.TerminateChild):
+        why = Reason("test", "a test")
+        for action in (
+            actions.TerminateIke(unique_ids=(77, 78), connection="one", reason=why),
+            actions.TerminateChild(unique_id=77, connection="one", reason=why),
+        ):
             with pytest.raises(CommandFailed, match="no matching SAs to terminate"):
-                await charon.perform(kind(unique_id=77, connection="one", peer="b", reason="a test"))
+                await charon.perform(action)
         for reauth in (False, True):
             with pytest.raises(CommandFailed, match="no matching SAs to rekey"):
                 await charon.rekey_ike(77, reauth=reauth)

@@ -1,4 +1,4 @@
-"""charon's own lines, from both generations, and the words they become."""
+"""charon's own lines, from both generations, and the reasons they become."""
 
 from __future__ import annotations
 
@@ -10,79 +10,126 @@ from hypothesis import strategies as st
 
 from swanmesh.charon.causes import Causes, may_tell
 from swanmesh.core.observed import Diagnosis
+from swanmesh.core.reasons import Reason
 from tests.charon import wire
 
 HERE = "authentication of the peer failed here: "
 
 # Line for line as strongSwan 5.9.8 or 6.0.6 writes them.
 LINES = {
-    "giving up after 5 retransmits": "peer unreachable: no answer to 5 retransmission(s)",
-    "establishing IKE_SA failed, peer not responding": "peer unreachable: it does not answer",
-    "rekeying IKE_SA failed, peer not responding": "peer unreachable: it does not answer",
-    "unable to resolve b.mesh.example, initiate aborted": (
-        "the peer's address b.mesh.example cannot be resolved"
+    "giving up after 5 retransmits": Reason(
+        "peer-unreachable", "peer unreachable: no answer to 5 retransmission(s)"
     ),
-    "received DELETE for IKE_SA one[7]": "peer deleted it",
-    "sending DELETE for IKE_SA one[7]": "ended at this end",
-    "deleting half open IKE_SA with 192.0.2.2 after timeout": (
-        "peer fell silent before authentication was done"
+    "establishing IKE_SA failed, peer not responding": Reason(
+        "peer-unreachable", "peer unreachable: it does not answer"
     ),
-    "deleting half open IKE_SA one[7] with 192.0.2.2 after timeout": (
-        "peer fell silent before authentication was done"
+    "rekeying IKE_SA failed, peer not responding": Reason(
+        "peer-unreachable", "peer unreachable: it does not answer"
     ),
-    "received NO_PROPOSAL_CHOSEN notify error": (
-        "no common proposal, or no matching connection at the peer (NO_PROPOSAL_CHOSEN)"
+    "unable to resolve b.mesh.example, initiate aborted": Reason(
+        "peer-unreachable", "the peer's address b.mesh.example cannot be resolved"
     ),
-    "received AUTHENTICATION_FAILED notify error": (
-        "authentication failed at the peer: it does not accept our certificate or identity, "
-        "or has no matching connection"
+    "received DELETE for IKE_SA one[7]": Reason("peer-deleted", "peer deleted it"),
+    "sending DELETE for IKE_SA one[7]": Reason("ended-here", "ended at this end"),
+    "deleting half open IKE_SA with 192.0.2.2 after timeout": Reason(
+        "half-open-timeout", "peer fell silent before authentication was done"
     ),
-    "parsed INFORMATIONAL request 2 [ N(AUTH_FAILED) ]": (
-        "authentication failed at the peer: it does not accept our certificate or identity"
+    "deleting half open IKE_SA one[7] with 192.0.2.2 after timeout": Reason(
+        "half-open-timeout", "peer fell silent before authentication was done"
     ),
-    "received INVALID_SYNTAX notify error": "peer refused the IKE_SA: INVALID_SYNTAX",
-    "no private key found for 'a.mesh.example'": (
-        "no private key is loaded here for our identity a.mesh.example"
+    "received NO_PROPOSAL_CHOSEN notify error": Reason(
+        "no-connection-at-peer",
+        "no common proposal, or no matching connection at the peer (NO_PROPOSAL_CHOSEN)",
     ),
-    "no trusted ECDSA public key found for 'b.mesh.example'": HERE + "no trusted key for b.mesh.example",
-    "subject certificate invalid (valid from Nov 20 03:00:00 2026 to Nov 22 03:00:00 2026)": (
-        "certificate expired or not yet valid: "
-        "the peer's holds from Nov 20 03:00:00 2026 to Nov 22 03:00:00 2026"
+    "received AUTHENTICATION_FAILED notify error": Reason(
+        "authentication-failed-at-peer",
+        (
+            "authentication failed at the peer: it does not accept our certificate "
+            "or identity, or has no matching connection"
+        ),
     ),
-    'no issuer certificate found for "CN=b.mesh.example"': (
-        HERE + "no trusted authority issued its certificate CN=b.mesh.example"
+    "parsed INFORMATIONAL request 2 [ N(AUTH_FAILED) ]": Reason(
+        "authentication-failed-at-peer",
+        "authentication failed at the peer: it does not accept our certificate or identity",
     ),
-    '  self-signed certificate "CN=Mesh CA" is not trusted': HERE + "its authority CN=Mesh CA is not trusted",
-    "certificate was revoked on Nov 21 03:00:00 UTC 2026, reason: key compromise": (
-        HERE + "its certificate was revoked on Nov 21 03:00:00 UTC 2026 (key compromise)"
+    "received INVALID_SYNTAX notify error": Reason("peer-refused", "peer refused the IKE_SA: INVALID_SYNTAX"),
+    "no private key found for 'a.mesh.example'": Reason(
+        "missing-key", "no private key is loaded here for our identity a.mesh.example"
     ),
-    "constraint check failed: peer not authenticated by CA 'CN=Mesh CA'": (
-        HERE + "its certificate is not from the authority CN=Mesh CA"
+    "no trusted ECDSA public key found for 'b.mesh.example'": Reason(
+        "authority-unknown", HERE + "no trusted key for b.mesh.example"
     ),
-    "constraint check failed: identity 'c.mesh.example' required ": HERE
-    + "it is not the expected c.mesh.example",
-    "constraint check failed: identity 'c.mesh.example' (ID_FQDN) required, not matched by 'b.mesh.example' "
-    "(ID_FQDN)": HERE + "it is not the expected c.mesh.example",
-    "selected peer config 'one' unacceptable: constraint checking failed": HERE
-    + "constraint checking failed",
-    "received NO_PROPOSAL_CHOSEN notify, no CHILD_SA built": (
-        "no common proposal for the CHILD_SA (NO_PROPOSAL_CHOSEN)"
+    "subject certificate invalid (valid from Nov 20 03:00:00 2026 to Nov 22 03:00:00 2026)": Reason(
+        "certificate-dates",
+        (
+            "certificate expired or not yet valid: the peer's holds from Nov 20 "
+            "03:00:00 2026 to Nov 22 03:00:00 2026"
+        ),
     ),
-    "received TS_UNACCEPTABLE notify, no CHILD_SA built": (
-        "traffic selectors unacceptable to the peer (TS_UNACCEPTABLE)"
+    'no issuer certificate found for "CN=b.mesh.example"': Reason(
+        "authority-unknown", HERE + "no trusted authority issued its certificate CN=b.mesh.example"
     ),
-    "received FAILED_CP_REQUIRED notify, no CHILD_SA built": "peer refused the CHILD_SA: FAILED_CP_REQUIRED",
-    "traffic selectors 192.0.2.1/32 === 192.0.2.9/32 unacceptable": (
-        "traffic selectors unacceptable here: the peer asked for 192.0.2.1/32 with 192.0.2.9/32"
+    '  self-signed certificate "CN=Mesh CA" is not trusted': Reason(
+        "authority-unknown", HERE + "its authority CN=Mesh CA is not trusted"
     ),
-    "TUNNEL mode requested by responder is unacceptable": (
-        "peer answered with TUNNEL mode instead of transport mode"
+    "certificate was revoked on Nov 21 03:00:00 UTC 2026, reason: key compromise": Reason(
+        "certificate-revoked",
+        HERE + "its certificate was revoked on Nov 21 03:00:00 UTC 2026 (key compromise)",
     ),
-    "unable to install inbound and outbound IPsec SA (SAD) in kernel": "the kernel refused the SA",
-    "unable to install IPsec policies (SPD) in kernel": "the kernel refused the policies",
-    "unable to allocate SPIs from kernel": "the kernel gave no SPI",
-    "unable to allocate SPI from kernel": "the kernel gave no SPI",
-    "failed to establish CHILD_SA, keeping IKE_SA": "the CHILD_SA failed, its IKE_SA stands",
+    "constraint check failed: peer not authenticated by CA 'CN=Mesh CA'": Reason(
+        "authority-unknown", HERE + "its certificate is not from the authority CN=Mesh CA"
+    ),
+    "constraint check failed: identity 'c.mesh.example' required ": Reason(
+        "identity-mismatch", HERE + "it is not the expected c.mesh.example"
+    ),
+    "constraint check failed: identity 'c.mesh.example' (ID_FQDN) required, not "
+    "matched by 'b.mesh.example' (ID_FQDN)": Reason(
+        "identity-mismatch", HERE + "it is not the expected c.mesh.example"
+    ),
+    "selected peer config 'one' unacceptable: constraint checking failed": Reason(
+        "authentication-failed-here", HERE + "constraint checking failed"
+    ),
+    "received NO_PROPOSAL_CHOSEN notify, no CHILD_SA built": Reason(
+        "no-proposal", "no common proposal for the CHILD_SA (NO_PROPOSAL_CHOSEN)"
+    ),
+    "received TS_UNACCEPTABLE notify, no CHILD_SA built": Reason(
+        "selectors-refused", "traffic selectors unacceptable to the peer (TS_UNACCEPTABLE)"
+    ),
+    "received FAILED_CP_REQUIRED notify, no CHILD_SA built": Reason(
+        "peer-refused", "peer refused the CHILD_SA: FAILED_CP_REQUIRED"
+    ),
+    "traffic selectors 192.0.2.1/32 === 192.0.2.9/32 unacceptable": Reason(
+        "selectors-refused",
+        ("traffic selectors unacceptable here: the peer asked for 192.0.2.1/32 with 192.0.2.9/32"),
+    ),
+    "TUNNEL mode requested by responder is unacceptable": Reason(
+        "mode-refused", "peer answered with TUNNEL mode instead of transport mode"
+    ),
+    "unable to install inbound and outbound IPsec SA (SAD) in kernel": Reason(
+        "kernel-refused", "the kernel refused the SA"
+    ),
+    "unable to install IPsec policies (SPD) in kernel": Reason(
+        "kernel-refused", "the kernel refused the policies"
+    ),
+    "unable to allocate SPIs from kernel": Reason("kernel-refused", "the kernel gave no SPI"),
+    "unable to allocate SPI from kernel": Reason("kernel-refused", "the kernel gave no SPI"),
+    "failed to establish CHILD_SA, keeping IKE_SA": Reason(
+        "child-failed", "the CHILD_SA failed, its IKE_SA stands"
+    ),
+    "configured key exchange method ML_KEM_768 not supported": Reason(
+        "unsupported-algorithm",
+        (
+            "charon here cannot do the key exchange method ML_KEM_768: leave it "
+            "out of the proposals, or install the plugin that has it"
+        ),
+    ),
+    "requested DH group MODP_NULL not supported": Reason(
+        "unsupported-algorithm",
+        (
+            "charon here cannot do the key exchange method MODP_NULL: leave it out "
+            "of the proposals, or install the plugin that has it"
+        ),
+    ),
 }
 
 
@@ -92,7 +139,7 @@ def _log(line: str, *, connection: str = "one", unique_id: str = "7", group: str
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_a_line_becomes_its_words(line: str) -> None:
+def test_a_line_becomes_its_reason(line: str) -> None:
     section = _log(line, group="ENC" if line.startswith("parsed ") else "IKE")
     assert may_tell(wire.serialize(section))
     assert Causes().from_log(section) == Diagnosis("one", 7, LINES[line])
@@ -121,8 +168,8 @@ def test_a_peer_cannot_speak_for_charon() -> None:
 def test_a_peers_text_is_shortened_and_printable() -> None:
     diagnosis = Causes().from_log(_log(f"no trusted ECDSA public key found for '\x1b[2J{'x' * 5000}{{0}}'"))
     assert diagnosis is not None
-    assert diagnosis.cause.isprintable()
-    assert len(diagnosis.cause) < 200
+    assert diagnosis.cause.words.isprintable()
+    assert len(diagnosis.cause.words) < 200
 
 
 def test_the_exact_cause_is_not_covered_by_a_vaguer_one() -> None:
@@ -138,7 +185,7 @@ def test_the_end_is_told_after_an_earlier_trouble() -> None:
     causes.from_log(_log("traffic selectors 192.0.2.1/32 === 192.0.2.9/32 unacceptable"))
     diagnosis = causes.from_log(_log("received DELETE for IKE_SA one[7]"))
     assert diagnosis is not None
-    assert diagnosis.cause == "peer deleted it"
+    assert diagnosis.cause.code == "peer-deleted"
 
 
 def test_the_kernels_words_go_with_what_they_led_to() -> None:
@@ -147,7 +194,7 @@ def test_the_kernels_words_go_with_what_they_led_to() -> None:
     assert causes.from_log(_log("unable to add SAD entry with SPI c0000001 (FAILED)")) is None
     diagnosis = causes.from_log(_log("unable to install inbound and outbound IPsec SA (SAD) in kernel"))
     assert diagnosis is not None
-    assert diagnosis.cause == "the kernel refused the SA: No such file or directory (2)"
+    assert diagnosis.cause.words == "the kernel refused the SA: No such file or directory (2)"
 
 
 def test_a_line_of_no_connection_is_nobodys_cause() -> None:

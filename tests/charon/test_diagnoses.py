@@ -12,6 +12,7 @@ import pytest
 from swanmesh.charon.client import Charon
 from swanmesh.core.actions import Connection, Value
 from swanmesh.core.observed import Diagnosis, Event, IkeDown, IkeMoved, IkeUp
+from swanmesh.core.reasons import Reason
 from tests.charon import real
 from tests.charon.certificates import Authority
 from tests.charon.conftest import RealServer
@@ -31,12 +32,12 @@ class End:
     charon: Charon = field(init=False)
 
     async def cause(self) -> str:
-        """The last cause told within a moment of the first."""
+        """The code of the last cause told within a moment of the first."""
         diagnosis = await next_event(self.charon, Diagnosis)
         with contextlib.suppress(TimeoutError):
             while True:
                 diagnosis = await next_event(self.charon, Diagnosis, timeout=0.3)
-        return diagnosis.cause
+        return diagnosis.cause.code
 
     async def next(self, kind: type[Event]) -> Event:
         return await next_event(self.charon, kind)
@@ -84,7 +85,7 @@ async def test_a_dead_address(pair: Pair) -> None:
     ends = _ends()
     ends[0].connection = connection("one", remote="192.0.2.77")
     async with _initiated(pair, ends):
-        assert (await ends[0].cause()).startswith("peer unreachable")
+        assert await ends[0].cause() == "peer-unreachable"
 
         async def given_up() -> bool:
             return await ends[0].charon.observe_sas() == ()
@@ -96,7 +97,7 @@ async def test_a_dead_address(pair: Pair) -> None:
 async def test_no_common_proposal(pair: Pair) -> None:
     ends = _ends(more={"proposals": ["aes256-sha512-ecp521"]})
     async with _initiated(pair, ends):
-        assert (await ends[0].cause()).startswith("no common proposal")
+        assert await ends[0].cause() == "no-connection-at-peer"
 
 
 @asynchronous
@@ -104,23 +105,23 @@ async def test_no_connection_at_the_peer(pair: Pair) -> None:
     ends = _ends()
     ends[1].connection = None
     async with _initiated(pair, ends):
-        assert "no matching connection at the peer" in await ends[0].cause()
+        assert await ends[0].cause() == "no-connection-at-peer"
 
 
 @asynchronous
 async def test_a_certificate_of_another_authority(pair: Pair) -> None:
     ends = _ends(authority=Authority("Other CA"))
     async with _initiated(pair, ends):
-        assert (await ends[0].cause()).startswith("authentication of the peer failed here: ")
-        assert (await ends[1].cause()).startswith("authentication failed at the peer")
+        assert await ends[0].cause() == "authority-unknown"
+        assert await ends[1].cause() == "authentication-failed-at-peer"
 
 
 @asynchronous
 async def test_an_authority_that_the_responder_does_not_trust(pair: Pair) -> None:
     ends = _ends(trusted=(MESH, Authority("Other CA")))
     async with _initiated(pair, ends):
-        assert (await ends[0].cause()).startswith("authentication failed at the peer")
-        assert (await ends[1].cause()).startswith("authentication of the peer failed here: ")
+        assert await ends[0].cause() == "authentication-failed-at-peer"
+        assert await ends[1].cause() == "authority-unknown"
 
 
 @asynchronous
@@ -128,18 +129,15 @@ async def test_a_peer_of_another_name(pair: Pair) -> None:
     ends = _ends(names=(NAMES[0], "c.mesh.example"))
     async with _initiated(pair, ends):
         # charon asks for the identity by name, so the responder is the one that says no.
-        causes = {await ends[0].cause()}
-        assert any(
-            "authentication failed at the peer" in cause or "b.mesh.example" in cause for cause in causes
-        )
+        assert await ends[0].cause() in {"authentication-failed-at-peer", "identity-mismatch"}
 
 
 @asynchronous
 async def test_an_expired_certificate(pair: Pair) -> None:
     ends = _ends(expired=True)
     async with _initiated(pair, ends):
-        assert (await ends[0].cause()).startswith("certificate expired or not yet valid: the peer's")
-        assert (await ends[1].cause()).startswith("authentication failed at the peer")
+        assert await ends[0].cause() == "certificate-dates"
+        assert await ends[1].cause() == "authentication-failed-at-peer"
 
 
 @asynchronous
@@ -147,7 +145,7 @@ async def test_no_key_of_our_own(pair: Pair) -> None:
     ends = _ends()
     ends[0].credentials = MESH.issue("elsewhere.mesh.example")
     async with _initiated(pair, ends):
-        assert await ends[0].cause() == "no private key is loaded here for our identity a.mesh.example"
+        assert await ends[0].cause() == "missing-key"
 
 
 @asynchronous
@@ -164,11 +162,11 @@ async def test_two_that_fit_come_up_and_the_peers_delete_is_told(pair: Pair) -> 
         assert held.unique_id == first.unique_id
         if not held.works:
             # A kernel without ESP: the CHILD_SA is refused, the IKE_SA stands.
-            assert "the kernel refused" in await ends[1].cause()
+            assert await ends[1].cause() == "kernel-refused"
         await ends[1].charon.terminate_ike(second.unique_id)
         # charon queues its log: the line comes before or after the event.
         seen = [await ends[0].charon.events.get()]
-        deleted = Diagnosis("one", first.unique_id, "peer deleted it")
+        deleted = Diagnosis("one", first.unique_id, Reason("peer-deleted", "peer deleted it"))
         while deleted not in seen or not any(isinstance(event, IkeDown) for event in seen):
             seen.append(await ends[0].charon.events.get())
         down = next(event for event in seen if isinstance(event, IkeDown))

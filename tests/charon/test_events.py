@@ -13,6 +13,7 @@ from swanmesh.core.observed import (
     IkeRekeyed,
     IkeUp,
 )
+from swanmesh.core.reasons import Reason
 from tests.charon.conftest import FakeServer
 from tests.charon.daemon import Initiation
 from tests.charon.fake import FakeCharon, Threaded
@@ -158,7 +159,9 @@ async def test_causes_come_from_the_log_and_other_lines_tell_nothing(fake: FakeS
         ):
             fake.fake.log(line, connection="one", unique_id=7)
         diagnosis = await next_event(charon, Diagnosis)
-        assert diagnosis == Diagnosis("one", 7, "peer unreachable: no answer to 3 retransmission(s)")
+        assert diagnosis == Diagnosis(
+            "one", 7, Reason("peer-unreachable", "peer unreachable: no answer to 3 retransmission(s)")
+        )
         assert drained(charon) == []
 
 
@@ -172,7 +175,7 @@ async def test_causes_come_from_alerts_where_charon_has_them(fake: FakeServer) -
         fake.fake.emit("alert", {"type": "retransmit-send", "ike-sa": ike})
         fake.fake.emit("alert", {"type": "peer-init-unreachable", "ike-sa": ike})
         assert await next_event(charon, Diagnosis) == Diagnosis(
-            "one", 7, "peer unreachable: it does not answer"
+            "one", 7, Reason("peer-unreachable", "peer unreachable: it does not answer")
         )
 
 

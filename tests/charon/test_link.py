@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 
 import pytest
 
-from swanmesh.charon.client import Command
 from swanmesh.charon.link import Back, Done, Happened, Link, Lost, Observed, Report, Unreachable
 from swanmesh.core import actions
 from swanmesh.core.observed import ChildUp, Holdings
+from swanmesh.core.reasons import Reason
 from tests.charon.conftest import FakeServer
 from tests.charon.fake import Fault
 from tests.charon.helpers import Server, asynchronous, connection
@@ -55,11 +55,11 @@ async def _linked(server: Server, *, timeout: float = 5.0) -> AsyncIterator[Repo
 
 def _load(name: str, *, good: bool = True) -> actions.LoadConnection:
     body = connection(name, more=None if good else {"no_such_option": "1"})
-    return actions.LoadConnection(connection=body, reason="new peer")
+    return actions.LoadConnection(connection=body, reason=Reason("test", "new peer"))
 
 
 def _unload(name: str) -> actions.UnloadConnection:
-    return actions.UnloadConnection(name=name, peer="b.mesh.example", reason="peer removed")
+    return actions.UnloadConnection(name=name, peer="b.mesh.example", reason=Reason("test", "peer removed"))
 
 
 @asynchronous
@@ -76,7 +76,7 @@ async def test_the_wait_for_charon_has_words_and_an_end(server: Server) -> None:
 @asynchronous
 async def test_each_action_has_one_outcome_in_its_order(server: Server) -> None:
     await server.up()
-    submitted: list[Command] = [
+    submitted: list[actions.Action] = [
         _load("one"),
         _load("bad", good=False),
         _load("two"),
@@ -90,7 +90,7 @@ async def test_each_action_has_one_outcome_in_its_order(server: Server) -> None:
         assert [outcome.action for outcome in outcomes] == submitted
         assert [outcome.error is None for outcome in outcomes] == [True, False, True, True, False]
         assert "no_such_option" in (outcomes[1].error or "")
-        reports.link.submit([actions.ObserveAll(reason="a test")])
+        reports.link.submit([actions.ObserveAll(reason=Reason("test", "a test"))])
         seen = (await reports.next(Observed)).what
         assert isinstance(seen, Holdings)
         assert [held.name for held in seen.connections] == ["two"]
@@ -176,7 +176,7 @@ async def test_loads_are_told_of_while_charon_still_works_on_the_rest(
         names = [f"c{index}" for index in range(500)]
         reports.link.submit([_load(name) for name in names])
         outcomes = [await reports.next(Done) for _ in range(400)]
-        assert [outcome.action.connection.name for outcome in outcomes] == names[:400]  # type: ignore[union-attr]
+        assert [outcome.action.pair for outcome in outcomes] == names[:400]
         assert {outcome.error for outcome in outcomes} == {None}
         await reports.skip_to(Lost)
 

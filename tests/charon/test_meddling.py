@@ -11,9 +11,10 @@ from swanmesh.charon.codec import encode
 from swanmesh.charon.hints import from_log, may_hint
 from swanmesh.core import actions
 from swanmesh.core.observed import Hint
+from swanmesh.core.reasons import Reason
 from tests.charon.certificates import Authority
 from tests.charon.conftest import RealServer
-from tests.charon.helpers import asynchronous, connected, connection, next_event
+from tests.charon.helpers import asynchronous, client, connected, connection, next_event
 from tests.charon.real import ip
 
 ESP, DROP = "esp-0123456789abcdef", "drop-0123456789abcdef"
@@ -46,14 +47,16 @@ async def test_flushed_policies_are_installed_again(
 ) -> None:
     server, _ = pair
     async with connected(server) as charon:
-        await charon.perform(actions.LoadConnection(connection=made, reason="a test"))
+        await charon.perform(actions.LoadConnection(connection=made, reason=Reason("test", "a test")))
         before = policies(server)
         assert len(before) >= 2
         ip("-n", server.charon.namespace, "xfrm", "policy", "flush")
         assert policies(server) == []
         await charon.load_connections([made])
         assert policies(server) == []  # charon takes them for installed
-        install = actions.InstallPolicies(connection=made.name, child=made.child, peer="", reason="a test")
+        install = actions.InstallPolicies(
+            connection=made.name, child=made.child, peer="", reason=Reason("test", "a test")
+        )
         await charon.perform(install)
         assert policies(server) == before
         await charon.perform(install)
@@ -69,7 +72,7 @@ async def test_an_unloaded_trap_and_an_unloaded_key_are_hints(pair: tuple[RealSe
     async with connected(server) as charon:
         await charon.load_connections([trap()])
         key_id = await charon.load_credentials(certificate, key)
-        async with connected(server) as other:
+        async with client(server) as other:
             await other.unload_connection("one")
             await other._request("unload-key", {"id": key_id})
         hint = await next_event(charon, Hint)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from swanmesh.core.reasons import Reason
 from swanmesh.kernel.link import KernelLink
 from tests.charon.fake import Fault
 from tests.charon.helpers import asynchronous
@@ -80,7 +81,7 @@ async def test_a_fault_of_ours_is_survived_and_the_state_made_anew(
 @asynchronous
 async def test_a_charon_that_is_not_there_is_waited_for(place: Place) -> None:
     async with service(place) as daemon:
-        await until(daemon, lambda: "no socket" in daemon.mesh.state.charon.reason)
+        await until(daemon, lambda: "no socket" in daemon.mesh.state.charon.reason.words)
         reply = await status(place)
         assert not reply.charon.reachable
         assert "no socket" in peer(reply, "web2.mesh.example").reason
@@ -99,7 +100,7 @@ def test_whatever_charon_does_status_is_answered_and_all_comes_back(place: Place
             await all_up(place, daemon)
             held = dict(place.charon.sas)
             place.charon.fault, place.charon.fault_on = fault, "list-sas"
-            daemon.mesh.suspect("the test says so", 0.0)
+            daemon.mesh.suspect(Reason("test", "the test says so"), 0.0)
             daemon._wake.set()
             lost = daemon.counters.charon_lost
             if fault is not Fault.FLOOD:

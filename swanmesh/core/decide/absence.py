@@ -8,6 +8,7 @@ from swanmesh.core.connections import is_shunt
 from swanmesh.core.model import Address
 from swanmesh.core.observed import ChildSa
 from swanmesh.core.pair import Pair
+from swanmesh.core.reasons import NONE, POLICIES_MISSING, POLICIES_OF_ANOTHER, Reason
 from swanmesh.core.xfrm import Direction, KernelHoldings, XfrmPolicy
 
 _DISCOVERY = frozenset({135, 136})
@@ -30,13 +31,15 @@ class Held:
     def lacks_states(self, child: ChildSa) -> bool:
         return not {child.spi_in, child.spi_out} <= self._spis
 
-    def lacks_policies(self, pair: Pair) -> bool:
-        """Whether a policy that charon should have installed is missing, or lets pass what it should not."""
+    def lacks_policies(self, pair: Pair) -> Reason:
+        """Why a policy that charon should have installed is missing, lets pass what it should not, or leads
+        to another association; empty if none."""
         if pair.connection is None or not needs_policies(pair):
-            return False
+            return NONE
         if pair.addresses is None:
             ways = (Direction.IN, Direction.OUT)
-            return not self._discovery.issuperset((way, kind) for way in ways for kind in _DISCOVERY)
+            found_all = self._discovery.issuperset((way, kind) for way in ways for kind in _DISCOVERY)
+            return NONE if found_all else POLICIES_MISSING
         local, remote = pair.addresses.local, pair.addresses.remote
         found = (
             self._between_hosts.get((Direction.OUT, local, remote)),
@@ -44,15 +47,21 @@ class Held:
         )
         if is_shunt(pair.connection.child):
             passes = pair.connection.child.startswith("pass-")
-            return not all(policy is not None and policy.allow == passes for policy in found)
-        return not all(policy is not None and policy.allow and policy.reqid for policy in found)
+            right = all(policy is not None and policy.allow == passes for policy in found)
+            return NONE if right else POLICIES_MISSING
+        if not all(policy is not None and policy.allow and policy.reqid for policy in found):
+            return POLICIES_MISSING
+        own = {child.reqid for child in settled(pair) if child.reqid}
+        if own and any(policy is not None and policy.reqid not in own for policy in found):
+            return POLICIES_OF_ANOTHER
+        return NONE
 
 
 def needs_policies(pair: Pair) -> bool:
     """Whether charon should have policies of the pair's in the kernel."""
     if pair.connection is None or pair.loaded != pair.connection.child:
         return False
-    return pair.works or _has_trap(pair)
+    return pair.associations.works or _has_trap(pair)
 
 
 def _has_trap(pair: Pair) -> bool:
@@ -67,10 +76,5 @@ def _has_trap(pair: Pair) -> bool:
 def settled(pair: Pair) -> Iterator[ChildSa]:
     """CHILD_SAs that no rekeying has to do with: one that replaces another may not send yet."""
     for sa in pair.sas.values():
-        if sa.established and all(child.state == "INSTALLED" for child in sa.children):
+        if pair.associations.counts(sa) and all(child.state == "INSTALLED" for child in sa.children):
             yield from (child for child in sa.children if child.works and child.spi_in and child.spi_out)
-
-
-def newest(pair: Pair) -> ChildSa | None:
-    working = [child for sa in pair.sas.values() if sa.works for child in sa.children if child.works]
-    return max(working, key=lambda child: child.unique_id, default=None)

@@ -19,16 +19,18 @@ class Admission:
     def waiting(self) -> int:
         return len(self._line)
 
-    def take(self, name: str) -> bool:
-        """A place for this pair, if there is one; else it waits in line."""
-        if name in self._flying:
-            return True
-        if len(self._flying) >= self.limit:
-            self._line[name] = None
-            return False
+    def free_for(self, name: str) -> bool:
+        """Whether there is a place for this pair, or it has one."""
+        return name in self._flying or len(self._flying) < self.limit
+
+    def take(self, name: str) -> None:
+        """The pair takes its place."""
         self._line.pop(name, None)
         self._flying.add(name)
-        return True
+
+    def wait(self, name: str) -> None:
+        """The pair waits in line."""
+        self._line[name] = None
 
     def release(self, name: str) -> None:
         """The pair's initiation is over, or it wants none any more."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from swanmesh.core.actions import ObserveAll, ObserveSas
+from swanmesh.core.reasons import NONE, SAFETY_NET, Reason
 
 _SHARE = 100
 """A full look comes at most once in so many times its own duration: one percent of charon's and our time."""
@@ -31,9 +32,9 @@ class Looks:
         self._touched: set[str] = set()
         self._earliest = 0.0
         self._wanted: float | None = None
-        self._reason = ""
+        self._reason: Reason = NONE
         self._full_at: float | None = None
-        self._full_reason = ""
+        self._full_reason: Reason = NONE
 
     @property
     def began(self) -> float:
@@ -47,12 +48,12 @@ class Looks:
         times = [at for at in (self._wanted, self._full_at) if at is not None]
         return max(min(times), self._earliest) if times else None
 
-    def want(self, at: float, reason: str) -> None:
+    def want(self, at: float, reason: Reason) -> None:
         """Look at the IKE_SAs at `at`, or as soon after as the pace allows."""
         if self._wanted is None or at < self._wanted:
             self._wanted, self._reason = at, reason
 
-    def want_all(self, at: float, reason: str) -> None:
+    def want_all(self, at: float, reason: Reason) -> None:
         if self._full_at is None or at < self._full_at:
             self._full_at, self._full_reason = at, reason
 
@@ -86,5 +87,5 @@ class Looks:
         self._earliest = now + min(max(1.0, took * _GAP), _LONGEST_GAP)
         if full or self._full_at is None:
             wait = min(max(self.resync, took * _SHARE), self.resync * _LONGEST)
-            self.want_all(now + wait, "the slow safety net")
+            self.want_all(now + wait, SAFETY_NET)
         return touched

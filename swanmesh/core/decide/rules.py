@@ -3,139 +3,205 @@
 A pair gets one action at a time, and is decided on again with its outcome. So a plan can stop after any
 action and be made anew from what charon then holds: there is no state of a half-done plan.
 
-The order of the rules is the order of `_RULES`; the first that has an answer decides.
+The order of the rules is the order of `_RULES`; the first that has an answer decides. What holds an action
+up (charon gone, no place free, a look that must come first) is part of the decision, so that `status`, `plan`
+and `wait` show what was decided and work nothing out again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from swanmesh.core.actions import (
-    Action,
-    Initiate,
-    LoadConnection,
-    TerminateChild,
-    TerminateIke,
-    UnloadConnection,
-)
+from swanmesh.core import reasons
+from swanmesh.core.actions import Action, Initiate, LoadConnection, RekeyChild, TerminateIke, UnloadConnection
 from swanmesh.core.connections import is_shunt
-from swanmesh.core.inputs.kernel import mend
-from swanmesh.core.model import InitiationSettings
-from swanmesh.core.observed import ChildSa, IkeSa
+from swanmesh.core.decide.duplicates import HANDFUL, end_extras, extras
+from swanmesh.core.decide.mending import mend
 from swanmesh.core.pair import Pair
+from swanmesh.core.reasons import NONE, Reason
+from swanmesh.core.state import State
 
-TIE = 5.0
-"""Seconds: IKE_SAs established this close together count as equally old. Both ends know the moment to within
-a round trip and charon's rounding to seconds."""
+FRESH = 3.0
+"""Seconds: a look this recent tells whether charon or the peer already tries, before a pair is initiated that
+may have been (one tried before, or one that the peer should have initiated); and what stands, before a
+duplicate is ended."""
+CHILDLESS = 2.0
+"""Seconds that an IKE_SA may stand without a CHILD_SA: the two come up in one exchange."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do with a pair now, when to decide again, and why it is not up (empty if it is)."""
+    """What to do with a pair, what holds that up, and why the pair is not up."""
 
     action: Action | None = None
+    blocked: Reason = NONE
+    """Why the action is not carried out yet; empty if it is."""
     due: float | None = None
-    reason: str = ""
-    fresh: bool = False
-    """Whether the action stands only on what a look of just now shows: events tell of no IKE_SA that somebody
-    else has begun to end, nor of one that charon has lost without a word."""
+    """When to decide again if nothing happens before; for a blocked action that waits for its time, when."""
+    reason: Reason = NONE
+    """Why the pair is not up, or what is wrong with it although it is; empty if all is well."""
+    look: Reason = NONE
+    """Why charon is to be looked at, at `look_at`."""
+    look_at: float = 0.0
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is an action to carry out now."""
+        return self.action is not None and not self.blocked
 
 
-Rule = Callable[[Pair, float, InitiationSettings], Decision | None]
+Rule = Callable[[Pair, State, float], Decision | None]
 
 
-def decide(pair: Pair, now: float, settings: InitiationSettings) -> Decision:
+def decide(pair: Pair, state: State, now: float) -> Decision:
     """The first rule that has an answer. `pair.busy` is the caller's to heed."""
-    for rule in _RULES:
-        decision = rule(pair, now, settings)
-        if decision is not None:
-            return decision
-    return Decision()
+    decision = next((made for rule in _RULES if (made := rule(pair, state, now)) is not None), Decision())
+    if not state.charon.reachable:
+        return Decision(action=decision.action, blocked=state.charon.unreachable, reason=decision.reason)
+    return decision
 
 
-def _meddled(pair: Pair, now: float, settings: InitiationSettings) -> Decision | None:
+def _meddled(pair: Pair, state: State, now: float) -> Decision | None:
     """What somebody took from the kernel is put back before all else: meanwhile packets cross in clear, or
     not at all."""
     action = mend(pair)
-    return Decision(action, reason=action.reason) if action is not None else None
+    if action is None:
+        return None
+    if isinstance(action, RekeyChild) and not state.admission.free_for(pair.name):
+        return Decision(action, blocked=reasons.WAITING_FOR_PLACE, reason=action.reason)
+    return Decision(action, reason=action.reason)
 
 
-def _retrying(pair: Pair, now: float, settings: InitiationSettings) -> Decision | None:
+def _unfit(pair: Pair, state: State, now: float) -> Decision | None:
+    """What is not as the pair asked for is ended at once and by force: its peer may be an intruder."""
+    if pair.connection is None:
+        return None
+    breaches = list(pair.associations.breaches)
+    if not breaches:
+        return None
+    _, breach = breaches[0]
+    ids = tuple(sa.unique_id for sa, _ in breaches)
+    end = TerminateIke(unique_ids=ids, connection=pair.name, peer=pair.peer, force=True, reason=breach)
+    return Decision(end, reason=breach)
+
+
+def _retrying(pair: Pair, state: State, now: float) -> Decision | None:
     """charon refused the last load, unload or termination: it gets time before the next."""
-    if pair.error and now < pair.retry_at:
-        return Decision(due=pair.retry_at, reason=pair.error)
+    if pair.refusals.reason and now < pair.refusals.retry_at:
+        return Decision(due=pair.refusals.retry_at, reason=pair.refusals.reason.after("charon refused"))
     return None
 
 
-def _unwanted(pair: Pair, now: float, settings: InitiationSettings) -> Decision | None:
+def _unwanted(pair: Pair, state: State, now: float) -> Decision | None:
     """A peer that is gone is unloaded first, so that no trap brings back what is ended next."""
     if pair.connection is not None:
         return None
-    if pair.stays:
-        return Decision(reason=pair.stays)
+    if pair.left_alone:
+        return Decision(reason=pair.left_alone)
     if pair.loaded is not None:
         return Decision(UnloadConnection(name=pair.name, peer=pair.peer, reason=pair.reason))
     return _end_all(pair, pair.reason)
 
 
-def _unloaded(pair: Pair, now: float, settings: InitiationSettings) -> Decision | None:
+def _unloaded(pair: Pair, state: State, now: float) -> Decision | None:
     if pair.connection is None or pair.loaded == pair.connection.child:
         return None
-    return Decision(LoadConnection(connection=pair.connection, reason=pair.reason), reason=pair.reason)
+    load = LoadConnection(connection=pair.connection, peer=pair.peer, reason=pair.reason)
+    return Decision(load, reason=pair.reason)
 
 
-def _shunt(pair: Pair, now: float, settings: InitiationSettings) -> Decision | None:
+def _shunt(pair: Pair, state: State, now: float) -> Decision | None:
     """No association belongs beside a shunt: what `down` leaves, and neighbour discovery."""
     if pair.connection is None or not is_shunt(pair.connection.child):
         return None
-    return _end_all(pair, "held down by the operator" if pair.disabled else "")
+    return _end_all(pair, reasons.HELD_DOWN if pair.held_down else NONE)
 
 
-def _extra(pair: Pair, now: float, settings: InitiationSettings) -> Decision | None:
-    """A proven duplicate is ended by the pair's initiator, or much later by the other end if it stands."""
+def _extra(pair: Pair, state: State, now: float) -> Decision | None:
+    """A proven duplicate is ended by the pair's initiator, or much later by the other end if it stands. An
+    IKE_SA without a CHILD_SA is ended by either end; and more than accidents leave is ended without waiting,
+    at growing intervals where the peer goes on."""
     if pair.extra_since is None:
         return None
-    ends = pair.extra_since + settings.duplicate_settle + (0 if pair.ours else settings.takeover)
+    how, works = state.settings.initiation, pair.associations.works
+    others = extras(pair)
+    settle = how.duplicate_settle + (0 if pair.initiator else how.takeover)
+    if len(others) > HANDFUL:
+        settle = 0.0
+    elif not works or (others and not any(sa.works for sa in others)):
+        settle = CHILDLESS
+    ends = max(pair.extra_since + settle, pair.flood.until)
     if now < ends:
-        return Decision(due=ends) if pair.works else None
-    action = next(iter(duplicates(pair)), None)
-    return Decision(action, fresh=True) if action is not None else None
-
-
-def _working(pair: Pair, now: float, settings: InitiationSettings) -> Decision | None:
-    return Decision() if pair.works else None
-
-
-def _misshapen(pair: Pair, now: float, settings: InitiationSettings) -> Decision | None:
-    mode = pair.misshapen
-    if not mode:
+        return Decision(due=ends, reason=NONE if works else reasons.NO_CHILD)
+    action = end_extras(pair)
+    if action is None:
         return None
-    return Decision(reason=f"the CHILD_SA came up in {mode.lower()} mode, not in transport mode")
+    if not state.fresh(pair, now, FRESH):
+        # Events tell of no IKE_SA that somebody else has begun to end, nor of one that charon lost silently.
+        look = Reason("before-ending", f"before a duplicate of {pair.peer} is ended")
+        return Decision(
+            action,
+            blocked=reasons.WAITING_FOR_LOOK,
+            due=now + FRESH,
+            reason=NONE if works else reasons.NO_CHILD,
+            look=look,
+            look_at=now,
+        )
+    return Decision(action, reason=pair.flood.reason)
 
 
-def _under_way(pair: Pair, now: float, settings: InitiationSettings) -> Decision | None:
+def _working(pair: Pair, state: State, now: float) -> Decision | None:
+    """An association stands; what is wrong with it all the same is told."""
+    if pair.up and not pair.associations.works:
+        return Decision(due=now + 2.0)  # half-way through a rekey
+    return Decision(reason=pair.flood.reason or pair.traffic.one_way) if pair.associations.works else None
+
+
+def _under_way(pair: Pair, state: State, now: float) -> Decision | None:
     if not pair.under_way:
         return None
-    due = pair.look_at if pair.in_flight is not None else pair.next_attempt
-    return Decision(due=max(due, now + 1.0), reason=pair.cause or "connecting")
+    attempt, reason = pair.attempt, pair.standing.cause or reasons.CONNECTING
+    if attempt.began is None:
+        due = max(attempt.next_at, now + 1.0)
+        look = Reason("under-way", f"an exchange with {pair.peer} is under way")
+        return Decision(due=due, reason=reason, look=NONE if pair.up else look, look_at=due)
+    due = max(attempt.look_at, now + 1.0)
+    if now < attempt.look_at:
+        return Decision(due=due, reason=reason)
+    look = Reason("no-outcome", f"no outcome of the initiation to {pair.peer}")
+    return Decision(due=due, reason=reason, look=look, look_at=now)
 
 
-def _down(pair: Pair, now: float, settings: InitiationSettings) -> Decision | None:
+def _down(pair: Pair, state: State, now: float) -> Decision | None:
+    """Initiate, once it is time, with credentials loaded, nothing under way already, and a place free."""
     if pair.connection is None:
         return None
-    childless = any(sa.established for sa in pair.sas.values())
-    cause = "its IKE_SA has no CHILD_SA" if childless else pair.cause
-    if now < pair.next_attempt:
-        waiting = cause or ("waiting to initiate" if pair.ours else "waiting for the peer to initiate")
-        return Decision(due=pair.next_attempt, reason=waiting)
-    turn = "ours to initiate" if pair.ours else "the peer did not initiate"
-    reason = f"{turn}: {cause}" if cause else turn
-    action = Initiate(connection=pair.name, child=pair.connection.child, peer=pair.peer, reason=reason)
-    return Decision(action, reason=cause or "connecting")
+    attempt, cause = pair.attempt, pair.standing.cause
+    turn = reasons.OURS_TO_INITIATE if pair.initiator else reasons.PEER_DID_NOT_INITIATE
+    action = Initiate(
+        connection=pair.name,
+        child=pair.connection.child,
+        peer=pair.peer,
+        reason=cause.after(turn.words) if cause else turn,
+    )
+    reason = cause or reasons.CONNECTING
+    if now < attempt.next_at:
+        waiting = reasons.WAITING_TO_INITIATE if pair.initiator else reasons.WAITING_FOR_PEER
+        return Decision(action, blocked=waiting, due=attempt.next_at, reason=cause or waiting)
+    if missing := state.charon.lacks_credentials:
+        return Decision(action, blocked=missing, reason=missing)
+    if (attempt.failed or not pair.initiator) and not state.fresh(pair, now, FRESH):
+        look = Reason("before-initiating", f"before initiating to {pair.peer}")
+        waiting = reasons.WAITING_FOR_LOOK
+        return Decision(action, blocked=waiting, due=now + FRESH, reason=reason, look=look, look_at=now)
+    if not state.admission.free_for(pair.name):
+        return Decision(action, blocked=reasons.WAITING_FOR_PLACE, reason=cause or reasons.WAITING_FOR_PLACE)
+    return Decision(action, reason=reason)
 
 
 _RULES: tuple[Rule, ...] = (
+    _unfit,
     _meddled,
     _retrying,
     _unwanted,
@@ -143,52 +209,15 @@ _RULES: tuple[Rule, ...] = (
     _shunt,
     _extra,
     _working,
-    _misshapen,
     _under_way,
     _down,
 )
 
 
-def _end_all(pair: Pair, reason: str) -> Decision:
-    """End the pair's IKE_SAs, one at a time; those that are already being deleted end by themselves."""
-    for sa in pair.sas.values():
-        if sa.state not in ("DELETING", "DESTROYING", "REKEYED"):
-            end = TerminateIke(unique_id=sa.unique_id, connection=pair.name, peer=pair.peer, reason=reason)
-            return Decision(end, reason=reason)
-    return Decision(reason=reason)
-
-
-def duplicates(pair: Pair) -> Iterable[TerminateIke | TerminateChild]:
-    """What stands beside the IKE_SA and CHILD_SA that should stay. Only established IKE_SAs count: the old
-    one of a rekey is REKEYED, one that ends is DELETING."""
-    established = [sa for sa in pair.sas.values() if sa.established]
-    if not established:
-        return
-    keep = survivor(established, pair)
-    for sa in established:
-        if sa is not keep:
-            reason = f"duplicate of IKE_SA #{keep.unique_id}"
-            yield TerminateIke(unique_id=sa.unique_id, connection=pair.name, peer=pair.peer, reason=reason)
-    installed = [child for child in keep.children if child.state == "INSTALLED"]
-    if len(installed) > 1:
-        kept = max(installed, key=_child_rank)
-        for child in installed:
-            if child is not kept:
-                reason = f"duplicate of CHILD_SA #{kept.unique_id}"
-                yield TerminateChild(
-                    unique_id=child.unique_id, connection=pair.name, peer=pair.peer, reason=reason
-                )
-
-
-def survivor(established: list[IkeSa], pair: Pair) -> IkeSa:
-    """The IKE_SA that stays, the same at both ends: of those that work the youngest, since the kernel sends
-    on the newest SA, and since an older one may be a zombie whose other end is gone. Of those equally young,
-    the one that the pair's initiator began; then the SPIs decide."""
-    candidates = [sa for sa in established if sa.works] or established
-    newest = max(pair.born.get(sa.unique_id, 0.0) for sa in candidates)
-    young = [sa for sa in candidates if pair.born.get(sa.unique_id, 0.0) >= newest - TIE]
-    return max(young, key=lambda sa: (sa.initiator == pair.ours, sa.spi_initiator, sa.spi_responder))
-
-
-def _child_rank(child: ChildSa) -> tuple[float, list[str]]:
-    return (-(child.age or 0.0) // TIE, sorted((child.spi_in, child.spi_out)))
+def _end_all(pair: Pair, reason: Reason) -> Decision:
+    """End the pair's IKE_SAs; those that are already being ended go by themselves."""
+    ids = tuple(sa.unique_id for sa in pair.sas.values() if not sa.ending)
+    if not ids:
+        return Decision(reason=reason)
+    end = TerminateIke(unique_ids=ids, connection=pair.name, peer=pair.peer, reason=reason)
+    return Decision(end, reason=reason)

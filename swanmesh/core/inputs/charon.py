@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
+from swanmesh.core import reasons
+from swanmesh.core.causes import LACKING_CREDENTIALS, Cause
 from swanmesh.core.connections import is_shunt, ours, ours_loaded, peer_of
-from swanmesh.core.endings import CHARON_GONE, ending
 from swanmesh.core.inputs.files import peers_changed
 from swanmesh.core.observed import (
-    UNDER_WAY,
     ChildDown,
     Diagnosis,
     Event,
@@ -22,23 +21,19 @@ from swanmesh.core.observed import (
     LoadedConnection,
     LoadedCredentials,
 )
-from swanmesh.core.pair import Pair
+from swanmesh.core.pair import Pair, Refusals
+from swanmesh.core.reasons import NONE, Reason
 from swanmesh.core.state import State
 from swanmesh.core.transitions import attempt_failed, first_attempt, judge
 
-_CREDENTIALS = re.compile(r"no private key is loaded|no trusted (key|authority)")
-"""Causes that charon gives when it lacks our key or the mesh's authorities."""
 _DOUBT = 10.0
 """Seconds between looks at charon for such causes: a stranger can bring them about as often as he likes."""
 _BURST = 0.2
 """Seconds: who takes one thing takes more, and one look is to show it all. What goes while it is under way
 brings another."""
-_NO_ANSWER = "peer unreachable: no answer"
 _YOUNG = 2.0
 """Seconds that an initiation may take to show as an IKE_SA: a busy charon begins it some time after it took
 the request."""
-_DIAGNOSES = 8
-"""IKE_SAs of a pair whose diagnoses are kept."""
 
 
 def take_connections(state: State, connections: Iterable[LoadedConnection], now: float) -> None:
@@ -55,7 +50,7 @@ def take_connections(state: State, connections: Iterable[LoadedConnection], now:
         held[conn.name] = child = conn.children[0]
         pair = known or _stray(state, conn.name, now)
         if pair.connection is not None and child != pair.connection.child:
-            pair.reason = "charon holds another version of it"
+            pair.reason = reasons.ANOTHER_VERSION
             if is_shunt(child) and pair.addresses is not None and not state.observed_once:
                 down |= {pair.peer} - state.called_up
         pair.loaded = child
@@ -64,7 +59,7 @@ def take_connections(state: State, connections: Iterable[LoadedConnection], now:
         if pair.name not in held and pair.loaded is not None:
             pair.loaded = None
             if pair.connection is not None:
-                pair.reason = "somebody unloaded it from charon"
+                pair.reason = reasons.UNLOADED
             state.pairs.mark(pair)
     if down:
         # The last `down` of the operator outlives this controller: charon holds the shunt that it left.
@@ -73,11 +68,12 @@ def take_connections(state: State, connections: Iterable[LoadedConnection], now:
 
 
 def take_credentials(state: State, credentials: LoadedCredentials) -> None:
-    mine = state.settings.credentials
+    mine, charon = state.settings.credentials, state.charon
     wanted = {mine.certificate_id, *mine.authority_ids}
-    state.charon.credentials_loaded = (
-        mine.key_id in credentials.key_ids and wanted <= credentials.certificates
-    )
+    loaded = mine.key_id in credentials.key_ids and wanted <= credentials.certificates
+    if loaded != charon.credentials_loaded:
+        charon.credentials_loaded = loaded
+        state.pairs.mark_all()
 
 
 def take_sas(state: State, sas: Iterable[IkeSa], now: float, began: float, touched: frozenset[str]) -> None:
@@ -94,32 +90,37 @@ def take_sas(state: State, sas: Iterable[IkeSa], now: float, began: float, touch
             continue
         pair.seen = began
         shown = of.get(pair.name, [])
-        if not shown and not pair.sas and pair.in_flight is None and not pair.up:
-            if pair.timer is None or pair.next_attempt <= now:
+        if not shown and not pair.sas and pair.attempt.began is None and not pair.up:
+            if pair.timer is None or pair.attempt.next_at <= now:
                 state.pairs.mark(pair)
             continue
+        told = pair.traffic.one_way
+        pair.traffic.count(shown, now)
+        pair.flood.forget(now)
         if pair.up and pair.extra_since is None and list(pair.sas.values()) == shown:
-            pair.recount(shown)
+            pair.associations.recount(shown)
+            if pair.traffic.one_way != told:
+                state.pairs.mark(pair)
             continue
-        pair.observe(shown, now)
-        judge(state, pair, now, "the association is gone from charon")
-        if pair.in_flight is not None and pair.in_flight < began:
+        pair.associations.observe(shown, now)
+        judge(state, pair, now, reasons.GONE_FROM_CHARON)
+        if pair.attempt.began is not None and pair.attempt.began < began:
             _judge_attempt(state, pair, now)
 
 
 def _judge_attempt(state: State, pair: Pair, now: float) -> None:
     """An initiation without an outcome: charon still tries, or it gave up without telling."""
-    if any(sa.state in UNDER_WAY for sa in pair.sas.values()):
-        pair.look_at = now + state.settings.initiation.attempt_look / 2
+    attempt = pair.attempt
+    if pair.associations.under_way:
+        attempt.look_at = now + state.settings.initiation.attempt_look / 2
         return
-    began = pair.in_flight or 0.0
+    began = attempt.began or 0.0
     if not pair.sas and now < began + _YOUNG:
-        pair.look_at = began + _YOUNG
+        attempt.look_at = began + _YOUNG
         return
     childless = any(sa.established for sa in pair.sas.values())
-    words = "the IKE_SA came up without its CHILD_SA" if childless else _NO_ANSWER
-    said = next(reversed(pair.diagnoses.values()), "")
-    attempt_failed(state, pair, now, said or words)
+    said = next(reversed(pair.diagnoses.values()), NONE)
+    attempt_failed(state, pair, now, said or (reasons.NO_CHILD if childless else reasons.NO_ANSWER))
 
 
 def take_event(state: State, event: Event, now: float) -> None:
@@ -142,15 +143,15 @@ def take_event(state: State, event: Event, now: float) -> None:
         if isinstance(event, IkeDown | ChildDown):
             return
         pair = _stray(state, ike.connection, now)
-    pair.apply(event, now)
-    cause = ""
+    pair.associations.apply(event, now)
+    cause = NONE
     if isinstance(event, IkeDown):
-        cause = pair.diagnoses.pop(ike.unique_id, "") or ending(ike)
-        pair.ended = ike.unique_id
+        cause = pair.diagnoses.pop(ike.unique_id, NONE) or ending(ike)
+        pair.standing.ended = ike.unique_id
     elif isinstance(event, ChildDown):
-        cause = pair.diagnoses.get(ike.unique_id, "") or "its CHILD_SA was deleted"
+        cause = pair.diagnoses.get(ike.unique_id, NONE) or reasons.CHILD_DELETED
     judge(state, pair, now, cause)
-    if isinstance(event, IkeDown) and pair.in_flight is not None and not pair.sas:
+    if isinstance(event, IkeDown) and pair.attempt.began is not None and not pair.sas:
         attempt_failed(state, pair, now, cause)
 
 
@@ -168,60 +169,82 @@ def _take_diagnosis(state: State, event: Diagnosis, now: float) -> None:
     pair = state.pairs.get(event.connection)
     if pair is None:
         return
-    if _CREDENTIALS.search(event.cause) and now - state.charon.doubted >= _DOUBT:
+    if event.cause.code in LACKING_CREDENTIALS and now - state.charon.doubted >= _DOUBT:
         # The peer may be at fault, or somebody cleared our credentials: no event tells of that.
         state.charon.doubted = now
-        state.looks.want_all(now, f"authentication failed: {event.cause}")
-    if event.unique_id != pair.ended:
-        pair.diagnoses[event.unique_id] = event.cause
-        if len(pair.diagnoses) > _DIAGNOSES:
-            del pair.diagnoses[next(iter(pair.diagnoses))]
-    if pair.up or (event.unique_id != pair.ended and pair.in_flight is None):
+        state.looks.want_all(now, event.cause.after("authentication failed"))
+    ended, attempt = event.unique_id == pair.standing.ended, pair.attempt
+    if not ended:
+        pair.diagnose(event.unique_id, event.cause)
+    if pair.up or (not ended and attempt.began is None):
         return
-    pair.cause = event.cause
-    if pair.in_flight is not None:
+    pair.standing.cause = event.cause
+    if attempt.began is not None:
         # The attempt may have ended without an event.
-        pair.look_at = min(pair.look_at, now + 0.5)
-        state.pairs.mark(pair)
+        attempt.look_at = min(attempt.look_at, now + 0.5)
+    state.pairs.mark(pair)
 
 
 def charon_back(state: State, holdings: Holdings, version: str, now: float) -> None:
     """charon answers (again): everything known of it is what it holds now."""
-    state.charon.reachable, state.charon.version, state.charon.reason = True, version, ""
-    state.charon.since = now
+    charon = state.charon
+    charon.reachable, charon.version, charon.reason, charon.since = True, version, NONE, now
     take_connections(state, holdings.connections, now)
     take_credentials(state, holdings.credentials)
     shown = {sa.connection for sa in holdings.sas if sa.works}
     for pair in state.pairs:
-        pair.lost_state = pair.up and pair.name not in shown
+        pair.standing.lost = pair.up and pair.name not in shown
     take_sas(state, holdings.sas, now, now, frozenset())
     for pair in state.pairs:
         if not pair.up:
-            if pair.lost_state:
-                pair.cause = CHARON_GONE
+            if pair.standing.lost:
+                pair.standing.cause = reasons.LOST_WITH_CHARON
             first_attempt(state, pair, now)
     state.pairs.mark_all()
-    state.looks.want_all(now + state.settings.initiation.resync, "the slow safety net")
+    state.looks.want_all(now + state.settings.initiation.resync, reasons.SAFETY_NET)
 
 
-def charon_lost(state: State, reason: str, now: float) -> None:
+def charon_lost(state: State, reason: Reason, now: float) -> None:
     """charon does not answer. What it holds may go on working in the kernel: nobody is told that a peer is
     down before charon is back and shows it."""
-    if state.charon.reachable or not state.charon.since:
-        state.charon.since = now
-    state.charon.reachable, state.charon.reason = False, reason
-    state.charon.credentials_loaded = False
-    state.charon.credentials_error, state.charon.credentials_failures = "", 0
-    state.charon.credentials_at = 0.0
+    charon = state.charon
+    if charon.reachable or not charon.since:
+        charon.since = now
+    charon.reachable, charon.reason = False, reason
+    charon.credentials_loaded = charon.credentials_loading = False
+    charon.credentials_refusals = Refusals()
     state.admission.clear()
     state.looks.reset()
     for pair in state.pairs:
-        pair.busy, pair.in_flight, pair.error, pair.retry_at, pair.failures = False, None, "", 0.0, 0
+        pair.busy, pair.attempt.began, pair.refusals = False, None, Refusals()
         state.pairs.schedule(pair, None)
+    state.pairs.mark_all()
+
+
+def ending(ike: IkeSa) -> Reason:
+    """Why an IKE_SA went down, from the state and the tasks that `ike-updown` shows. A Diagnosis from
+    charon's log says more and takes precedence.
+
+    Source: what ike_sa.c and task_manager_v2.c leave in place when they raise ike_updown: a DELETE that came
+    is a passive task, one that we sent an active one; giving up after retransmissions leaves the task that
+    had no answer (checked on 5.9.8).
+    """
+    if ike.state == "DELETING":
+        if "IKE_DELETE" in ike.tasks_passive:
+            return Reason(Cause.PEER_DELETED, "peer deleted it")
+        if "IKE_DELETE" in ike.tasks_active:
+            return Reason(Cause.ENDED_HERE, "ended at this end")
+        return Reason(Cause.ENDED_HERE, "ended")
+    if ike.state == "CONNECTING":
+        return Reason(Cause.NEGOTIATION_FAILED, "authentication or negotiation failed")
+    if ike.tasks_active:
+        tasks = ", ".join(ike.tasks_active)
+        return Reason(Cause.PEER_UNREACHABLE, f"peer unreachable: no answer to {tasks}")
+    return Reason(Cause.PEER_BEGAN_ANEW, "the peer lost its state and began anew")
 
 
 def _stray(state: State, name: str, now: float) -> Pair:
     """A connection or IKE_SA of ours that no file accounts for: a peer was removed while nobody watched."""
-    pair = Pair(name=name, peer=peer_of(name), since=now, stays=state.hold)
-    pair.reason = "no file knows this peer or address any more"
+    pair = Pair(name=name, peer=peer_of(name), left_alone=state.hold, reason=reasons.UNKNOWN_PEER)
+    pair.standing.since = now
     return state.pairs.add(pair)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from swanmesh.core import reasons
 from swanmesh.core.actions import Connection
+from swanmesh.core.agreement import Agreement
 from swanmesh.core.connections import desired, down, neighbour_discovery
 from swanmesh.core.decide.initiation import initiates
 from swanmesh.core.model import AddressPair, Peer
-from swanmesh.core.pair import Pair
+from swanmesh.core.pair import Pair, Refusals, Standing
+from swanmesh.core.reasons import NONE, Reason
 from swanmesh.core.state import State
-from swanmesh.core.transitions import first_attempt, judge_peer
+from swanmesh.core.transitions import first_attempt, judge, judge_peer
 
 
-def peers_changed(state: State, names: Iterable[str], now: float, why: str = "") -> None:
+def peers_changed(state: State, names: Iterable[str], now: float, why: Reason = NONE) -> None:
     """The book has another word on these peers. `why` names a cause that lies elsewhere (settings)."""
     for name in sorted(names):  # the order of a set differs from run to run, and each takes random numbers
         _reconcile(state, name, state.book.named(name), now, why)
@@ -25,23 +28,23 @@ def host_changed(state: State, now: float) -> None:
     known = state.pairs.of("")
     if shunt is None:
         for pair in known:
-            _unwant(state, pair, "this host has no IPv6 address any more")
+            _unwant(state, pair, reasons.NO_IPV6)
         return
-    pair = state.pairs.get(shunt.name) or state.pairs.add(Pair(name=shunt.name, peer="", since=now))
+    pair = state.pairs.get(shunt.name) or state.pairs.add(
+        Pair(name=shunt.name, peer="", standing=Standing(since=now))
+    )
     if pair.connection != shunt:
-        pair.connection, pair.reason = shunt, "IPv6 neighbour discovery must pass while traps stand"
+        pair.connection, pair.reason = shunt, reasons.DISCOVERY
         state.pairs.mark(pair)
 
 
-def _reconcile(state: State, name: str, peer: Peer | None, now: float, why: str) -> None:
+def _reconcile(state: State, name: str, peer: Peer | None, now: float, why: Reason) -> None:
     wanted = desired(state.settings, peer) if peer is not None else {}
     known = {pair.name: pair for pair in state.pairs.of(name) if pair.connection is not None}
     added = not known and bool(wanted)
     for pair in known.values():
         if pair.name not in wanted:
-            _unwant(
-                state, pair, "peer removed" if peer is None else "address or policy removed from the peer"
-            )
+            _unwant(state, pair, reasons.PEER_REMOVED if peer is None else reasons.ADDRESS_REMOVED)
     for addresses, connection in wanted.values():
         assert peer is not None  # noqa: S101  (wanted is empty without it)
         _want(state, peer, addresses, connection, now, why)
@@ -50,48 +53,56 @@ def _reconcile(state: State, name: str, peer: Peer | None, now: float, why: str)
     else:
         state.leaving.pop(name, None)
         if added and state.observed_once:
-            state.tell("peer-added", peer, why or "new peer")
+            state.tell("peer-added", peer, why or reasons.NEW_PEER)
     judge_peer(state, name)
 
 
 def _want(
-    state: State, peer: Peer, addresses: AddressPair, connection: Connection, now: float, why: str
+    state: State, peer: Peer, addresses: AddressPair, connection: Connection, now: float, why: Reason
 ) -> None:
-    disabled = peer.name in state.down
-    if disabled:
+    if peer.name in state.down:
         connection = down(state.settings, peer, addresses)
     pair = state.pairs.get(connection.name)
     if pair is None:
-        pair = state.pairs.add(Pair(name=connection.name, peer=peer.name, since=now))
-    fresh = pair.connection is None
-    if not fresh and pair.connection == connection and pair.disabled == disabled:
+        pair = state.pairs.add(Pair(name=connection.name, peer=peer.name, standing=Standing(since=now)))
+    before, was_down = pair.connection, pair.held_down
+    if before == connection:
         return
-    if fresh:
-        pair.reason = "new peer"
+    if before is None:
+        pair.reason = reasons.NEW_PEER
     else:
-        pair.reason = why or _difference(pair.connection, connection)
-    pair.addresses, pair.connection, pair.disabled, pair.stays = addresses, connection, disabled, ""
-    pair.ours = initiates(state.settings.host.name, peer.name)
-    pair.error, pair.retry_at, pair.failures = "", 0.0, 0
+        pair.reason = why or _difference(before, connection)
+    pair.addresses, pair.connection, pair.left_alone = addresses, connection, NONE
+    pair.initiator = initiates(state.settings.host.name, peer.name)
+    pair.associations.agreement = Agreement(
+        local=addresses.local,
+        remote=addresses.remote,
+        local_name=state.settings.host.name,
+        remote_name=peer.name,
+        encapsulated=state.settings.connection.encap,
+    )
+    pair.refusals = Refusals()
+    if pair.held_down != was_down:
+        pair.standing.since = now
     if not pair.up:
+        pair.standing.cause = NONE
         first_attempt(state, pair, now)
-    state.pairs.mark(pair)
+    judge(state, pair, now)
 
 
-def _unwant(state: State, pair: Pair, reason: str) -> None:
-    pair.connection, pair.reason, pair.disabled = None, reason, False
-    pair.error, pair.retry_at, pair.failures = "", 0.0, 0
-    pair.in_flight = None
+def _unwant(state: State, pair: Pair, reason: Reason) -> None:
+    pair.connection, pair.reason = None, reason
+    pair.refusals = Refusals()
+    pair.attempt.began = None
     state.admission.release(pair.name)
     state.pairs.mark(pair)
 
 
-def _difference(old: Connection | None, new: Connection) -> str:
+def _difference(old: Connection, new: Connection) -> Reason:
     """Which keys of the connection changed, for the reason."""
-    before = _flat(old) if old is not None else {}
-    after = _flat(new)
+    before, after = _flat(old), _flat(new)
     changed = [key for key in before | after if before.get(key) != after.get(key)]
-    return f"changed: {', '.join(changed)}" if changed else "changed"
+    return Reason("changed", f"changed: {', '.join(changed)}" if changed else "changed")
 
 
 def _flat(connection: Connection) -> dict[str, object]:

@@ -1,24 +1,23 @@
-"""What the kernel holds compared with what the pairs need: others may take away what charon believes there.
+"""What the kernel tells and shows, compared with what the pairs need: others may take away what charon
+believes there.
 
 Absence counts as proven in two cases only, so that no rekey, installation or deletion under way is taken for
 a fault: the kernel told that somebody flushed everything (charon never does), or a look at the kernel lacked
-it, then charon was looked at and still had it, and then a second look at the kernel lacked it again.
-
-`kernel/link.py` tells how it is mended, and why so: policies of an association are put back at once, since
-packets cross in clear without them; those of a trap or shunt are charon's to install again; for states charon
-rekeys the CHILD_SA.
+it, then charon was looked at and still had it, and then a second look at the kernel lacked it again. Policies
+that belong to another association need no proof: putting back the right ones does no harm.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from swanmesh.core.actions import Action, InstallPolicies, ObserveKernel, RekeyChild, RestorePolicies
-from swanmesh.core.connections import is_shunt
-from swanmesh.core.decide.absence import Held, needs_policies, newest, settled
+from swanmesh.core import reasons
+from swanmesh.core.actions import InstallPolicies, ObserveKernel, RekeyChild, RestorePolicies
+from swanmesh.core.decide.absence import Held, needs_policies, settled
 from swanmesh.core.kernel import Kernel, Mending
 from swanmesh.core.observed import ChildSa
 from swanmesh.core.pair import Pair
+from swanmesh.core.reasons import POLICIES_FLUSHED, STATES_FLUSHED, STATES_MISSING, Reason
 from swanmesh.core.state import State
 from swanmesh.core.xfrm import (
     EventsLost,
@@ -45,11 +44,6 @@ _CEILING = 300.0
 _SHARE = 100
 """A look comes at most once in so many times its own duration."""
 
-POLICIES_FLUSHED = "somebody flushed the kernel's IPsec policies"
-STATES_FLUSHED = "somebody flushed the kernel's IPsec states"
-POLICIES_MISSING = "the kernel lacks its policies"
-STATES_MISSING = "the kernel lacks its states"
-
 
 def take_kernel_event(state: State, event: KernelEvent, now: float) -> None:
     """What it tells of changes while charon does not answer is left to the look when charon is back."""
@@ -57,7 +51,7 @@ def take_kernel_event(state: State, event: KernelEvent, now: float) -> None:
     match event:
         case KernelWatched():
             kernel.watched, kernel.reason = True, ""
-            kernel.want(now, "the kernel can be looked at")
+            kernel.want(now, Reason("kernel-watched", "the kernel can be looked at"))
         case KernelUnwatched(reason):
             state.kernel = Kernel(reason=reason)
         case _ if not state.charon.reachable:
@@ -75,9 +69,9 @@ def take_kernel_event(state: State, event: KernelEvent, now: float) -> None:
             if kernel.deleted_due is None:
                 kernel.deleted_due = now + _GRACE
         case PolicyDeleted():
-            kernel.want(now + _GRACE, "a policy was deleted from the kernel")
+            kernel.want(now + _GRACE, Reason("policy-deleted", "a policy was deleted from the kernel"))
         case EventsLost():
-            kernel.want(now, "the kernel told more than could be read")
+            kernel.want(now, Reason("events-lost", "the kernel told more than could be read"))
 
 
 def kernel_step(state: State, now: float) -> ObserveKernel | None:
@@ -100,10 +94,10 @@ def take_kernel(state: State, held: KernelHoldings | None, now: float) -> None:
     began = kernel.looking if kernel.looking is not None else now
     took, kernel.looking = now - began, None
     kernel.earliest = now + max(0.5, took * 10)
-    kernel.want(now + max(state.settings.initiation.resync, took * _SHARE), "the slow safety net")
+    kernel.want(now + max(state.settings.initiation.resync, took * _SHARE), reasons.SAFETY_NET)
     _give_places_back(state, now)
     if held is None:
-        kernel.want(now + 5.0, "the last look at the kernel failed")
+        kernel.want(now + 5.0, reasons.LOOK_FAILED)
         return
     if not state.charon.reachable:
         return
@@ -111,35 +105,13 @@ def take_kernel(state: State, held: KernelHoldings | None, now: float) -> None:
     kernel.flushed = frozenset()
     if kernel.mendings:
         soonest = min(mending.until for mending in kernel.mendings.values())
-        kernel.want(max(soonest, now + 1.0), "whether mending helped")
+        kernel.want(max(soonest, now + 1.0), Reason("mending-check", "whether mending helped"))
     kernel.doubts = {key: kernel.doubts.get(key, now) for key in doubts}
     if doubts:
         # charon's word decides, so it is asked; then the kernel is asked again.
-        state.looks.want_all(now, "the kernel lacks what charon should have installed")
-        kernel.want(now + AGAIN, "the kernel lacked something in the last look")
-
-
-def mend(pair: Pair) -> Action | None:
-    """What to do about a proven absence. Policies come first: without them packets cross in clear."""
-    if pair.connection is None:
-        return None
-    if pair.exposed and pair.loaded == pair.connection.child:
-        child = newest(pair)
-        if child is None or is_shunt(pair.connection.child) or pair.addresses is None:
-            return InstallPolicies(
-                connection=pair.name, child=pair.connection.child, peer=pair.peer, reason=pair.exposed
-            )
-        return RestorePolicies(
-            connection=pair.name,
-            peer=pair.peer,
-            addresses=pair.addresses,
-            reqid=child.reqid,
-            replace=pair.exposed != POLICIES_FLUSHED,
-            reason=pair.exposed,
-        )
-    for unique_id, reason in pair.stateless.items():
-        return RekeyChild(unique_id=unique_id, connection=pair.name, peer=pair.peer, reason=reason)
-    return None
+        lacks = Reason("kernel-lacks", "the kernel lacks what charon should have installed")
+        state.looks.want_all(now, lacks)
+        kernel.want(now + AGAIN, lacks)
 
 
 def mended(
@@ -152,18 +124,18 @@ def mended(
     """The outcome of what `mend` gave. Whether it helped, the next look tells."""
     kernel = state.kernel
     if isinstance(action, RekeyChild):
-        if pair.stateless.pop(action.unique_id, None) is None:
+        if pair.meddled.states.pop(action.unique_id, None) is None:
             return  # the operator's
         _note_mending(kernel, pair, action.unique_id, _PATIENCE, now)
         if error is not None:
             _give_place_back(state, kernel.mendings[action.unique_id])
-        kernel.want(now + _PATIENCE / 2, "a CHILD_SA is being rekeyed for want of states")
+        kernel.want(now + _PATIENCE / 2, reasons.STATES_MISSING)
     else:
-        pair.exposed = ""
+        pair.meddled.policies = reasons.NONE
         _note_mending(kernel, pair, pair.name, _AT_ONCE, now)
-        kernel.want(now + _GRACE, "policies were put back")
+        kernel.want(now + _GRACE, Reason("mending-check", "policies were put back"))
     if error is not None:
-        state.looks.want_all(now, f"mending failed: {error}")
+        state.looks.want_all(now, Reason("mending-failed", f"mending failed: {error}"))
     pair.busy = False
     state.pairs.mark(pair)
 
@@ -174,8 +146,7 @@ def forget_kernel_doubts(state: State) -> None:
     kernel.doubts.clear()
     kernel.mendings.clear()
     for pair in state.pairs:
-        pair.exposed = ""
-        pair.stateless.clear()
+        pair.meddled.clear()
 
 
 # Comparing.
@@ -185,11 +156,12 @@ def _compare(state: State, held: KernelHoldings, began: float) -> Iterator[str |
     """Notes what is proven to be missing with its pair, and yields what is in doubt."""
     kernel, shown = state.kernel, Held(held)
     for pair in state.pairs:
-        if not shown.lacks_policies(pair):
+        lacking = shown.lacks_policies(pair)
+        if not lacking:
             kernel.mendings.pop(pair.name, None)
         elif not _hoped_for(kernel, pair.name, began):
-            if _proven(kernel, pair, pair.name, began):
-                _expose(state, pair, POLICIES_MISSING)
+            if lacking == reasons.POLICIES_OF_ANOTHER or _proven(kernel, pair, pair.name, began):
+                _expose(state, pair, lacking)
             else:
                 yield pair.name
         for child in settled(pair):
@@ -221,14 +193,14 @@ def _children(pairs: Iterable[Pair]) -> Iterator[tuple[Pair, ChildSa]]:
             yield pair, child
 
 
-def _expose(state: State, pair: Pair, reason: str) -> None:
+def _expose(state: State, pair: Pair, reason: Reason) -> None:
     if needs_policies(pair):
-        pair.exposed = reason
+        pair.meddled.policies = reason
         state.pairs.mark(pair)
 
 
-def _note_stateless(state: State, pair: Pair, child: ChildSa, reason: str) -> None:
-    pair.stateless.setdefault(child.unique_id, reason)
+def _note_stateless(state: State, pair: Pair, child: ChildSa, reason: Reason) -> None:
+    pair.meddled.states.setdefault(child.unique_id, reason)
     state.pairs.mark(pair)
 
 
@@ -237,7 +209,7 @@ def _judge_deleted(state: State, now: float) -> None:
     kernel = state.kernel
     spis, kernel.deleted, kernel.deleted_due = kernel.deleted, set(), None
     if any(child.spi_in in spis or child.spi_out in spis for _, child in _children(state.pairs)):
-        kernel.want(now, "a state of an association was deleted from the kernel")
+        kernel.want(now, Reason("state-deleted", "a state of an association was deleted from the kernel"))
 
 
 def _note_mending(kernel: Kernel, pair: Pair, key: str | int, patience: float, now: float) -> None:
@@ -265,6 +237,6 @@ def _give_places_back(state: State, now: float) -> None:
 
 def _give_place_back(state: State, mending: Mending) -> None:
     pair = state.pairs.get(mending.pair)
-    if mending.holds_place and (pair is None or pair.in_flight is None):
+    if mending.holds_place and (pair is None or pair.attempt.began is None):
         state.admission.release(mending.pair)
     mending.holds_place = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from swanmesh.core.actions import RekeyChild, RekeyIke
 from swanmesh.core.inputs.files import peers_changed
 from swanmesh.core.pair import Pair
+from swanmesh.core.reasons import ASKED, NONE, Reason
 from swanmesh.core.state import State
 from swanmesh.core.transitions import first_attempt
 
@@ -16,30 +17,30 @@ def hold_up_or_down(state: State, name: str, now: float, *, down: bool) -> str:
     pairs = _pairs(state, name)
     (state.down.add if down else state.down.discard)(name)
     (state.called_up.discard if down else state.called_up.add)(name)
-    peers_changed(state, [name], now, f"the operator asked for {'down' if down else 'up'}")
+    word = "down" if down else "up"
+    peers_changed(state, [name], now, Reason("operator", f"the operator asked for {word}"))
     if down:
         return "held down until `up`"
     for pair in pairs:
         if not pair.up:
             first_attempt(state, pair, now)
-            pair.next_attempt = now
+            pair.attempt.next_at, pair.standing.cause = now, NONE
     return "initiating where it is not up"
 
 
 def rekey(state: State, name: str) -> list[RekeyChild | RekeyIke]:
     """New keys for all that works with the peer. Raises KeyError for a peer that is not known."""
-    reason = "the operator asked for it"
     asked: list[RekeyChild | RekeyIke] = []
     for pair in _pairs(state, name):
         for sa in pair.sas.values():
-            if not sa.works:
+            if not pair.associations.counts(sa):
                 continue
             asked += [
-                RekeyChild(unique_id=child.unique_id, connection=pair.name, peer=name, reason=reason)
+                RekeyChild(unique_id=child.unique_id, connection=pair.name, peer=name, reason=ASKED)
                 for child in sa.children
                 if child.works
             ]
-            asked.append(RekeyIke(unique_id=sa.unique_id, connection=pair.name, peer=name, reason=reason))
+            asked.append(RekeyIke(unique_id=sa.unique_id, connection=pair.name, peer=name, reason=ASKED))
     return asked
 
 

@@ -1,9 +1,8 @@
-"""What became of an action: done, or refused by charon in its words."""
+"""What became of an action: done, or refused by charon or the kernel in its words."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from swanmesh.core import reasons
 from swanmesh.core.actions import (
     Action,
     Initiate,
@@ -16,9 +15,9 @@ from swanmesh.core.actions import (
     TerminateIke,
     UnloadConnection,
 )
-from swanmesh.core.decide.initiation import backoff
 from swanmesh.core.inputs.kernel import mended
 from swanmesh.core.pair import Pair
+from swanmesh.core.reasons import Reason, refused
 from swanmesh.core.state import State
 from swanmesh.core.transitions import attempt_failed, judge
 
@@ -26,78 +25,71 @@ from swanmesh.core.transitions import attempt_failed, judge
 def take_outcome(state: State, action: Action, error: str | None, now: float) -> None:
     """`error` is None when it was done. An error on one pair is shown as its reason, holds up no other, and
     is tried again after a while."""
-    match action:
-        case LoadCredentials():
-            _credentials(state, error, now)
-        case LoadConnection() | UnloadConnection() | Initiate() | TerminateIke() | TerminateChild():
-            name = action.connection.name if isinstance(action, LoadConnection) else _name(action)
-            pair = state.pairs.get(name)
-            if pair is not None:
-                _pair(state, pair, action, error, now)
-        case RestorePolicies() | InstallPolicies() | RekeyChild():
-            pair = state.pairs.get(action.connection)
-            if pair is not None:
-                mended(state, pair, action, error, now)
-        case _:
-            pass
-
-
-def _name(action: UnloadConnection | Initiate | TerminateIke | TerminateChild) -> str:
-    return action.name if isinstance(action, UnloadConnection) else action.connection
-
-
-def _pair(state: State, pair: Pair, action: Action, error: str | None, now: float) -> None:
-    pair.busy = False
-    state.pairs.mark(pair)
-    if error is not None:
-        if isinstance(action, Initiate):
-            attempt_failed(state, pair, now, error)
-        else:
-            pair.failures += 1
-            pair.error = error
-            pair.retry_at = now + backoff(pair.failures, state.settings.initiation, state.rng)
-        # charon knows better what it holds than we do.
-        state.looks.want_all(now, f"charon refused: {error}")
+    if isinstance(action, LoadCredentials):
+        _credentials(state, error, now)
         return
+    pair = state.pairs.get(action.pair)
+    if pair is None:
+        return
+    match action:
+        case RestorePolicies() | InstallPolicies() | RekeyChild():
+            mended(state, pair, action, error, now)
+        case LoadConnection() | UnloadConnection() | Initiate() | TerminateIke() | TerminateChild():
+            pair.busy = False
+            state.pairs.mark(pair)
+            if error is not None:
+                _refused(state, pair, action, refused(error), now)
+            else:
+                _done(state, pair, action, now)
+
+
+def _refused(state: State, pair: Pair, action: Action, error: Reason, now: float) -> None:
+    if isinstance(action, Initiate):
+        attempt_failed(state, pair, now, error)
+    elif isinstance(action, TerminateIke):
+        # Most likely it is gone already. Until the look says otherwise it is not asked for again.
+        pair.associations.note_ending(action.unique_ids, None)
+        judge(state, pair, now, action.reason)
+    else:
+        pair.refusals.note(error, now, state.settings.initiation, state.rng)
+    # charon knows better what it holds than we do.
+    state.looks.want_all(now, error.after("charon refused"))
+
+
+def _done(state: State, pair: Pair, action: Action, now: float) -> None:
     if not isinstance(action, Initiate):
-        pair.error, pair.failures = "", 0
+        pair.refusals.reason, pair.refusals.count = reasons.NONE, 0
     match action:
         case LoadConnection(connection=connection):
             pair.loaded = connection.child
         case UnloadConnection():
             pair.loaded = None
-        case TerminateIke(unique_id=unique_id):
-            _mark_ending(state, pair, unique_id, None, now, action.reason)
+        case TerminateIke():
+            pair.associations.note_ending(action.unique_ids, None)
+            _ended(state, pair, action.reason, now)
+            if action.force:
+                # What it displaced in the kernel must be back at once; the kernel's word decides.
+                state.kernel.want(now, Reason("after-ending", "an association was ended by force"))
         case TerminateChild(unique_id=unique_id):
-            _mark_ending(state, pair, None, unique_id, now, action.reason)
+            pair.associations.note_ending((), unique_id)
+            _ended(state, pair, action.reason, now)
 
 
-def _mark_ending(
-    state: State, pair: Pair, ike: int | None, child: int | None, now: float, reason: str
-) -> None:
-    """charon took the request; the event that it is gone comes when the peer has answered, for an IKE_SA that
-    was never established not at all. Until then, and until a look says otherwise, it counts as ending."""
-    for unique_id, sa in pair.sas.items():
-        if unique_id == ike:
-            pair.sas[unique_id] = replace(sa, state="DELETING")
-        elif any(known.unique_id == child for known in sa.children):
-            children = tuple(
-                replace(known, state="DELETING") if known.unique_id == child else known
-                for known in sa.children
-            )
-            pair.sas[unique_id] = replace(sa, children=children)
+def _ended(state: State, pair: Pair, reason: Reason, now: float) -> None:
     judge(state, pair, now, reason)
-    state.looks.want(now + 2.0, "an association is being ended")
+    if pair.attempt.began is not None and not pair.associations.works:
+        said = next(reversed(pair.diagnoses.values()), reasons.NONE)
+        attempt_failed(state, pair, now, said or reason)
+    elif not pair.up:
+        pair.standing.cause = reason
+    state.looks.want(now + 2.0, reasons.BEING_ENDED)
 
 
 def _credentials(state: State, error: str | None, now: float) -> None:
     charon = state.charon
-    charon.credentials_loaded = error is None
-    charon.credentials_error = error or ""
+    charon.credentials_loading, charon.credentials_loaded = False, error is None
     if error is None:
-        charon.credentials_failures = 0
-        state.pairs.mark_all()
-        return
-    charon.credentials_failures += 1
-    wait = backoff(charon.credentials_failures, state.settings.initiation, state.rng)
-    charon.credentials_at = now + wait
+        charon.credentials_refusals.reason, charon.credentials_refusals.count = reasons.NONE, 0
+    else:
+        charon.credentials_refusals.note(refused(error), now, state.settings.initiation, state.rng)
+    state.pairs.mark_all()

@@ -82,11 +82,11 @@ class IdealCharon:
                 self.loaded[connection.name] = (connection.child,)
             case UnloadConnection(name=name):
                 del self.loaded[name]
-            case TerminateIke(unique_id=unique_id):
-                gone = self.sas.pop(unique_id, None)
-                if gone is None:
+            case TerminateIke(unique_ids=unique_ids):
+                gone = [sa for unique_id in unique_ids if (sa := self.sas.pop(unique_id, None)) is not None]
+                self.events += [IkeDown(replace(sa, state="DELETING", children=())) for sa in gone]
+                if len(gone) < len(unique_ids):
                     return "no matching SAs to terminate found"
-                self.events.append(IkeDown(replace(gone, state="DELETING", children=())))
             case TerminateChild(unique_id=unique_id):
                 self._end_child(unique_id)
             case Initiate(connection=name, child=child):

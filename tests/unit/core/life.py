@@ -7,8 +7,8 @@ from dataclasses import replace
 from swanmesh.core.actions import Action, Initiate, LoadConnection
 from swanmesh.core.decide.initiation import initiates
 from swanmesh.core.mesh import Mesh
-from swanmesh.core.model import InitiationSettings, Peer
-from swanmesh.core.observed import ChildDown, ChildUp, Diagnosis, IkeDown, IkeSa, IkeUp
+from swanmesh.core.model import ConnectionSettings, InitiationSettings, Peer
+from swanmesh.core.observed import ChildDown, ChildUp, Diagnosis, IkeDown, IkeMoved, IkeSa, IkeUp
 from swanmesh.core.pair import Pair
 from tests.unit.core.build import association, holdings, ike_sa, name_of, peer, settings
 
@@ -25,8 +25,15 @@ def found(*, ours: bool, skip: int = 0) -> Peer:
 class Life:
     """A Mesh with one peer, and its charon played by the test."""
 
-    def __init__(self, *, ours: bool = True, in_flight: int = 32, connect: bool = True) -> None:
-        self.host = settings(initiation=replace(HOW, in_flight=in_flight))
+    def __init__(
+        self,
+        *,
+        ours: bool = True,
+        in_flight: int = 32,
+        connect: bool = True,
+        connection: ConnectionSettings | None = None,
+    ) -> None:
+        self.host = settings(initiation=replace(HOW, in_flight=in_flight), connection=connection)
         self.peer = found(ours=ours)
         self.name = name_of(self.host, self.peer)
         self.mesh = Mesh(self.host, seed=1)
@@ -62,13 +69,13 @@ class Life:
     def initiate(self) -> Initiate:
         """Brings it to where an initiation is under way."""
         self.load()
-        action = self.one(self.pair.next_attempt)
+        action = self.one(self.pair.attempt.next_at)
         assert isinstance(action, Initiate)
         self.do(action)
         assert self.step() == []
         return action
 
-    def event(self, event: IkeUp | IkeDown | ChildUp | ChildDown | Diagnosis) -> None:
+    def event(self, event: IkeUp | IkeDown | ChildUp | ChildDown | IkeMoved | Diagnosis) -> None:
         self.mesh.event(event, self.now)
 
     def up(self) -> IkeSa:

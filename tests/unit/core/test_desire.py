@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from swanmesh.core.actions import TerminateIke, UnloadConnection
 from swanmesh.core.mesh import Mesh
+from swanmesh.core.reasons import PEER_REMOVED
 from tests.unit.core.build import association, holdings, name_of, peer, settings
 
 HOST = settings()
@@ -47,10 +48,10 @@ def test_a_peer_that_leaves_is_unloaded_then_ended_then_told() -> None:
     assert [type(action).__name__ for action in mesh.step(0.0).actions] == []
     mesh.update_peers((), [OTHER.source], 1.0)
     (unload,) = mesh.step(1.0).actions
-    assert unload == UnloadConnection(name=NAME, peer=OTHER.name, reason="peer removed")
+    assert unload == UnloadConnection(name=NAME, peer=OTHER.name, reason=PEER_REMOVED)
     mesh.done(unload, None, 1.1)
     (end,) = mesh.step(1.1).actions
-    assert isinstance(end, TerminateIke) and end.unique_id == 7
+    assert isinstance(end, TerminateIke) and end.unique_ids == (7,)
     mesh.done(end, None, 1.2)
     assert kinds(mesh, 1.2) == []
     look = mesh.step(3.3).actions

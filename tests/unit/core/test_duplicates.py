@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swanmesh.core.actions import Action, ObserveSas, TerminateChild, TerminateIke
+from swanmesh.core.decide.duplicates import end_extras, survivor
 from swanmesh.core.decide.initiation import initiates
-from swanmesh.core.decide.rules import duplicates, survivor
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import Peer, Settings
 from swanmesh.core.observed import ChildSa, IkeSa
@@ -52,7 +52,7 @@ class Held:
                 if isinstance(action, ObserveSas):
                     self.mesh.observed(self.sas, now + self.latency)
                     now += self.latency
-                elif hasattr(action, "unique_id"):
+                elif isinstance(action, TerminateIke | TerminateChild):
                     done.append((now, action))
                 else:
                     self.mesh.observed(holdings(self.host, *self.sas, loaded=self.loaded), now + self.latency)
@@ -64,8 +64,8 @@ class Held:
 def test_the_initiator_ends_the_older_one_after_a_while_and_a_look() -> None:
     held = Held(association("", 1, age=60.0), association("", 2, age=20.0))
     ((at, action),) = held.until(200.0)
-    assert isinstance(action, TerminateIke) and action.unique_id == 1
-    assert action.reason == "duplicate of IKE_SA #2"
+    assert isinstance(action, TerminateIke) and action.unique_ids == (1,)
+    assert action.reason.words == "duplicate of IKE_SA #2"
     assert SETTLE <= at < SETTLE + 5.0
     pair = held.mesh.state.pairs.get(held.name)
     assert pair is not None and pair.seen >= at - 3.5
@@ -74,7 +74,7 @@ def test_the_initiator_ends_the_older_one_after_a_while_and_a_look() -> None:
 def test_the_other_end_waits_for_the_initiator() -> None:
     held = Held(association("", 1, age=60.0), association("", 2, age=20.0), ours=False)
     ((at, action),) = held.until(200.0)
-    assert isinstance(action, TerminateIke) and action.unique_id == 1
+    assert isinstance(action, TerminateIke) and action.unique_ids == (1,)
     assert at >= SETTLE + TAKEOVER
 
 
@@ -120,7 +120,7 @@ def test_a_second_child_is_ended() -> None:
 def test_one_with_a_child_stays_and_one_without_goes() -> None:
     held = Held(association("", 1, age=60.0), ike_sa("", 2, age=1.0))
     ((_, action),) = held.until(300.0)
-    assert isinstance(action, TerminateIke) and action.unique_id == 2
+    assert isinstance(action, TerminateIke) and action.unique_ids == (2,)
 
 
 spis = st.text("0123456789abcdef", min_size=16, max_size=16)
@@ -140,16 +140,18 @@ def test_both_ends_keep_the_same_one(shared: list[tuple[str, bool, float, float,
         return  # on the edge of what counts as equally old
     kept = []
     for ours in (True, False):
-        pair = Pair(name="n", peer="p", ours=ours)
+        pair = Pair(name="n", peer="p", initiator=ours)
         for number, (spi, began_here, born, lag, other_lag) in enumerate(shared):
             initiator = began_here if ours else not began_here
             pair.sas[number] = association("n", number, initiator=initiator)
             pair.sas[number] = replace(pair.sas[number], spi_initiator=spi, spi_responder=spi[::-1])
-            pair.born[number] = born + (lag if ours else other_lag)
+            pair.associations.born[number] = born + (lag if ours else other_lag)
         keep = survivor(list(pair.sas.values()), pair)
+        assert keep is not None
         kept.append(keep.spi_initiator)
-        ended = [action.unique_id for action in duplicates(pair)]
-        assert sorted([*ended, keep.unique_id]) == sorted(pair.sas)
+        end = end_extras(pair)
+        assert isinstance(end, TerminateIke)
+        assert sorted([*end.unique_ids, keep.unique_id]) == sorted(pair.sas)
     # Three or more can chain, each within the tie of the next: the initiator decides first, and then alone.
     if len(shared) == 2:
         assert kept[0] == kept[1]
@@ -171,8 +173,11 @@ def test_both_ends_keep_the_same_child(shared: list[tuple[str, str, float]]) -> 
         for number, (one, other, age) in enumerate(shared):
             spi_in, spi_out = (other, one) if swap else (one, other)
             made.append(replace(child_sa(number), spi_in=spi_in, spi_out=spi_out, age=age))
-        pair = Pair(name="n", peer="p", ours=not swap)
-        pair.observe([ike_sa("n", 1, "ESTABLISHED", *made)], 0.0)
-        ended = {action.unique_id for action in duplicates(pair)}
-        kept.append(set(range(len(shared))) - ended)
+        pair = Pair(name="n", peer="p", initiator=not swap)
+        pair.associations.observe([ike_sa("n", 1, "ESTABLISHED", *made)], 0.0)
+        left = {child.unique_id: child for child in made}
+        while isinstance(end := end_extras(pair), TerminateChild):
+            del left[end.unique_id]
+            pair.associations.observe([ike_sa("n", 1, "ESTABLISHED", *left.values())], 0.0)
+        kept.append(set(left))
     assert kept[0] == kept[1] and len(kept[0]) == 1

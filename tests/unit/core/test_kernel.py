@@ -23,6 +23,7 @@ from swanmesh.core.inputs.kernel import AGAIN
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import AddressPair, InitiationSettings, Peer, Policy, Settings
 from swanmesh.core.observed import ChildRekeyed, ChildSa, Holdings, IkeSa
+from swanmesh.core.reasons import Reason
 from swanmesh.core.xfrm import (
     Direction,
     EventsLost,
@@ -141,7 +142,7 @@ def test_flushed_policies_are_put_back_in_the_very_next_step(world: World) -> No
         "203.0.113.1 to 203.0.113.3",
     ]
     assert all(isinstance(a, RestorePolicies) and a.reqid == REQID and not a.replace for a in actions)
-    assert all(a.reason == "somebody flushed the kernel's IPsec policies" for a in actions)
+    assert all(a.reason.words == "somebody flushed the kernel's IPsec policies" for a in actions)
 
 
 def test_flushed_states_are_rekeyed_after_one_look(world: World) -> None:
@@ -337,7 +338,7 @@ def test_lost_events_cost_one_look_at_once(world: World) -> None:
 
 def test_nothing_is_mended_while_charon_does_not_answer(world: World) -> None:
     world.mesh.kernel_event(PoliciesFlushed(), world.now)
-    world.mesh.charon_lost("gone", world.now)
+    world.mesh.charon_lost(Reason("test", "gone"), world.now)
     world.mesh.kernel_event(PoliciesFlushed(), world.now)
     world.mesh.kernel_event(StateDeleted("00000001"), world.now)
     assert world.run(100.0) == []

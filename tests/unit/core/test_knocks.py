@@ -23,7 +23,7 @@ def next_attempt(knocked: bool, name: str) -> float:
         mesh.event(Knocked(OWN, ITS), 1.0)
     mesh.update_peers([parse_peer(name, [ITS], source="a.yaml")], (), 2.0)
     (pair,) = mesh.state.pairs.of(name)
-    return pair.next_attempt - 2.0
+    return pair.attempt.next_at - 2.0
 
 
 def test_the_end_that_would_wait_initiates_at_once_to_a_peer_that_knocked() -> None:

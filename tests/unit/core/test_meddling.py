@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from swanmesh.core.actions import LoadConnection, LoadCredentials, ObserveAll
+from swanmesh.core.causes import Cause
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.observed import Diagnosis, Hint
+from swanmesh.core.reasons import Reason
 from tests.unit.core.build import association, holdings, name_of, peer, settings
 
 HOST, PEER = settings(), peer()
@@ -29,14 +31,17 @@ def child(mesh: Mesh) -> str:
 
 
 def looks(mesh: Mesh, now: float) -> list[str]:
-    return [action.reason for action in mesh.step(now).actions if isinstance(action, ObserveAll)]
+    return [action.reason.words for action in mesh.step(now).actions if isinstance(action, ObserveAll)]
 
 
 @pytest.mark.parametrize("about", ["the trap", "a key"])
 def test_a_hint_brings_one_look_at_everything_soon(about: str) -> None:
     mesh = running()
     for _ in range(50):
-        mesh.event(Hint(child=child(mesh) if about == "the trap" else "", reason="somebody did it"), 10.0)
+        mesh.event(
+            Hint(child=child(mesh) if about == "the trap" else "", reason=Reason("test", "somebody did it")),
+            10.0,
+        )
     assert looks(mesh, 10.1) == []
     assert mesh.due is not None and mesh.due <= 10.2
     assert looks(mesh, 10.3) == ["somebody did it"]
@@ -44,9 +49,9 @@ def test_a_hint_brings_one_look_at_everything_soon(about: str) -> None:
 
 def test_what_is_lost_while_the_look_is_under_way_brings_another() -> None:
     mesh = running()
-    mesh.event(Hint(child="", reason="one"), 10.0)
+    mesh.event(Hint(child="", reason=Reason("test", "one")), 10.0)
     assert looks(mesh, 10.3) == ["one"]
-    mesh.event(Hint(child=child(mesh), reason="two"), 10.4)
+    mesh.event(Hint(child=child(mesh), reason=Reason("test", "two")), 10.4)
     mesh.observed(holdings(HOST, association(NAME), loaded={NAME: child(mesh)}), 10.5)
     assert looks(mesh, 13.0) == ["two"]
 
@@ -56,25 +61,25 @@ def test_a_trap_that_we_take_ourselves_is_no_hint() -> None:
     gone = child(mesh)
     mesh.update_peers([], [PEER.source], 10.0)
     (unload, *_) = mesh.step(10.0).actions
-    mesh.event(Hint(child=gone, reason="somebody did it"), 10.1)
+    mesh.event(Hint(child=gone, reason=Reason("test", "somebody did it")), 10.1)
     mesh.done(unload, None, 10.2)
-    mesh.event(Hint(child=gone, reason="somebody did it"), 10.3)
+    mesh.event(Hint(child=gone, reason=Reason("test", "somebody did it")), 10.3)
     assert "somebody did it" not in looks(mesh, 11.0)
 
 
 def test_a_hint_about_a_child_of_somebody_elses_is_none() -> None:
     mesh = running()
-    mesh.event(Hint(child="home", reason="somebody did it"), 10.0)
+    mesh.event(Hint(child="home", reason=Reason("test", "somebody did it")), 10.0)
     assert looks(mesh, 11.0) == []
 
 
 def test_what_was_unloaded_is_loaded_again() -> None:
     mesh = running()
-    mesh.event(Hint(child=child(mesh), reason="somebody did it"), 10.0)
+    mesh.event(Hint(child=child(mesh), reason=Reason("test", "somebody did it")), 10.0)
     mesh.step(10.3)
     mesh.observed(holdings(HOST, association(NAME), loaded={}), 10.4)
     actions = mesh.step(10.4).actions
-    assert [(type(action), action.reason) for action in actions] == [
+    assert [(type(action), action.reason.words) for action in actions] == [
         (LoadConnection, "somebody unloaded it from charon")
     ]
 
@@ -96,18 +101,17 @@ def test_cleared_credentials_are_loaded_again_whole(missing: str) -> None:
 @pytest.mark.parametrize(
     ("cause", "doubted"),
     [
-        ("no private key is loaded here for our identity web1.mesh.example", True),
-        ("authentication of the peer failed here: no trusted key for web2.mesh.example", True),
-        ("authentication of the peer failed here: no trusted authority issued its certificate x", True),
-        ("peer unreachable: no answer", False),
+        (Cause.MISSING_KEY, True),
+        (Cause.AUTHORITY_UNKNOWN, True),
+        (Cause.PEER_UNREACHABLE, False),
     ],
 )
 def test_an_authentication_that_fails_for_want_of_credentials_brings_a_look(
-    cause: str, doubted: bool
+    cause: Cause, doubted: bool
 ) -> None:
     mesh = running()
-    mesh.event(Diagnosis(NAME, 5, cause), 10.0)
-    assert looks(mesh, 10.0) == ([f"authentication failed: {cause}"] if doubted else [])
+    mesh.event(Diagnosis(NAME, 5, Reason(cause, "in words")), 10.0)
+    assert looks(mesh, 10.0) == (["authentication failed: in words"] if doubted else [])
 
 
 def test_a_stranger_who_fails_as_often_as_he_likes_brings_few_looks() -> None:
@@ -115,7 +119,9 @@ def test_a_stranger_who_fails_as_often_as_he_likes_brings_few_looks() -> None:
     seen = 0
     for number in range(200):
         now = 10.0 + number / 10
-        mesh.event(Diagnosis(NAME, 5 + number, "no trusted key for mallory"), now)
+        mesh.event(
+            Diagnosis(NAME, 5 + number, Reason(Cause.AUTHORITY_UNKNOWN, "no trusted key for mallory")), now
+        )
         for _ in looks(mesh, now):
             seen += 1
             mesh.observed(holdings(HOST, association(NAME), loaded={NAME: child(mesh)}), now)

@@ -18,6 +18,8 @@ from swanmesh.core.actions import (
 )
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.observed import IkeDown
+from swanmesh.core.reasons import NONE, Reason
+from swanmesh.core.verdict import pair_verdict
 from tests.unit.core.build import association, holdings, name_of, peer, settings
 from tests.unit.core.life import HOW, Life
 
@@ -34,7 +36,7 @@ def test_what_stands_is_left_alone_after_a_restart() -> None:
     step = again.step(500.0)
     assert step.actions == () and step.events == ()
     pair = again.state.pairs.get(first.name)
-    assert pair is not None and pair.up and pair.since == 100.0
+    assert pair is not None and pair.up and pair.standing.since == 100.0
 
 
 def test_a_changed_connection_is_loaded_with_what_changed_as_its_reason() -> None:
@@ -43,7 +45,7 @@ def test_a_changed_connection_is_loaded_with_what_changed_as_its_reason() -> Non
     how = replace(life.host.connection, dpd_delay=9)
     life.mesh.configure(replace(life.host, connection=how), [life.peer], life.now)
     action = life.one()
-    assert isinstance(action, LoadConnection) and action.reason == "settings changed"
+    assert isinstance(action, LoadConnection) and action.reason.words == "settings changed"
     life.do(action)
     assert life.step() == [] and life.pair.up
     life.mesh.update_peers([replace(life.peer, policy=settings().policy)], (), life.now)
@@ -54,7 +56,7 @@ def test_what_was_in_flight_when_charon_went_gives_its_place_back() -> None:
     life = Life(in_flight=1)
     life.initiate()
     assert life.mesh.state.admission.in_flight == 1
-    life.mesh.charon_lost("the socket closed", life.now)
+    life.mesh.charon_lost(Reason("test", "the socket closed"), life.now)
     assert life.mesh.state.admission.in_flight == life.mesh.state.admission.waiting == 0
 
 
@@ -66,9 +68,13 @@ def test_no_initiation_before_the_credentials_are_loaded() -> None:
     life.do(load)
     assert life.step(1.0) == []
     life.do(keys, "parsing failed")
-    assert life.step(1.0) == [] and life.mesh.state.charon.credentials_error == "parsing failed"
+    assert (
+        life.step(1.0) == []
+        and pair_verdict(life.mesh.state, life.pair).reason.words
+        == "charon refused the credentials: parsing failed"
+    )
     again = life.one(1.0 + 2 * HOW.backoff_base)
-    assert isinstance(again, LoadCredentials) and again.reason == "parsing failed"
+    assert isinstance(again, LoadCredentials) and again.reason.words == "parsing failed"
     life.do(again)
     assert [type(action) for action in life.step()] == [Initiate]
 
@@ -93,7 +99,7 @@ def test_down_and_up_by_the_operator() -> None:
     assert isinstance(shunt, LoadConnection) and shunt.connection.child.startswith("drop-")
     life.do(shunt)
     end = life.one()
-    assert isinstance(end, TerminateIke) and end.reason == "held down by the operator"
+    assert isinstance(end, TerminateIke) and end.reason.words == "held down by the operator"
     life.do(end)
     life.event(IkeDown(replace(sa, state="DELETING", children=())))
     assert not any(isinstance(action, Initiate) for action in life.step(life.now + 100.0))
@@ -141,7 +147,7 @@ def test_unloaded_by_somebody_else_is_loaded_again_and_the_association_stays() -
     assert isinstance(life.one(61.0), ObserveAll)
     life.mesh.observed(holdings(life.host, sa), 61.1)
     load = life.one(61.1)
-    assert isinstance(load, LoadConnection) and load.reason == "somebody unloaded it from charon"
+    assert isinstance(load, LoadConnection) and load.reason.words == "somebody unloaded it from charon"
     life.do(load)
     assert life.step() == [] and life.pair.up and life.kinds() == []
 
@@ -151,22 +157,22 @@ def test_peers_unknown_to_the_files_are_unloaded_but_not_while_a_file_is_unreada
     stray = name_of(host, peer("old.mesh.example", "203.0.113.77"))
     held = holdings(host, association(stray, 5), loaded={stray: "esp-0123456789abcdef"})
     mesh = Mesh(host, seed=1)
-    mesh.hold("peers.d/x.yaml cannot be read")
+    mesh.hold(Reason("test", "peers.d/x.yaml cannot be read"))
     mesh.charon_back("5.9.8", held, 0.0)
     assert mesh.step(0.0).actions == ()
-    mesh.hold("")
+    mesh.hold(NONE)
     (unload,) = mesh.step(1.0).actions
     assert isinstance(unload, UnloadConnection) and unload.peer == "old.mesh.example"
     mesh.done(unload, None, 1.0)
     (end,) = mesh.step(1.0).actions
-    assert isinstance(end, TerminateIke) and end.unique_id == 5
+    assert isinstance(end, TerminateIke) and end.unique_ids == (5,)
 
 
 def test_charon_lost_and_back() -> None:
     life = Life()
     life.up()
     life.kinds()
-    life.mesh.charon_lost("the socket closed", 100.0)
+    life.mesh.charon_lost(Reason("test", "the socket closed"), 100.0)
     assert life.kinds() == ["charon-lost"] and life.pair.up, "the kernel may go on: nobody is told of a down"
     assert life.mesh.due is None
     life.mesh.charon_back("5.9.8", holdings(life.host), 130.0)
@@ -174,7 +180,7 @@ def test_charon_lost_and_back() -> None:
     step = life.mesh.step(130.0)
     assert [event.kind for event in step.events] == ["peer-down", "charon-back"]
     assert [type(action) for action in step.actions] == [LoadConnection]
-    assert life.pair.cause == "charon no longer had it when it answered again"
+    assert life.pair.standing.cause.words == "charon no longer had it when it answered again"
 
 
 def test_a_peer_gone_by_a_reload_is_told_as_removed() -> None:

@@ -15,6 +15,7 @@ from swanmesh.core.connections import desired, ours
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import Peer
 from swanmesh.core.observed import ChildSa, IkeSa
+from swanmesh.core.reasons import NONE, Reason
 from tests.unit.core.build import child_sa, ike_sa, name_of, peer, settings
 from tests.unit.core.ideal import IdealCharon, run
 
@@ -68,13 +69,13 @@ def ike_sas(draw: st.DrawFn, name: str, number: int) -> IkeSa:
 def controller(charon: IdealCharon, peers: list[Peer], now: float, *, files_first: bool = True) -> Mesh:
     """A new one, which knows its files and what charon holds, and nothing else."""
     mesh = Mesh(HOST, seed=1)
-    mesh.hold("" if files_first else "the files are not read yet")
+    mesh.hold(NONE if files_first else Reason("test", "the files are not read yet"))
     if files_first:
         mesh.update_peers(peers, (), now)
     mesh.charon_back("5.9.8", charon.holdings(), now)
     if not files_first:
         mesh.update_peers(peers, (), now)
-        mesh.hold("")
+        mesh.hold(NONE)
     return mesh
 
 
@@ -108,7 +109,8 @@ def touches_ours_alone(charon: IdealCharon, names: dict[int, str]) -> None:
         elif isinstance(action, LoadConnection):
             assert ours(action.connection.name)
         elif isinstance(action, TerminateIke):
-            assert ours(names.get(action.unique_id, action.connection)) and ours(action.connection)
+            assert ours(action.connection)
+            assert all(ours(names.get(number, action.connection)) for number in action.unique_ids)
         elif isinstance(action, TerminateChild):
             assert ours(names.get(action.unique_id // 10, action.connection))
 
@@ -194,7 +196,7 @@ def test_any_way_through_the_files_ends_alike(charon: IdealCharon, path: list[li
         run(mesh, charon, now, most=MOST, actions=3)
         held, now = peers, now + 2000.0
     lost = charon.holdings()
-    mesh.charon_lost("a hang", now)
+    mesh.charon_lost(Reason("test", "a hang"), now)
     mesh.charon_back("5.9.8", lost, now)
     run(mesh, charon, now, most=MOST)
     arrived(charon, path[-1])

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from swanmesh.core.actions import ObserveKernel, RestorePolicies
 from swanmesh.core.model import AddressPair
+from swanmesh.core.reasons import Reason
 from swanmesh.core.xfrm import (
     Direction,
     EventsLost,
@@ -252,7 +253,12 @@ async def linked(fake: FakeKernel, retry: float = 60.0) -> AsyncIterator[tuple[K
 def restores(count: int, *, replace: bool = False) -> list[RestorePolicies]:
     return [
         RestorePolicies(
-            connection=f"c{n}", peer="p", addresses=V4, reqid=n + 1, replace=replace, reason="a test"
+            connection=f"c{n}",
+            peer="p",
+            addresses=V4,
+            reqid=n + 1,
+            replace=replace,
+            reason=Reason("test", "a test"),
         )
         for n in range(count)
     ]
@@ -264,7 +270,7 @@ async def test_what_the_kernel_holds_is_shown() -> None:
     fake.held = ([STATE, b"short"], installed(V6))
     async with linked(fake) as (link, reports):
         assert await reports.event() == KernelWatched()
-        look = ObserveKernel(reason="a test")
+        look = ObserveKernel(reason=Reason("test", "a test"))
         link.submit([look])
         report = await reports.next()
         assert isinstance(report, KernelObserved) and report.action is look
@@ -320,7 +326,7 @@ async def test_a_look_that_the_kernel_refuses_has_an_outcome_too() -> None:
     async with linked(fake) as (link, reports):
         await reports.event()
         fake.refuse = {netlink.GET_POLICY: errno.EBUSY}
-        link.submit([ObserveKernel(reason="a test")])
+        link.submit([ObserveKernel(reason=Reason("test", "a test"))])
         report = await reports.next()
         assert isinstance(report, KernelObserved) and report.what is None
 

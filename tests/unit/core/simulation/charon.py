@@ -80,11 +80,16 @@ class SimCharon(Exchanges):
     def _create_under(self, ike: Ike) -> None:
         self.enqueue(ike, lambda: self.create_child(ike))
 
-    def terminate_ike(self, unique_id: int) -> str | None:
+    def terminate_ike(self, unique_id: int, *, force: bool = False) -> str | None:
         ike = self.sas.get(unique_id)
         if ike is None:
             return "no matching SAs to terminate found"
         if ike.state == "CONNECTING":
+            self.destroy(ike, tell=True)
+        elif force:
+            # The DELETE is sent, unless another exchange is under way, and nobody waits for the answer.
+            if not ike.active:
+                self.delete(ike)
             self.destroy(ike, tell=True)
         else:
             self.enqueue(ike, lambda: self.delete(ike))

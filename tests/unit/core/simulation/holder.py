@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from swanmesh.core.connections import is_shunt
 from swanmesh.core.observed import ChildDown, ChildUp, Diagnosis, Event, IkeDown, IkeUp
+from swanmesh.core.reasons import Reason
 from tests.unit.core.simulation.clock import Clock
 from tests.unit.core.simulation.network import Network
 from tests.unit.core.simulation.sas import Child, Exchange, Ike
@@ -82,7 +83,7 @@ class Holder(ABC):
             self.listener(event)
 
     def diagnose(self, ike: Ike, cause: str) -> None:
-        self.emit(Diagnosis(ike.conn, ike.unique_id, cause))
+        self.emit(Diagnosis(ike.conn, ike.unique_id, Reason("simulated", cause)))
 
     # Connections.
 

@@ -21,6 +21,7 @@ from swanmesh.core.actions import (
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import Peer, Settings
 from swanmesh.core.observed import Event, Holdings, IkeSa
+from swanmesh.core.reasons import Reason
 from tests.unit.core.simulation.charon import SimCharon
 from tests.unit.core.simulation.clock import Clock
 
@@ -104,7 +105,7 @@ class SimHost:
     def lose(self, reason: str) -> None:
         self._disconnect()
         if self.mesh is not None:
-            self.mesh.charon_lost(reason, self.clock.now)
+            self.mesh.charon_lost(Reason("simulated", reason), self.clock.now)
             self._later(self.clock.rng.uniform(0.1, 1.0), self.epoch, self._connect)
 
     def hang(self, seconds: float) -> None:
@@ -230,7 +231,7 @@ class SimHost:
         assert self.mesh is not None
         name = action.name if isinstance(action, UnloadConnection) else getattr(action, "connection", "")
         pair = self.mesh.state.pairs.get(name) if isinstance(name, str) else None
-        return pair is not None and pair.connection is not None and not pair.disabled
+        return pair is not None and pair.connection is not None and not pair.held_down
 
     def _look_at_all(self) -> Holdings | None:
         return None if self._look_fails() else self.charon.holdings()
@@ -263,8 +264,9 @@ class SimHost:
                 return charon.unload(name)
             case Initiate(connection=name, child=child):
                 return charon.initiate(name, child)
-            case TerminateIke(unique_id=unique_id):
-                return charon.terminate_ike(unique_id)
+            case TerminateIke(unique_ids=unique_ids, force=force):
+                errors = [charon.terminate_ike(unique_id, force=force) for unique_id in unique_ids]
+                return next((error for error in errors if error is not None), None)
             case TerminateChild(unique_id=unique_id):
                 return charon.terminate_child(unique_id)
             case RekeyChild(unique_id=unique_id):

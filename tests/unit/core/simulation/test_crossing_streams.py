@@ -116,7 +116,7 @@ def up() -> tuple[World, SimHost, SimHost]:
 def host_initiates(host: SimHost) -> bool:
     assert host.mesh is not None
     (pair,) = host.mesh.state.pairs
-    return pair.ours
+    return pair.initiator
 
 
 def assert_settled(world: World) -> None:

@@ -50,10 +50,11 @@ class Watch:
                     self.breach(host, f"unloads {name}, which is not ours")
                 if needed:
                     self.breach(host, f"unloads {name}, which is wanted: {peer}")
-            case TerminateIke(unique_id=unique_id):
-                ike = host.charon.sas.get(unique_id)
-                if ike is not None:
-                    self._ends(host, ike, action, needed=needed)
+            case TerminateIke(unique_ids=unique_ids):
+                for unique_id in unique_ids:
+                    ike = host.charon.sas.get(unique_id)
+                    if ike is not None:
+                        self._ends(host, ike, action, needed=needed)
             case TerminateChild(unique_id=unique_id):
                 found = host.charon.child(unique_id)
                 if found is not None and not works_here(found[0], without=found[1]):

@@ -199,11 +199,16 @@ class World:
         if state.up != names:
             yield f"{host.name}: does not believe that all are up: {sorted(names - state.up)}"
         for pair in state.pairs:
-            if pair.connection is None or pair.busy or pair.in_flight is not None or pair.error:
+            if (
+                pair.connection is None
+                or pair.busy
+                or pair.attempt.began is not None
+                or pair.refusals.reason.words
+            ):
                 yield f"{host.name}: {pair.name} is not at rest: {pair}"
             if pair.connection is not None and pair.loaded != pair.connection.child:
                 yield f"{host.name}: {pair.name} is not loaded"
-            if pair.up and pair.ours != initiates(host.name, pair.peer):
+            if pair.up and pair.initiator != initiates(host.name, pair.peer):
                 yield f"{host.name}: {pair.name} forgot whose it is"
         if len(state.pairs._timers) > 64 + 4 * len(state.pairs):
             yield f"{host.name}: {len(state.pairs._timers)} timers"

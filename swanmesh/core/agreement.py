@@ -1,0 +1,90 @@
+"""What an association must be to count: exactly what its pair asked for.
+
+A peer proves its name and no more. Whoever holds a valid certificate may be an intruder, and charon lets a
+peer go further than its name allows: it follows a peer that looks NATed to any address (sa/ike_sa.c,
+update_hosts, even with mobike=no), narrows selectors to what is offered, and falls back to tunnel mode
+(ikev2/tasks/child_create.c). So every IKE_SA and CHILD_SA is compared with its pair at each event and look.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from functools import lru_cache
+
+from swanmesh.core.model import Address
+from swanmesh.core.observed import HELD_BY_KERNEL, ChildSa, IkeSa
+from swanmesh.core.reasons import NONE, Reason, not_as_agreed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement:
+    """What one pair's associations must be."""
+
+    local: Address
+    remote: Address
+    local_name: str
+    remote_name: str
+    encapsulated: bool
+    """Whether the pair uses UDP encapsulation, so that either end may look NATed."""
+
+    def breach(self, sa: IkeSa) -> Reason:
+        """In what an established IKE_SA or one of its CHILD_SAs is not as agreed; empty if in nothing.
+
+        What charon did not tell of it is no breach: it tells all of this of every established IKE_SA."""
+        if not sa.established:
+            return NONE
+        return (
+            _differs("address", sa.local_host, self.local)
+            or _differs("peer's address", sa.remote_host, self.remote)
+            or _named("identity", sa.local_id, self.local_name)
+            or _named("peer's identity", sa.remote_id, self.remote_name)
+            or self._nat(sa)
+            or next((fault for child in sa.children if (fault := self._child_breach(child))), NONE)
+        )
+
+    def _nat(self, sa: IkeSa) -> Reason:
+        if self.encapsulated or not (sa.nat_local or sa.nat_remote):
+            return NONE
+        return not_as_agreed(
+            "the peer looks as if it were behind NAT, and could move the association to any address; "
+            "if that is meant, set connection.encap at both ends"
+        )
+
+    def _child_breach(self, child: ChildSa) -> Reason:
+        if child.state not in HELD_BY_KERNEL:
+            return NONE
+        if child.mode != "TRANSPORT":
+            return not_as_agreed(f"the CHILD_SA came up in {child.mode.lower()} mode, not in transport mode")
+        if child.protocol != "ESP":
+            return not_as_agreed(f"the CHILD_SA is {child.protocol}, not ESP")
+        if child.encap and not self.encapsulated:
+            return not_as_agreed("the CHILD_SA is encapsulated in UDP, which the pair did not ask for")
+        for whose, selectors, address in (
+            ("local", child.local_ts, self.local),
+            ("remote", child.remote_ts, self.remote),
+        ):
+            if selectors and selectors != (f"{address}/{address.max_prefixlen}",):
+                told = ", ".join(selectors)[:200]
+                return not_as_agreed(f"the CHILD_SA's {whose} selectors are {told}, not all of {address}")
+        return NONE
+
+
+def _differs(what: str, told: str, agreed: Address) -> Reason:
+    if not told or told == str(agreed) or _parsed(told) == agreed:
+        return NONE
+    return not_as_agreed(f"the {what} of the IKE_SA is {told}, not {agreed}")
+
+
+def _named(what: str, told: str, agreed: str) -> Reason:
+    if not told or told.lower() == agreed:
+        return NONE
+    return not_as_agreed(f"the {what} is {told}, not {agreed}")
+
+
+@lru_cache(maxsize=256)
+def _parsed(text: str) -> Address | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None

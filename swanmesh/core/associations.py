@@ -1,0 +1,139 @@
+"""The IKE_SAs and CHILD_SAs that charon holds for one pair, from looks and events.
+
+Everything hangs on unique ids: duplicates and zombies of one connection live side by side, and the end of an
+old one says nothing about a new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+from swanmesh.core.agreement import Agreement
+from swanmesh.core.observed import (
+    UNDER_WAY,
+    ChildDown,
+    ChildRekeyed,
+    ChildSa,
+    ChildUp,
+    IkeDown,
+    IkeMoved,
+    IkeRekeyed,
+    IkeSa,
+    IkeUp,
+)
+from swanmesh.core.reasons import NONE, Reason
+
+SaEvent: TypeAlias = IkeUp | IkeDown | IkeMoved | ChildUp | ChildDown | IkeRekeyed | ChildRekeyed
+
+
+@dataclass(slots=True)
+class Associations:
+    """What stands, and when each of it was established."""
+
+    sas: dict[int, IkeSa] = field(default_factory=dict)
+    born: dict[int, float] = field(default_factory=dict)
+    """When each of `sas` was established; one that took over by a rekey inherits."""
+    agreement: Agreement | None = None
+    """What they must be; None for a pair that no file knows."""
+
+    def breach(self, sa: IkeSa) -> Reason:
+        """In what this IKE_SA is not what the pair asked for; empty if it is."""
+        return self.agreement.breach(sa) if self.agreement is not None else NONE
+
+    @property
+    def breaches(self) -> Iterator[tuple[IkeSa, Reason]]:
+        for sa in self.sas.values():
+            if not sa.ending and (breach := self.breach(sa)):
+                yield sa, breach
+
+    def counts(self, sa: IkeSa) -> bool:
+        """Whether this IKE_SA is an association, and the one that was asked for."""
+        return sa.works and not self.breach(sa)
+
+    @property
+    def works(self) -> bool:
+        return any(self.counts(sa) for sa in self.sas.values())
+
+    @property
+    def rekeying(self) -> bool:
+        """Whether CHILD_SAs show that are being replaced, and still take packets in. A look may find them
+        alone where both ends rekey at once."""
+        return any(
+            sa.established and any(child.state == "REKEYED" for child in sa.children) and not self.breach(sa)
+            for sa in self.sas.values()
+        )
+
+    @property
+    def under_way(self) -> bool:
+        return any(sa.state in UNDER_WAY for sa in self.sas.values())
+
+    def observe(self, sas: Iterable[IkeSa], now: float) -> None:
+        """Replace what was known by what a look at charon showed."""
+        self.sas = {sa.unique_id: sa for sa in sas}
+        for sa in self.sas.values():
+            self._note_birth(sa, now)
+        self.born = {unique_id: at for unique_id, at in self.born.items() if unique_id in self.sas}
+
+    def recount(self, sas: Iterable[IkeSa]) -> None:
+        """The same IKE_SAs with newer counters and ages."""
+        self.sas = {sa.unique_id: sa for sa in sas}
+
+    def apply(self, event: SaEvent, now: float) -> None:
+        """Bring `sas` up to what the event says."""
+        match event:
+            case IkeUp(ike) | IkeMoved(ike):
+                known = self.sas.get(ike.unique_id)
+                self._put(replace(ike, children=known.children if known else ()), now)
+            case IkeDown(ike):
+                self.sas.pop(ike.unique_id, None)
+                self.born.pop(ike.unique_id, None)
+            case ChildUp(ike):
+                self._set_children(ike, now, add=ike.children)
+            case ChildDown(ike):
+                # ike-updown comes before the child-updown of its children (bus/bus.c, ike_updown): what is
+                # gone must not come back with them.
+                if ike.unique_id in self.sas:
+                    self._set_children(ike, now, drop=[child.unique_id for child in ike.children])
+            case IkeRekeyed(old_id, new):
+                old = self.sas.pop(old_id, None)
+                if old_id in self.born:
+                    self.born[new.unique_id] = self.born.pop(old_id)
+                # A look may have shown the new one with its CHILD_SAs before the event came.
+                known = self.sas.get(new.unique_id) or old or new
+                self._put(replace(new, children=known.children), now)
+            case ChildRekeyed(ike, old_id, new_child):
+                self._set_children(ike, now, add=(new_child,), drop=(old_id,))
+
+    def note_ending(self, ikes: Collection[int], child: int | None) -> None:
+        """charon was asked to end these IKE_SAs, or this CHILD_SA. The event that they are gone comes when
+        the peer has answered, for an IKE_SA that was never established not at all; until then, and until a
+        look says otherwise, they count as ending."""
+        for unique_id, sa in self.sas.items():
+            if unique_id in ikes:
+                self.sas[unique_id] = replace(sa, state="DELETING")
+            elif any(known.unique_id == child for known in sa.children):
+                children = tuple(
+                    replace(known, state="DELETING") if known.unique_id == child else known
+                    for known in sa.children
+                )
+                self.sas[unique_id] = replace(sa, children=children)
+
+    def _set_children(
+        self, ike: IkeSa, now: float, add: Collection[ChildSa] = (), drop: Collection[int] = ()
+    ) -> None:
+        known = self.sas.get(ike.unique_id)
+        children = {child.unique_id: child for child in (known.children if known else ())}
+        children |= {child.unique_id: child for child in add}
+        for unique_id in drop:
+            children.pop(unique_id, None)
+        self._put(replace(ike, children=tuple(children.values())), now)
+
+    def _put(self, sa: IkeSa, now: float) -> None:
+        self.sas[sa.unique_id] = sa
+        self._note_birth(sa, now)
+
+    def _note_birth(self, sa: IkeSa, now: float) -> None:
+        if sa.established and sa.unique_id not in self.born:
+            self.born[sa.unique_id] = now - (sa.age or 0.0)
