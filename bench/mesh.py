@@ -25,6 +25,7 @@ from lab import by_hand
 from lab.host import Host
 from lab.mesh import Mesh, mesh
 from lab.waiting import wait_until
+from swanmesh.charon.rendering import render
 from swanmesh.config.peer_files import PeerDirectory
 from swanmesh.core.connections import desired
 from swanmesh.service.sources import Sources
@@ -151,7 +152,7 @@ def _by_hand(host: Host) -> Iterator[tuple[str, dict[str, Any]]]:
     settings = Sources(host.config).settings
     for peer in PeerDirectory(host.peers).scan().peers.values():
         for _, connection in desired(settings, peer).values():
-            yield connection.name, _as_people_write(connection.body)
+            yield connection.name, _as_people_write(render(connection))
 
 
 def _as_people_write(body: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from typing import Any
 
 import yaml
 
-from swanmesh.core.actions import Connection, Value
+from swanmesh.charon.rendering import Value, render
+from swanmesh.core.actions import Connection
 from swanmesh.core.connections import desired, neighbour_discovery
 from swanmesh.core.decide.initiation import initiates
 from swanmesh.core.model import Peer
@@ -64,7 +65,7 @@ class Site:
 
     def write_swanctl_conf(self) -> None:
         """The same connections for `swanctl --load-conns`."""
-        body = {name_in_file(connection.name): connection.body for connection in self.connections()}
+        body = {name_in_file(connection.name): render(connection) for connection in self.connections()}
         ca = self.folder / "pki/ca.pem"
         self.swanctl_conf.write_text("\n".join(_section("connections", body, ca)) + "\n")
 

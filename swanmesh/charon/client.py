@@ -21,6 +21,7 @@ from swanmesh.core.actions import (
     Connection,
     Initiate,
     InstallPolicies,
+    Kind,
     LoadConnection,
     LoadCredentials,
     RekeyChild,
@@ -29,7 +30,7 @@ from swanmesh.core.actions import (
     TerminateIke,
     UnloadConnection,
 )
-from swanmesh.core.connections import is_shunt
+from swanmesh.core.connections import kind_of
 from swanmesh.core.observed import Event, Holdings, IkeSa, LoadedConnection, LoadedCredentials
 
 _EVENTS = ("ike-updown", "child-updown", "ike-rekey", "child-rekey", "ike-update", "alert", "log")
@@ -228,7 +229,7 @@ class Charon:
         installed again (sa/shunt_manager.c), so it is uninstalled first; charon may refuse that alone.
         """
         message = {"ike": connection, "child": child}
-        if is_shunt(child):
+        if kind_of(child) is not Kind.ASSOCIATION:
             with contextlib.suppress(CommandFailed):
                 await self._request("uninstall", message)
         await self._request("install", message)

@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from swanmesh.charon.codec import MAX_FRAME, encode
 from swanmesh.charon.errors import CommandFailed
+from swanmesh.charon.rendering import render
 from swanmesh.core.actions import Connection
 
 _COMMAND = "load-conn"
@@ -54,7 +55,7 @@ def _batches(connections: Iterable[Connection], refused: Outcome) -> Iterator[li
     size = 0
     for connection in connections:
         try:
-            section = encode(_COMMAND, {connection.name: connection.body})
+            section = encode(_COMMAND, {connection.name: render(connection)})
         except CommandFailed as error:
             refused[connection.name] = error.errmsg
             continue

@@ -3,24 +3,70 @@ and its target: one set of words for the log, `swanmesh plan`, the event stream 
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar, Literal
 
 from swanmesh.core.model import AddressPair, Credentials
 from swanmesh.core.reasons import Reason
 
-Value: TypeAlias = "str | bytes | list[str] | list[bytes] | dict[str, Value]"
+
+class Kind(enum.StrEnum):
+    """What becomes of the packets of a connection. The value begins the name of its CHILD configuration."""
+
+    ASSOCIATION = "esp"
+    DROP = "drop"
+    """A shunt: they are dropped, and nothing is negotiated."""
+    PASS = "pass"  # noqa: S105 - no password but the mode's name
+    """A shunt: they cross in clear, and nothing is negotiated."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What associations are negotiated by: one value for all that agree. Durations in seconds."""
+
+    authorities: tuple[bytes, ...]
+    """DER of those that may vouch for the peer: these alone, sorted, each once."""
+    ike_proposals: tuple[str, ...]
+    esp_proposals: tuple[str, ...]
+    ike_rekey: int
+    ike_reauth: int | None
+    """None: charon authenticates anew only when told to."""
+    ike_over: int
+    """What a rekeying or reauthentication may take before charon ends the IKE_SA."""
+    child_rekey: int
+    child_over: int
+    dpd_delay: int
+    replay_window: int
+    encap: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
-    """A desired connection: what `load-conn` gets under `name`, and the digest that tells whether it is."""
+    """A connection that charon should hold. `charon/rendering.py` writes it as VICI has it."""
 
     name: str
     child: str
-    """Name of its one CHILD configuration, which carries the digest of all of `body`."""
+    """Name of its one CHILD configuration: the kind, and the digest of everything else here."""
     peer: str
-    body: dict[str, Value]
+    """Its identity; empty for the shunt that concerns no peer."""
+    host: str
+    """This host's identity; empty likewise."""
+    kind: Kind
+    trap: bool
+    """Whether policies stand in the kernel for as long as it is loaded."""
+    addresses: AddressPair | None
+    """Where it is negotiated; None for a shunt, which takes part in no negotiation."""
+    local_ts: tuple[str, ...]
+    """Traffic selectors as charon prints them, such as 192.0.2.1/32."""
+    remote_ts: tuple[str, ...]
+    terms: Terms | None
+    """None for a shunt."""
+
+    @property
+    def shunt(self) -> bool:
+        """Whether it never becomes an association. Under a peer's name it is what `down` leaves."""
+        return self.kind is not Kind.ASSOCIATION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

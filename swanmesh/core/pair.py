@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from swanmesh.core.actions import Connection
 from swanmesh.core.associations import Associations
-from swanmesh.core.connections import is_shunt
 from swanmesh.core.decide.initiation import backoff
 from swanmesh.core.model import AddressPair, InitiationSettings
 from swanmesh.core.observed import ChildSa, IkeSa
@@ -195,7 +194,7 @@ class Pair:
     @property
     def held_down(self) -> bool:
         """Whether the operator holds it down: a shunt is to stand in its place."""
-        return self.connection is not None and bool(self.peer) and is_shunt(self.connection.child)
+        return self.connection is not None and bool(self.peer) and self.connection.shunt
 
     @property
     def under_way(self) -> bool:

@@ -20,38 +20,6 @@ Section: TypeAlias = dict[str, Any]
 Stream: TypeAlias = Callable[[str, Section], None]
 """Sends an event to the client that asked."""
 
-_ROOT_OPTIONS = frozenset(
-    [
-        "version",
-        "local_addrs",
-        "remote_addrs",
-        "local_port",
-        "remote_port",
-        "proposals",
-        "dpd_delay",
-        "dpd_timeout",
-        "mobike",
-        "unique",
-        "reauth_time",
-        "rekey_time",
-        "over_time",
-        "rand_time",
-        "keyingtries",
-        "fragmentation",
-        "encap",
-        "send_cert",
-        "send_certreq",
-        "aggressive",
-        "pull",
-        "if_id_in",
-        "if_id_out",
-        "childless",
-        "dscp",
-        "ppk_id",
-        "ppk_required",
-    ]
-)
-
 
 class Initiation(enum.Enum):
     """What becomes of an `initiate`."""
@@ -166,9 +134,8 @@ class Daemon:
         for name, body in message.items():
             if words := self.refuse(name):
                 return _refused(words)
-            for option, value in body.items():
-                if not isinstance(value, dict) and option not in _ROOT_OPTIONS:
-                    return _refused(f"unknown option: {option}, config discarded")
+            if b"no-such-algorithm" in body.get("proposals", []):
+                return _refused("invalid value for: proposals, config discarded")
             self.connections[name] = body
         return {"success": "yes"}
 

@@ -5,16 +5,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import ipaddress
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from swanmesh.charon.client import Charon, CharonGone, Incoming
-from swanmesh.core.actions import Connection, Value
+from swanmesh.core.actions import Connection, Kind, Terms
+from swanmesh.core.model import AddressPair
 
+TERMS = Terms(
+    authorities=(),
+    ike_proposals=("aes128gcm16-prfsha256-x25519",),
+    esp_proposals=("aes128gcm16-x25519-esn",),
+    ike_rekey=14400,
+    ike_reauth=None,
+    ike_over=1440,
+    child_rekey=3600,
+    child_over=360,
+    dpd_delay=5,
+    replay_window=32,
+    encap=False,
+)
 P = ParamSpec("P")
 T = TypeVar("T")
-Kind = TypeVar("Kind")
+Sort = TypeVar("Sort")
 
 
 class Server(Protocol):
@@ -52,7 +68,7 @@ async def wait_until(condition: Callable[[], Awaitable[T]], timeout: float = 10)
         return result
 
 
-async def next_event(charon: Charon, kind: type[Kind], timeout: float = 10) -> Kind:
+async def next_event(charon: Charon, kind: type[Sort], timeout: float = 10) -> Sort:
     """The next event of a kind; the ones before it are dropped."""
     async with asyncio.timeout(timeout):
         while True:
@@ -96,29 +112,19 @@ def connection(
     remote: str = "192.0.2.2",
     identities: tuple[str, str] = ("a.mesh.example", "b.mesh.example"),
     authority: bytes = b"",
-    more: dict[str, Value] | None = None,
+    **terms: Any,
 ) -> Connection:
-    """A connection such as swanmesh loads; `more` goes to its root."""
-    remote_auth: dict[str, Value] = {"auth": "pubkey", "id": identities[1]}
-    if authority:
-        remote_auth["cacerts"] = [authority]
-    body: dict[str, Value] = {
-        "version": "2",
-        "local_addrs": [local],
-        "remote_addrs": [remote],
-        "proposals": ["aes128gcm16-prfsha256-x25519"],
-        "unique": "never",
-        "mobike": "no",
-        "dpd_delay": "5",
-        "local": {"auth": "pubkey", "id": identities[0]},
-        "remote": remote_auth,
-        "children": {
-            f"{name}-child": {
-                "mode": "transport",
-                "start_action": "none",
-                "esp_proposals": ["aes128gcm16-x25519-esn"],
-            }
-        },
-        **(more or {}),
-    }
-    return Connection(name=name, child=f"{name}-child", peer="b.mesh.example", body=body)
+    """A connection such as swanmesh loads; `terms` are fields of its Terms."""
+    between = AddressPair(ipaddress.ip_address(local), ipaddress.ip_address(remote))
+    return Connection(
+        name=name,
+        child=f"{name}-child",
+        peer=identities[1],
+        host=identities[0],
+        kind=Kind.ASSOCIATION,
+        trap=False,
+        addresses=between,
+        local_ts=(f"{local}/32",),
+        remote_ts=(f"{remote}/32",),
+        terms=replace(TERMS, authorities=(authority,) if authority else (), **terms),
+    )

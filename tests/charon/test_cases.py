@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,6 @@ from swanmesh.charon.errors import (
 )
 from swanmesh.charon.session import Session
 from swanmesh.core import actions
-from swanmesh.core.actions import Value
 from swanmesh.core.observed import LoadedConnection
 from swanmesh.core.reasons import Reason
 from tests.charon.certificates import Authority
@@ -81,13 +81,13 @@ async def test_unloading_forgets_and_is_refused_the_second_time(server: Server) 
 @pytest.mark.parametrize("bad", [{0}, {449}, {17, 18, 300}, {199, 200}])
 @asynchronous
 async def test_a_bad_connection_holds_up_no_other(server: Server, bad: set[int]) -> None:
-    wrong: dict[str, Value] = {"no_such_option": "1"}
-    wanted = [connection(f"c{index}", more=wrong if index in bad else None) for index in range(450)]
+    wrong: dict[str, Any] = {"ike_proposals": ("no-such-algorithm",)}
+    wanted = [connection(f"c{index}", **(wrong if index in bad else {})) for index in range(450)]
     async with connected(server) as charon:
         outcome = await charon.load_connections(wanted)
         refused = {name: words for name, words in outcome.items() if words is not None}
         assert set(refused) == {f"c{index}" for index in bad}
-        assert all("unknown option: no_such_option" in words for words in refused.values())
+        assert all("invalid value for: proposals" in words for words in refused.values())
         assert len(await charon.observe_connections()) == 450 - len(bad)
 
 
@@ -116,8 +116,8 @@ async def test_one_more_peer_takes_two_requests(server: Server) -> None:
 
 @asynchronous
 async def test_a_connection_too_large_to_send_holds_up_no_other(server: Server) -> None:
-    long_value = connection("long", more={"proposals": "x" * 70_000})
-    large = connection("large", more={"proposals": ["aes128gcm16-prfsha256-x25519"] * 20_000})
+    long_value = connection("long", ike_proposals=("x" * 70_000,))
+    large = connection("large", ike_proposals=("aes128gcm16-prfsha256-x25519",) * 20_000)
     async with connected(server) as charon:
         outcome = await charon.load_connections([connection("one"), long_value, large, connection("two")])
         assert [name for name, words in outcome.items() if words is None] == ["one", "two"]

@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
 from swanmesh.charon.client import Charon
-from swanmesh.core.actions import Connection, Value
+from swanmesh.core.actions import Connection
 from swanmesh.core.observed import Diagnosis, Event, IkeDown, IkeMoved, IkeUp
 from swanmesh.core.reasons import Reason
 from tests.charon import real
@@ -49,9 +50,9 @@ def _ends(
     trusted: tuple[Authority, Authority] = (MESH, MESH),
     names: tuple[str, str] = NAMES,
     expired: bool = False,
-    more: dict[str, Value] | None = None,
+    **terms: Any,
 ) -> tuple[End, End]:
-    """Two ends that fit; `authority`, `names`, `expired` and `more` make the second one not fit."""
+    """Two ends that fit; `authority`, `names`, `expired` and `terms` make the second one not fit."""
     first = connection("one", authority=trusted[0].der)
     second = connection(
         "two",
@@ -59,7 +60,7 @@ def _ends(
         remote="192.0.2.1",
         identities=(names[1], names[0]),
         authority=trusted[1].der,
-        more=more,
+        **terms,
     )
     return (
         End(first, MESH.issue(NAMES[0])),
@@ -95,7 +96,7 @@ async def test_a_dead_address(pair: Pair) -> None:
 
 @asynchronous
 async def test_no_common_proposal(pair: Pair) -> None:
-    ends = _ends(more={"proposals": ["aes256-sha512-ecp521"]})
+    ends = _ends(ike_proposals=("aes256-sha512-ecp521",))
     async with _initiated(pair, ends):
         assert await ends[0].cause() == "no-connection-at-peer"
 
@@ -195,7 +196,7 @@ async def test_a_rekeyed_ike_sa_has_a_new_id(pair: Pair, reauth: bool) -> None:
 
 @asynchronous
 async def test_a_peer_that_claims_nat_moves_to_any_address_it_speaks_from(pair: Pair) -> None:
-    ends = _ends(more={"encap": "yes"})
+    ends = _ends(encap=True)
     async with _initiated(pair, ends):
         ups = await asyncio.gather(*(end.next(IkeUp) for end in ends))
         stood, peers = (up.ike for up in ups if isinstance(up, IkeUp))

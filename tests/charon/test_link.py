@@ -54,8 +54,8 @@ async def _linked(server: Server, *, timeout: float = 5.0) -> AsyncIterator[Repo
 
 
 def _load(name: str, *, good: bool = True) -> actions.LoadConnection:
-    body = connection(name, more=None if good else {"no_such_option": "1"})
-    return actions.LoadConnection(connection=body, reason=Reason("test", "new peer"))
+    made = connection(name) if good else connection(name, ike_proposals=("no-such-algorithm",))
+    return actions.LoadConnection(connection=made, reason=Reason("test", "new peer"))
 
 
 def _unload(name: str) -> actions.UnloadConnection:
@@ -89,7 +89,7 @@ async def test_each_action_has_one_outcome_in_its_order(server: Server) -> None:
         outcomes = [await reports.next(Done) for _ in submitted]
         assert [outcome.action for outcome in outcomes] == submitted
         assert [outcome.error is None for outcome in outcomes] == [True, False, True, True, False]
-        assert "no_such_option" in (outcomes[1].error or "")
+        assert "invalid value for: proposals" in (outcomes[1].error or "")
         reports.link.submit([actions.ObserveAll(reason=Reason("test", "a test"))])
         seen = (await reports.next(Observed)).what
         assert isinstance(seen, Holdings)

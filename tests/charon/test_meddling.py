@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 import pytest
 
@@ -21,18 +21,11 @@ ESP, DROP = "esp-0123456789abcdef", "drop-0123456789abcdef"
 
 
 def trap(name: str = "one") -> actions.Connection:
-    child = {"mode": "transport", "start_action": "trap", "esp_proposals": ["aes128gcm16"]}
-    return _with_child(connection(name), ESP, child)
+    return replace(connection(name), child=ESP, trap=True)
 
 
 def shunt(name: str = "one") -> actions.Connection:
-    selectors: dict[str, Any] = {"local_ts": ["192.0.2.1/32"], "remote_ts": ["192.0.2.2/32"]}
-    return _with_child(connection(name), DROP, {"mode": "drop", "start_action": "trap", **selectors})
-
-
-def _with_child(base: actions.Connection, name: str, child: dict[str, Any]) -> actions.Connection:
-    body = base.body | {"children": {name: child}}
-    return actions.Connection(name=base.name, child=name, peer=base.peer, body=body)
+    return replace(trap(name), child=DROP, kind=actions.Kind.DROP, addresses=None, terms=None)
 
 
 def policies(server: RealServer) -> list[str]:

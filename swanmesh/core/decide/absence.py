@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from swanmesh.core.connections import is_shunt
+from swanmesh.core.actions import Kind
 from swanmesh.core.model import Address
 from swanmesh.core.observed import ChildSa
 from swanmesh.core.pair import Pair
@@ -45,8 +45,8 @@ class Held:
             self._between_hosts.get((Direction.OUT, local, remote)),
             self._between_hosts.get((Direction.IN, remote, local)),
         )
-        if is_shunt(pair.connection.child):
-            passes = pair.connection.child.startswith("pass-")
+        if pair.connection.shunt:
+            passes = pair.connection.kind is Kind.PASS
             right = all(policy is not None and policy.allow == passes for policy in found)
             return NONE if right else POLICIES_MISSING
         if not all(policy is not None and policy.allow and policy.reqid for policy in found):
@@ -61,16 +61,7 @@ def needs_policies(pair: Pair) -> bool:
     """Whether charon should have policies of the pair's in the kernel."""
     if pair.connection is None or pair.loaded != pair.connection.child:
         return False
-    return pair.associations.works or _has_trap(pair)
-
-
-def _has_trap(pair: Pair) -> bool:
-    """Whether a trap or shunt of it stands as long as it is loaded."""
-    if pair.connection is None:
-        return False
-    children = pair.connection.body.get("children")
-    child = children.get(pair.connection.child) if isinstance(children, dict) else None
-    return isinstance(child, dict) and child.get("start_action") == "trap"
+    return pair.associations.works or pair.connection.trap
 
 
 def settled(pair: Pair) -> Iterator[ChildSa]:

@@ -8,7 +8,6 @@ rekeys the CHILD_SA.
 from __future__ import annotations
 
 from swanmesh.core.actions import InstallPolicies, RekeyChild, RestorePolicies
-from swanmesh.core.connections import is_shunt
 from swanmesh.core.observed import ChildSa
 from swanmesh.core.pair import Pair
 from swanmesh.core.reasons import POLICIES_FLUSHED
@@ -20,7 +19,7 @@ def mend(pair: Pair) -> InstallPolicies | RestorePolicies | RekeyChild | None:
         return None
     if pair.meddled.policies and pair.loaded == pair.connection.child:
         child = newest(pair)
-        if child is None or is_shunt(pair.connection.child) or pair.addresses is None:
+        if child is None or pair.connection.shunt or pair.addresses is None:
             return InstallPolicies(
                 connection=pair.name,
                 child=pair.connection.child,

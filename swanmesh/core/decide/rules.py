@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 from swanmesh.core import reasons
 from swanmesh.core.actions import Action, Initiate, LoadConnection, RekeyChild, TerminateIke, UnloadConnection
-from swanmesh.core.connections import is_shunt
 from swanmesh.core.decide.duplicates import HANDFUL, end_extras, extras
 from swanmesh.core.decide.mending import mend
 from swanmesh.core.pair import Pair
@@ -113,7 +112,7 @@ def _unloaded(pair: Pair, state: State, now: float) -> Decision | None:
 
 def _shunt(pair: Pair, state: State, now: float) -> Decision | None:
     """No association belongs beside a shunt: what `down` leaves, and neighbour discovery."""
-    if pair.connection is None or not is_shunt(pair.connection.child):
+    if pair.connection is None or not pair.connection.shunt:
         return None
     return _end_all(pair, reasons.HELD_DOWN if pair.held_down else NONE)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from swanmesh.core import reasons
+from swanmesh.core.actions import Kind
 from swanmesh.core.causes import LACKING_CREDENTIALS, Cause
-from swanmesh.core.connections import is_shunt, ours, ours_loaded, peer_of
+from swanmesh.core.connections import kind_of, ours, ours_loaded, peer_of
 from swanmesh.core.inputs.files import peers_changed
 from swanmesh.core.observed import (
     ChildDown,
@@ -51,7 +52,11 @@ def take_connections(state: State, connections: Iterable[LoadedConnection], now:
         pair = known or _stray(state, conn.name, now)
         if pair.connection is not None and child != pair.connection.child:
             pair.reason = reasons.ANOTHER_VERSION
-            if is_shunt(child) and pair.addresses is not None and not state.observed_once:
+            if (
+                kind_of(child) is not Kind.ASSOCIATION
+                and pair.addresses is not None
+                and not state.observed_once
+            ):
                 down |= {pair.peer} - state.called_up
         pair.loaded = child
         state.pairs.mark(pair)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from swanmesh.core import reasons
 from swanmesh.core.actions import Connection
 from swanmesh.core.agreement import Agreement
-from swanmesh.core.connections import desired, down, neighbour_discovery
+from swanmesh.core.connections import desired, differences, down, neighbour_discovery
 from swanmesh.core.decide.initiation import initiates
 from swanmesh.core.model import AddressPair, Peer
 from swanmesh.core.pair import Pair, Refusals, Standing
@@ -99,14 +99,6 @@ def _unwant(state: State, pair: Pair, reason: Reason) -> None:
 
 
 def _difference(old: Connection, new: Connection) -> Reason:
-    """Which keys of the connection changed, for the reason."""
-    before, after = _flat(old), _flat(new)
-    changed = [key for key in before | after if before.get(key) != after.get(key)]
+    """What of the connection changed, for the reason."""
+    changed = differences(old, new)
     return Reason("changed", f"changed: {', '.join(changed)}" if changed else "changed")
-
-
-def _flat(connection: Connection) -> dict[str, object]:
-    body: dict[str, object] = dict(connection.body)
-    children = body.pop("children", {})
-    child = children[connection.child] if isinstance(children, dict) else {}
-    return body | (child if isinstance(child, dict) else {})

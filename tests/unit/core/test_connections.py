@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from swanmesh.core.actions import Connection, Value
+from swanmesh.core.actions import Connection, Kind
 from swanmesh.core.connections import (
     address_pairs,
     connection_name,
     desired,
+    differences,
     down,
-    is_shunt,
+    kind_of,
     ours,
     ours_loaded,
     peer_of,
@@ -30,14 +31,6 @@ PEER = peer("web2.mesh.example", "203.0.113.2", "2001:db8::2")
 def only(host: Settings, other: Peer) -> Connection:
     ((_, connection),) = desired(host, other).values()
     return connection
-
-
-def child_of(connection: Connection) -> dict[str, Value]:
-    children = connection.body["children"]
-    assert isinstance(children, dict) and list(children) == [connection.child]
-    child = children[connection.child]
-    assert isinstance(child, dict)
-    return child
 
 
 def test_every_address_pair_of_a_family_has_its_connection() -> None:
@@ -110,35 +103,20 @@ def test_the_digest_changes_with_policy_authority_and_host_name_but_not_with_a_r
 
 def test_policies_decide_on_the_trap() -> None:
     host = settings()
-    assert child_of(only(host, peer()))["start_action"] == "trap"
-    assert child_of(only(host, peer(policy="prefer")))["start_action"] == "none"
+    assert only(host, peer()).trap
+    assert not only(host, peer(policy="prefer")).trap
     assert desired(host, peer(policy="off")) == {}
-    assert (
-        child_of(only(replace(host, policy=Policy.PREFER), peer(policy="require")))["start_action"] == "trap"
-    )
+    assert only(replace(host, policy=Policy.PREFER), peer(policy="require")).trap
 
 
-def test_nothing_is_loaded_that_lets_charon_act_on_its_own() -> None:
-    for _, connection in desired(HOST, PEER).values():
-        child = child_of(connection)
-        assert child["mode"] == "transport" and child["start_action"] in ("trap", "none")
-        assert child["close_action"] == "none" and child["dpd_action"] == "none"
-        assert connection.body["unique"] == "never" and connection.body["mobike"] == "no"
-        assert connection.body["dpd_delay"] != "0s"
-        local, remote = connection.body["local"], connection.body["remote"]
-        assert isinstance(local, dict) and isinstance(remote, dict)
-        assert local["id"] == "fqdn:web1.mesh.example" and "certs" not in local
-        assert remote["id"] == "fqdn:web2.mesh.example" and remote["cacerts"] == [b"the authority"]
-
-
-@pytest.mark.parametrize(("policy", "mode"), [("require", "drop"), ("prefer", "pass")])
-def test_down_leaves_a_shunt_and_no_way_to_negotiate(policy: str, mode: str) -> None:
+@pytest.mark.parametrize(("policy", "kind"), [("require", Kind.DROP), ("prefer", Kind.PASS)])
+def test_down_leaves_a_shunt_and_no_way_to_negotiate(policy: str, kind: Kind) -> None:
     host, other = settings(), peer(policy=policy)
     shunt = down(host, other, pair_of(host, other))
     assert shunt.name == only(host, other).name and shunt.child != only(host, other).child
-    assert is_shunt(shunt.child) and not is_shunt(only(host, other).child)
-    assert child_of(shunt)["mode"] == mode and child_of(shunt)["remote_ts"] == ["203.0.113.2/32"]
-    assert shunt.body["remote_addrs"] == ["127.0.0.1"]
+    assert shunt.shunt and not only(host, other).shunt
+    assert kind_of(shunt.child) == shunt.kind == kind
+    assert shunt.remote_ts == ("203.0.113.2/32",) and shunt.addresses is None
     assert ours_loaded(LoadedConnection(name=shunt.name, children=(shunt.child,)))
 
 
@@ -179,4 +157,31 @@ def test_reauthentication_comes_well_before_the_certificates_end(lifetime: float
     host = settings()
     short = replace(host, credentials=replace(host.credentials, lifetime=lifetime))
     assert reauth_time(short) == seconds
-    assert only(short, peer()).body["reauth_time"] == f"{seconds}s"
+    agreed = only(short, peer()).terms
+    assert agreed is not None and agreed.ike_reauth == seconds
+
+
+def test_what_charon_reads_as_the_same_has_the_same_digest() -> None:
+    # It would keep the trap of the old child under the old name.
+    host = settings()
+    mine = host.credentials
+
+    def trusting(*authorities: bytes) -> str:
+        return only(replace(host, credentials=replace(mine, authorities=authorities)), peer()).child
+
+    assert trusting(b"one", b"two") == trusting(b"two", b"one") == trusting(b"two", b"one", b"two")
+
+
+def test_a_short_life_leaves_time_for_what_comes_late() -> None:
+    host = settings()
+    short = replace(host, connection=replace(host.connection, ike_rekey=25, ike_reauth=60, child_rekey=15))
+    agreed = only(short, peer()).terms
+    assert agreed is not None and agreed.ike_over >= 90 and agreed.child_over >= 90
+
+
+def test_the_reason_names_what_changed() -> None:
+    host = settings()
+    other = replace(host, connection=replace(host.connection, dpd_delay=6, encap=True))
+    old = only(host, peer())
+    assert differences(old, only(other, peer())) == ["dpd_delay", "encap"]
+    assert differences(old, only(host, peer(policy="prefer"))) == ["trap"]

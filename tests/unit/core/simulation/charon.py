@@ -51,13 +51,10 @@ class SimCharon(Exchanges):
     def load(self, connection: Connection) -> str | None:
         if self.clock.rng.random() < self.trouble.load:
             return "loading connection failed"
-        body = connection.body
-        local, remote, children = body["local_addrs"], body["remote_addrs"], body["children"]
-        assert isinstance(local, list) and isinstance(remote, list) and isinstance(children, dict)
-        child = children[connection.child]
-        assert isinstance(child, dict)
-        trap = child["mode"] == "transport" and child["start_action"] == "trap"
-        self.put(Loaded(connection.name, connection.child, str(local[0]), str(remote[0]), trap))
+        between = connection.addresses
+        local, remote = (str(between.local), str(between.remote)) if between else ("127.0.0.1", "127.0.0.1")
+        trap = connection.trap and not connection.shunt
+        self.put(Loaded(connection.name, connection.child, local, remote, trap))
         self._traffic_soon(connection.name)
         return None
 

@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from swanmesh.core.connections import is_shunt
 from swanmesh.core.observed import ChildDown, ChildUp, Diagnosis, Event, IkeDown, IkeUp
 from swanmesh.core.reasons import Reason
 from tests.unit.core.simulation.clock import Clock
@@ -102,8 +101,7 @@ class Holder(ABC):
     def match(self, local: str, remote: str) -> Loaded | None:
         """The connection for a request that came from `remote` to `local`."""
         name = self.by_addresses.get((local, remote))
-        conn = self.conns.get(name) if name is not None else None
-        return None if conn is None or is_shunt(conn.child) else conn
+        return self.conns.get(name) if name is not None else None
 
     # IKE_SAs and CHILD_SAs.
 

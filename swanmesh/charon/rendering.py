@@ -1,0 +1,73 @@
+"""The core's connections as VICI has them: the message of `load-conn` (strongSwan plugins/vici/README.md).
+
+Whoever changes what is written for the same connection gives `core/connections.py` a new _FORMAT, and sees to
+it that charon finds the two different: what it takes for the same keeps its trap under the old child's name.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from swanmesh.core.actions import Connection, Terms
+
+Value: TypeAlias = "str | bytes | list[str] | list[bytes] | dict[str, Value]"
+_NOWHERE = {"local_addrs": ["127.0.0.1"], "remote_addrs": ["127.0.0.1"]}
+"""Where no peer's request comes from."""
+
+
+def render(connection: Connection) -> dict[str, Value]:
+    """What stands under the connection's name.
+
+    `unique=never` and `mobike=no`: charon otherwise ends or moves associations on its own. The own
+    certificate is left out and found by `local.id`, so that a renewed one replaces no connection.
+    """
+    body: dict[str, Value] = {"version": "2", "unique": "never"}
+    child: dict[str, Value] = {
+        "local_ts": list(connection.local_ts),
+        "remote_ts": list(connection.remote_ts),
+        "start_action": "trap" if connection.trap else "none",
+    }
+    if connection.peer:
+        body |= _identities(connection)
+    if connection.terms is None or connection.addresses is None:
+        body |= _NOWHERE
+        child["mode"] = connection.kind.value
+    else:
+        body |= _negotiation(connection.terms)
+        body["local_addrs"] = [str(connection.addresses.local)]
+        body["remote_addrs"] = [str(connection.addresses.remote)]
+        child |= _association(connection.terms)
+    return body | {"children": {connection.child: child}}
+
+
+def _identities(connection: Connection) -> dict[str, Value]:
+    remote: dict[str, Value] = {"auth": "pubkey", "id": f"fqdn:{connection.peer}"}
+    if connection.terms is not None:
+        remote["cacerts"] = list(connection.terms.authorities)
+    return {"local": {"auth": "pubkey", "id": f"fqdn:{connection.host}"}, "remote": remote}
+
+
+def _negotiation(terms: Terms) -> dict[str, Value]:
+    return {
+        "proposals": list(terms.ike_proposals),
+        "mobike": "no",
+        "keyingtries": "1",
+        "send_cert": "always",
+        "encap": "yes" if terms.encap else "no",
+        "dpd_delay": f"{terms.dpd_delay}s",
+        "rekey_time": f"{terms.ike_rekey}s",
+        "reauth_time": f"{terms.ike_reauth or 0}s",
+        "over_time": f"{terms.ike_over}s",
+    }
+
+
+def _association(terms: Terms) -> dict[str, Value]:
+    return {
+        "mode": "transport",
+        "esp_proposals": list(terms.esp_proposals),
+        "rekey_time": f"{terms.child_rekey}s",
+        "life_time": f"{terms.child_rekey + terms.child_over}s",
+        "replay_window": str(terms.replay_window),
+        "close_action": "none",
+        "dpd_action": "none",
+    }
