@@ -16,6 +16,7 @@ from swanmesh.charon.errors import CharonLost, CommandFailed, UnknownEvent
 from swanmesh.charon.loading import load_in_batches
 from swanmesh.charon.messages import Decoder, Version
 from swanmesh.charon.session import Session
+from swanmesh.charon.watchdog import Pulse
 from swanmesh.core.actions import (
     Action,
     Connection,
@@ -59,7 +60,8 @@ class Charon:
     """
 
     def __init__(self, socket: Path, *, timeout: float = 10.0) -> None:
-        """`timeout`: seconds without a sign of life after which charon counts as lost."""
+        """`timeout`: seconds without a sign of life after which charon counts as lost. An answer may take
+        three times as long while there are other signs."""
         self.events: asyncio.Queue[Incoming] = asyncio.Queue()
         """What happened, in charon's order. Without a bound, as charon's own queue grows if it is not read;
         `events.qsize()` is its depth."""
@@ -76,6 +78,7 @@ class Charon:
         self._gone: str | None = None
         self._decoder = Decoder()
         self._causes = Causes()
+        self._pulse = Pulse()
 
     @property
     def version(self) -> str:
@@ -264,7 +267,11 @@ class Charon:
 
     async def _open(self, on_event: Callable[[str, bytes], None] | None) -> Session:
         return await Session.connect(
-            self._socket, timeout=self._timeout, on_event=on_event, on_lost=self._session_lost
+            self._socket,
+            timeout=self._timeout,
+            pulse=self._pulse,
+            on_event=on_event,
+            on_lost=self._session_lost,
         )
 
     async def _register(self, session: Session, events: Iterable[str]) -> frozenset[str]:

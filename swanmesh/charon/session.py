@@ -27,7 +27,7 @@ from swanmesh.charon.errors import (
     UnknownEvent,
     UnsupportedCommand,
 )
-from swanmesh.charon.watchdog import Watchdog
+from swanmesh.charon.watchdog import Pulse, Watchdog
 
 _HEADER = struct.Struct("!I")
 _REPLY, _REST = "reply", "rest of a frame"
@@ -53,13 +53,15 @@ class Session(asyncio.Protocol):
     """A connection to charon that several requests may use at once.
 
     `on_event(name, payload)` gets each registered event, undecoded. `on_lost(reason)` is called exactly once
-    when the session is lost, and not at all when it is closed from this end.
+    when the session is lost, and not at all when it is closed from this end. Sessions with one charon share
+    its `pulse`: an answer may take longer while others, or events, still come.
     """
 
     def __init__(
         self,
         *,
         timeout: float,
+        pulse: Pulse | None = None,
         on_event: Callable[[str, bytes], None] | None = None,
         on_lost: Callable[[str], None] | None = None,
     ) -> None:
@@ -75,7 +77,8 @@ class Session(asyncio.Protocol):
         self._buffer = bytearray()
         self._waiting: deque[_Waiting] = deque()
         self._lost: str | None = None
-        self._watchdog = Watchdog(self._lose)
+        self._pulse = pulse or Pulse()
+        self._watchdog = Watchdog(self._lose, self._pulse)
         self._read_at = -_BREATH
 
     @classmethod
@@ -84,6 +87,7 @@ class Session(asyncio.Protocol):
         path: Path,
         *,
         timeout: float,
+        pulse: Pulse | None = None,
         on_event: Callable[[str, bytes], None] | None = None,
         on_lost: Callable[[str], None] | None = None,
     ) -> Session:
@@ -92,7 +96,7 @@ class Session(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         try:
             _, session = await loop.create_unix_connection(
-                lambda: cls(timeout=timeout, on_event=on_event, on_lost=on_lost), sock=sock
+                lambda: cls(timeout=timeout, pulse=pulse, on_event=on_event, on_lost=on_lost), sock=sock
             )
         except BaseException:
             sock.close()
@@ -202,6 +206,7 @@ class Session(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
+        self._pulse.seen = self._loop.time()
         self._buffer += data
         buffer, start = self._buffer, 0
         while self._lost is None and len(buffer) - start >= _HEADER.size:
@@ -272,8 +277,9 @@ class Session(asyncio.Protocol):
         """The head of the queue has its whole time from now on."""
         if self._waiting:
             head = self._waiting[0]
-            words = f"charon did not answer {head.what} within {head.timeout:g} s"
-            self._watchdog.expect(_REPLY, head.timeout, words)
+            self._watchdog.expect(
+                _REPLY, head.timeout, f"charon did not answer {head.what} within", patient=True
+            )
         else:
             self._watchdog.forget(_REPLY)
 
@@ -282,8 +288,7 @@ class Session(asyncio.Protocol):
         if not self._buffer:
             self._watchdog.forget(_REST)
         elif complete or not self._watchdog.expecting(_REST):
-            words = f"charon sent half a message and no more for {self.timeout:g} s"
-            self._watchdog.expect(_REST, self.timeout, words)
+            self._watchdog.expect(_REST, self.timeout, "charon sent half a message and no more for")
 
     def _breathe(self) -> None:
         """Under a stream of events, wake up for many of them at once: most cost less than the waking."""

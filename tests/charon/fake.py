@@ -38,7 +38,7 @@ _EVENTS = frozenset(
 class Fault(enum.Enum):
     """What goes wrong with the next request (that `fault_on` names, if it names one)."""
 
-    HANG = "it is never answered"
+    HANG = "it is not answered before `patience` is set"
     HALF_FRAME = "half of the answer comes, and no more"
     TRICKLE = "the answer comes a byte at a time, never to its end"
     CLOSE = "the connection is closed instead of an answer"
@@ -63,6 +63,7 @@ class FakeCharon(Daemon):
         """Every command with its message, as it came."""
         self.fault: Fault | None = None
         self.fault_on: str | None = None
+        self.patience = asyncio.Event()
         self._server: asyncio.Server | None = None
         self._clients: dict[asyncio.StreamWriter, set[str]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -141,7 +142,8 @@ class FakeCharon(Daemon):
     async def _misbehave(self, fault: Fault, writer: asyncio.StreamWriter, answer: bytes) -> None:
         match fault:
             case Fault.HANG:
-                await asyncio.Event().wait()
+                await self.patience.wait()
+                writer.write(answer)
             case Fault.HALF_FRAME:
                 writer.write(answer[: len(answer) // 2 + 1])
                 await asyncio.Event().wait()

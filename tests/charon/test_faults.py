@@ -53,6 +53,43 @@ async def test_a_fault_ends_the_session_with_its_reason(fake: FakeServer, fault:
         assert gone.reason == str(outcomes[0])
 
 
+@contextlib.asynccontextmanager
+async def _talking(fake: FakeServer) -> AsyncIterator[None]:
+    """charon logs this and that, all the time."""
+
+    async def talk() -> None:
+        while True:
+            fake.fake.log("sending DPD request")
+            await asyncio.sleep(0.02)
+
+    talking = asyncio.create_task(talk())
+    try:
+        yield
+    finally:
+        talking.cancel()
+
+
+@asynchronous
+async def test_a_charon_that_answers_late_and_shows_life_is_slow_and_not_lost(fake: FakeServer) -> None:
+    async with connected(fake, timeout=0.3) as charon, _talking(fake):
+        fake.fake.fault = Fault.HANG
+        started = time.monotonic()
+        waiting = asyncio.create_task(charon.observe_credentials())
+        asyncio.get_running_loop().call_later(0.6, fake.fake.patience.set)
+        await waiting
+        assert time.monotonic() - started > 0.5
+        assert gone_events(charon) == []
+
+
+@asynchronous
+async def test_a_request_that_charon_never_answers_is_found_though_it_shows_life(fake: FakeServer) -> None:
+    async with connected(fake, timeout=0.3) as charon, _talking(fake):
+        fake.fake.fault = Fault.HANG
+        with pytest.raises(CharonLost, match=r"did not answer unload-conn within 0\.9 s"):
+            await charon.unload_connection("one")
+        assert len(gone_events(charon)) == 1
+
+
 @asynchronous
 async def test_an_answer_too_many_ends_the_session(fake: FakeServer) -> None:
     async with connected(fake) as charon:
