@@ -32,6 +32,7 @@ _MODULES = {
     "events": "events",
     "hooks": "hooks",
     "ca": "ca",
+    "purge": "purge",
 }
 """Command to module of this package, in the order that --help shows."""
 

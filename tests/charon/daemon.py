@@ -40,6 +40,8 @@ class Daemon:
         self.on_initiate = Initiation.ESTABLISH
         self.refuse: Callable[[str], str] = lambda name: ""
         """Why a connection of this name is refused; nothing, if it is not."""
+        self.peers_answer = True
+        """Whether a DELETE is answered; without, only `force` ends an IKE_SA."""
         self.forget_everything()
 
     def forget_everything(self) -> None:
@@ -207,7 +209,10 @@ class Daemon:
         matches = 0
         for ike in list(self.sas.values()):
             if ike_id == ike.unique_id:
-                loop.call_soon(self.drop, ike.unique_id)
+                if self.peers_answer or _text(message, "force") == "yes":
+                    loop.call_soon(self.drop, ike.unique_id)
+                else:
+                    ike.state = "DELETING"
                 matches += 1
             elif child_id in ike.children:
                 loop.call_soon(self._drop_child, ike, child_id)

@@ -1,0 +1,47 @@
+"""`swanmesh purge`: what uninstalling leaves nothing of."""
+
+from __future__ import annotations
+
+import contextlib
+
+import click
+
+from swanmesh.cli.failures import ExitStatus, Failure
+from swanmesh.cli.output import plural, say, say_json
+from swanmesh.cli.setup import Setup, json_option, pass_setup
+
+
+@click.command()
+@json_option
+@pass_setup
+def purge(setup: Setup, as_json: bool) -> int:
+    """Take all that is swanmesh's out of charon, with the service stopped.
+
+    That is connections, traps and associations. What others loaded is left alone, and charon runs on. From
+    then on traffic with the peers is in clear, or dropped by those of them that still run swanmesh under
+    `require`. Certificates and the key stay in charon's memory until it is restarted.
+    """
+    from swanmesh.control.client import ServiceTimeout, ServiceUnreachable
+    from swanmesh.service import purge as service
+
+    try:
+        with contextlib.suppress(ServiceTimeout):
+            setup.client.health()
+    except ServiceUnreachable:
+        pass
+    else:
+        remedy = "stop it first: systemctl disable --now swanmesh"
+        raise Failure(ExitStatus.FAILED, f"the service runs, and would load everything again; {remedy}")
+    config = setup.config
+    try:
+        purged = service.purge(config.charon_socket, config.charon_timeout)
+    except service.NotPurged as error:
+        raise Failure(ExitStatus.FAILED, str(error)) from error
+    if as_json:
+        say_json({"connections": purged.connections, "associations": purged.associations})
+    else:
+        say(
+            f"unloaded {plural(len(purged.connections), 'connection')},"
+            f" ended {plural(purged.associations, 'association')}"
+        )
+    return ExitStatus.DONE
