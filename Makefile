@@ -8,10 +8,12 @@
 # make bench      one host of PEERS=5000 beside swanctl; BENCH="load add --json FILE" narrows it
 # make bench-mesh a mesh of HOSTS=12 beside hand-written connections, in the lab's kernel
 # make install    to PREFIX (/usr/local), SYSCONFDIR (/etc) and UNITDIR; DESTDIR goes before all of them
-# make uninstall  removes it again, but no configuration, keys or peers
+# make uninstall  removes it again, but no configuration, keys or peers; PURGE=1 ends our associations, too
+# make lock       requirements.lock anew: the newest of what pyproject.toml allows, with hashes
 
 SHELL := /bin/bash
-.SHELLFLAGS := -euo pipefail -c
+# Without the start files: over ssh, bash reads bash.bashrc for `-c` as well, and that one ends under `-u`.
+.SHELLFLAGS := --noprofile --norc -euo pipefail -c
 .DELETE_ON_ERROR:
 
 PREFIX ?= /usr/local
@@ -21,9 +23,6 @@ UNITDIR ?= /lib/systemd/system
 PYTHON ?= $(if $(wildcard /usr/bin/python3),/usr/bin/python3,python3)
 VENV := .venv
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
-
-CONFDIR = $(DESTDIR)$(SYSCONFDIR)/swanmesh
-LIBDIR = $(PREFIX)/lib/swanmesh
 
 .PHONY: help
 help:
@@ -105,40 +104,101 @@ bench-mesh: setup
 
 # --- install -------------------------------------------------------------------------------------------------
 
-# A file of somebody's own is never overwritten: ours goes beside it as FILE.new.
-keep = @if [[ -e $(2) ]] && ! cmp -s $(1) $(2); then \
-	  install -m $(or $(3),0644) $(1) $(2).new; echo "kept $(2); the new one is $(2).new"; \
-	else install -m $(or $(3),0644) $(1) $(2); fi
+CONFDIR = $(SYSCONFDIR)/swanmesh
+LIBDIR = $(PREFIX)/lib/swanmesh
+WRAPPER = $(PREFIX)/bin/swanmesh
+UNIT = $(UNITDIR)/swanmesh.service
+MODULES = $(SYSCONFDIR)/modules-load.d/swanmesh.conf
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+# Each installation has a folder of its own, so that none changes beneath a service that runs from it.
+BUILD := $(LIBDIR)/$(VERSION)-$(shell date -u -d "@$${SOURCE_DATE_EPOCH:-$$(date +%s)}" +%Y%m%dT%H%M%S)
+BEFORE := $(wildcard $(DESTDIR)$(WRAPPER))
+# Whether this is the machine itself, and systemd runs it.
+LIVE := $(if $(DESTDIR),,$(wildcard /run/systemd/system))
 
-.PHONY: install uninstall
-install:
-	install -d $(DESTDIR)$(LIBDIR) $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(UNITDIR)
-	$(PYTHON) -m venv --clear $(DESTDIR)$(LIBDIR)
-	# A build/ left over from before would bring back modules that are gone.
-	rm -rf build
-	$(DESTDIR)$(LIBDIR)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile .
-	rm -rf build
-	# What runs is the wrapper below; these would name DESTDIR in their first line.
-	find $(DESTDIR)$(LIBDIR)/bin -type f -delete
-	$(DESTDIR)$(LIBDIR)/bin/python -m compileall -q $(if $(DESTDIR),-s $(DESTDIR) -p /) $(DESTDIR)$(LIBDIR)/lib
-	printf '#!/bin/sh\nexec %s/bin/python -I -m swanmesh "$$@"\n' '$(LIBDIR)' > $(DESTDIR)$(PREFIX)/bin/swanmesh
-	chmod 0755 $(DESTDIR)$(PREFIX)/bin/swanmesh
-	install -d -m 0755 $(CONFDIR) $(CONFDIR)/peers.d $(CONFDIR)/hooks.d $(DESTDIR)$(SYSCONFDIR)/strongswan.d
-	install -d -m 0700 $(CONFDIR)/pki
+# A file of somebody's own is never overwritten: ours goes beside it as FILE.new.
+keep = @if [[ -e $(DESTDIR)$(2) ]] && ! cmp -s $(1) $(DESTDIR)$(2); then \
+	  install -m $(or $(3),0644) $(1) $(DESTDIR)$(2).new; echo "kept $(DESTDIR)$(2); the new one is $(2).new"; \
+	else install -D -m $(or $(3),0644) $(1) $(DESTDIR)$(2); fi
+
+.PHONY: install build-beside switch uninstall lock
+install: switch
+ifeq ($(BEFORE),)
+	@echo "installed $(VERSION). On a host of the mesh, edit $(CONFDIR)/swanmesh.yaml next, then run"
+	@echo "  swanmesh check"
+	@echo "  systemctl restart strongswan       # once: it reads strongswan.d/swanmesh.conf when it starts"
+	@echo "  systemctl enable --now swanmesh"
+else
+	@echo "installed $(VERSION). What runs is still what was installed before. Next:"
+	@echo "  systemctl restart swanmesh         # ends no association, loses no packet; not so strongSwan's restart"
+endif
+
+# What is installed stays whole and in use, whatever fails here: a download, a wheel, the disk. Only what the
+# lock file names gets in, and nothing is built but swanmesh itself, from a copy: a checkout stays its owner's.
+build-beside:
+	@install -d $(DESTDIR)$(LIBDIR)
+	@exec 9>$(DESTDIR)$(LIBDIR)/.lock; flock -n 9 || { echo "another make install is under way" >&2; exit 1; }; \
+	new=$(DESTDIR)$(BUILD); source=$$(mktemp -d); done=; \
+	trap 'rm -rf "$$source"; [[ -n $$done ]] || { rm -rf "$$new"; \
+	  echo "not installed; what was installed before is as it was" >&2; }' EXIT; \
+	trap 'exit 130' INT TERM HUP; \
+	mkdir "$$new"; \
+	cp -r swanmesh pyproject.toml README.md LICENSE "$$source"; \
+	$(PYTHON) -m venv "$$new"; \
+	pip=("$$new/bin/python" -I -m pip --quiet --disable-pip-version-check --no-input); \
+	"$${pip[@]}" install --require-hashes --only-binary :all: --no-compile -r requirements.lock; \
+	"$${pip[@]}" install --no-deps --no-index --no-build-isolation --no-compile "$$source"; \
+	"$${pip[@]}" uninstall --yes setuptools pip; \
+	find "$$new/bin" -type f -delete; \
+	sed -i '/^command = /d' "$$new/pyvenv.cfg"; \
+	"$$new/bin/python" -I -m compileall -qf $(if $(DESTDIR),-s $(DESTDIR) -p /) "$$new/lib"; \
+	"$$new/bin/python" -I -c 'import swanmesh.cli.main, swanmesh.service.loop'; \
+	done=1
+
+# The wrapper names the folder that it runs; replacing it is the switch. The installation before this one stays,
+# to go back to, and so does each that a process was started from.
+switch: build-beside
+	@install -d $(addprefix $(DESTDIR),$(PREFIX)/bin $(UNITDIR) $(CONFDIR)/peers.d $(CONFDIR)/hooks.d)
+	@install -d -m 0700 $(DESTDIR)$(CONFDIR)/pki
 	$(call keep,conf/swanmesh.yaml,$(CONFDIR)/swanmesh.yaml)
-	$(call keep,conf/strongswan.d/swanmesh.conf,$(DESTDIR)$(SYSCONFDIR)/strongswan.d/swanmesh.conf)
+	$(call keep,conf/strongswan.d/swanmesh.conf,$(SYSCONFDIR)/strongswan.d/swanmesh.conf)
+	$(call keep,conf/modules-load.d/swanmesh.conf,$(MODULES))
 	$(call keep,conf/hooks.d/mail-when-down.disabled,$(CONFDIR)/hooks.d/mail-when-down.disabled,0755)
 	$(call keep,conf/hooks.d/chat-webhook.disabled,$(CONFDIR)/hooks.d/chat-webhook.disabled,0755)
-	sed 's|/usr/local/bin/|$(PREFIX)/bin/|; s|/etc/swanmesh|$(SYSCONFDIR)/swanmesh|' systemd/swanmesh.service \
-	  > $(DESTDIR)$(UNITDIR)/swanmesh.service
-	chmod 0644 $(DESTDIR)$(UNITDIR)/swanmesh.service
-	@if [[ -z "$(DESTDIR)" && -d /run/systemd/system ]]; then systemctl daemon-reload; fi
-	@echo "installed. Next: edit $(SYSCONFDIR)/swanmesh/swanmesh.yaml, and then run:"
-	@echo "  systemctl restart strongswan && systemctl enable --now swanmesh"
+	@before=$$(sed -n 's|^exec \(.*\)/bin/python .*|\1|p' $(DESTDIR)$(WRAPPER) 2>/dev/null) || true; \
+	printf '#!/bin/sh\nexec %s/bin/python -I -m swanmesh "$$@"\n' $(BUILD) > $(DESTDIR)$(WRAPPER).new; \
+	chmod 0755 $(DESTDIR)$(WRAPPER).new; \
+	sed 's|/usr/local/bin/|$(PREFIX)/bin/|; s|/etc/swanmesh|$(CONFDIR)|' systemd/swanmesh.service \
+	  > $(DESTDIR)$(UNITDIR)/.swanmesh.service.new; \
+	chmod 0644 $(DESTDIR)$(UNITDIR)/.swanmesh.service.new; \
+	mv -f $(DESTDIR)$(UNITDIR)/.swanmesh.service.new $(DESTDIR)$(UNIT); \
+	mv -f $(DESTDIR)$(WRAPPER).new $(DESTDIR)$(WRAPPER); \
+	for old in $(DESTDIR)$(LIBDIR)/*/; do \
+	  old=$${old%/}; \
+	  case $${old#$(DESTDIR)} in $(BUILD) | "$$before") continue ;; esac; \
+	  if [[ -n "$(DESTDIR)" ]] || ! grep -qsF "$$old/bin/python" /proc/[0-9]*/cmdline; then rm -rf "$$old"; fi; \
+	done
+	@if [[ -n "$(LIVE)" ]]; then systemctl daemon-reload; $(load-modules); fi
+
+# Missing or built in, a module is no fault. Blacklisted, it is meant to stay away (-b).
+load-modules = grep -v '^\#' $(MODULES) | xargs -r modprobe -abq || true
 
 uninstall:
-	@if [[ -z "$(DESTDIR)" && -d /run/systemd/system ]]; then systemctl disable --now swanmesh || true; fi
+	@if [[ -n "$(LIVE)" ]]; then systemctl disable --now --quiet swanmesh || true; fi
+	@if [[ -n "$(PURGE)" ]]; then $(WRAPPER) --config $(CONFDIR)/swanmesh.yaml purge; \
+	elif [[ -z "$(DESTDIR)" ]]; then echo "What charon was given stays in force until it is restarted: associations, and traps that drop packets"; \
+	  echo "to peers that are down. To end ours alone: make install, then make uninstall PURGE=1"; fi
+	@if cmp -s conf/modules-load.d/swanmesh.conf $(DESTDIR)$(MODULES); then rm -f $(DESTDIR)$(MODULES); fi
 	rm -rf $(DESTDIR)$(LIBDIR)
-	rm -f $(DESTDIR)$(PREFIX)/bin/swanmesh $(DESTDIR)$(UNITDIR)/swanmesh.service
-	@if [[ -z "$(DESTDIR)" && -d /run/systemd/system ]]; then systemctl daemon-reload; fi
-	@echo "$(CONFDIR) and $(DESTDIR)$(SYSCONFDIR)/strongswan.d/swanmesh.conf are left in place"
+	rm -f $(DESTDIR)$(WRAPPER) $(DESTDIR)$(UNIT)
+	@if [[ -n "$(LIVE)" ]]; then systemctl daemon-reload; fi
+	@echo "$(CONFDIR) and $(SYSCONFDIR)/strongswan.d/swanmesh.conf are left in place"
+
+# For every Python and machine at once: the hashes are of all files of a release. uv, because pip-compile knows
+# but the Python that it runs on. What builds swanmesh (build-system.requires) is locked with what it needs.
+lock: setup
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check uv
+	$(VENV)/bin/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])' | \
+	$(VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	  --only-binary :all: --no-annotate --custom-compile-command 'make lock' \
+	  --output-file requirements.lock pyproject.toml -
