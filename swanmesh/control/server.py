@@ -57,9 +57,9 @@ class ControlServer:
         self._server: asyncio.AbstractServer | None = None
         self._runner: web.AppRunner | None = None
 
-    async def start(self) -> None:
-        """Make the socket and answer on it. Raises SocketUnusable with what is in the way."""
-        listener = listen(self._socket, self._group)
+    async def start(self, listener: Listener | None = None) -> None:
+        """Answer on the socket, made here unless given. Raises SocketUnusable with what is in the way."""
+        listener = listener or listen(self._socket, self._group)
         try:
             # handler_cancellation: a `wait` or an event stream ends when its caller goes away.
             runner = web.AppRunner(

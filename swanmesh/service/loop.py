@@ -12,6 +12,7 @@ ours in one input is logged and counted, and the loop goes on with the next.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import random
 import signal
@@ -19,12 +20,13 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from swanmesh import __version__
 from swanmesh.charon.link import Back, Done, Happened, Link, Lost, Observed, Report, Unreachable
+from swanmesh.control.listener import Listener, listen
 from swanmesh.control.metrics import Counters
 from swanmesh.control.protocol import ReloadReply
-from swanmesh.control.server import ControlServer
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import InvalidInput
 from swanmesh.core.reasons import NONE, Reason
@@ -39,6 +41,9 @@ from swanmesh.service.requests import DaemonService
 from swanmesh.service.sources import Sources
 from swanmesh.service.status import Clock
 from swanmesh.service.systemd import Notifier
+
+if TYPE_CHECKING:
+    from swanmesh.control.server import ControlServer
 
 _RECOVERY = 10.0
 """Seconds between two times that the state is made anew."""
@@ -153,10 +158,9 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         loop.add_signal_handler(signal.SIGHUP, self._hangup)
-        control = ControlServer(
-            DaemonService(self), self.sources.config.control_socket, self.sources.config.control_group
-        )
-        await control.start()
+        # First of all, for it is also the lock between two services.
+        config = self.sources.config
+        listener = listen(config.control_socket, config.control_group)
         tasks = [
             loop.create_task(work)
             for work in (
@@ -167,14 +171,16 @@ class Daemon:
                 self._live(),
             )
         ]
-        for problem in self.problems():
-            self.log.error("not in force", problem=problem)
-        self.log.info(
-            "started", version=__version__, host=self.sources.settings.host.name, peers=self._count()
-        )
-        self._tell.service("started")
-        self._notifier.ready("waiting for charon")
+        control = None
         try:
+            control = await self._open_control(listener)
+            for problem in self.problems():
+                self.log.error("not in force", problem=problem)
+            self.log.info(
+                "started", version=__version__, host=self.sources.settings.host.name, peers=self._count()
+            )
+            self._tell.service("started")
+            self._notifier.ready("waiting for charon")
             stop = loop.create_task(self._stop.wait())
             done, _ = await asyncio.wait([stop, *tasks], return_when=asyncio.FIRST_COMPLETED)
             for task in done - {stop}:
@@ -188,8 +194,17 @@ class Daemon:
             await asyncio.gather(*tasks, return_exceptions=True)
             # Before the control socket closes: hooks may ask for the status.
             await self.hooks.close(STOP_TIME)
-            await control.stop()
+            if control is not None:
+                await control.stop()
             self._watch.close()
+
+    async def _open_control(self, listener: Listener) -> ControlServer:
+        """Who calls meanwhile waits. aiohttp takes longer to import than all else, so charon gets its first
+        connections while a thread does that."""
+        server = await asyncio.to_thread(importlib.import_module, "swanmesh.control.server")
+        control: ControlServer = server.ControlServer(DaemonService(self), listener.path, None)
+        await control.start(listener)
+        return control
 
     async def _loop(self) -> None:
         while True:
