@@ -42,6 +42,8 @@ class Packet:
     protocol: int
     """IP protocol number; 0 where the frame is not IP."""
     detail: str
+    spi: str = ""
+    """Of ESP: eight hexadecimal digits, as charon shows them."""
 
 
 class Capture:
@@ -171,10 +173,10 @@ def classify(frame: bytes) -> Packet | None:
 def _ipv4(packet: bytes) -> Packet:
     header = (packet[0] & 15) * 4
     source, destination = socket.inet_ntoa(packet[12:16]), socket.inet_ntoa(packet[16:20])
-    kind, detail = _payload(packet[9], packet[header:])
+    kind, detail, spi = _payload(packet[9], packet[header:])
     if packet[9] == socket.IPPROTO_IGMP:
         kind, detail = "local", "igmp"
-    return Packet(kind, source, destination, packet[9], detail)
+    return Packet(kind, source, destination, packet[9], detail, spi)
 
 
 def _ipv6(packet: bytes) -> Packet:
@@ -183,27 +185,30 @@ def _ipv6(packet: bytes) -> Packet:
     protocol, payload = packet[6], packet[40:]
     if protocol == socket.IPPROTO_HOPOPTS:  # multicast listener reports carry a router alert
         protocol, payload = payload[0], payload[(payload[1] + 1) * 8 :]
-    kind, detail = _payload(protocol, payload)
+    kind, detail, spi = _payload(protocol, payload)
     if protocol == socket.IPPROTO_ICMPV6 and payload:
         if payload[0] in _NEIGHBOUR_DISCOVERY or payload[0] in _LISTENER_REPORTS:
             kind = "local"
         detail = f"icmpv6 type {payload[0]}"
     elif kind == "clear" and ipaddress.ip_address(source) in _LINK_LOCAL:
         kind = "local"
-    return Packet(kind, source, destination, protocol, detail)
+    return Packet(kind, source, destination, protocol, detail, spi)
 
 
-def _payload(protocol: int, payload: bytes) -> tuple[Kind, str]:
+def _payload(protocol: int, payload: bytes) -> tuple[Kind, str, str]:
+    """Kind, detail, and the SPI if it is ESP."""
     if protocol == socket.IPPROTO_ESP:
-        return "esp", "esp"
+        return "esp", "esp", payload[:4].hex()
     if protocol == socket.IPPROTO_UDP and len(payload) >= 8:
         ports = struct.unpack("!HH", payload[:4])
         if _IKE_PORTS.issuperset(ports):
             # RFC 3948: on port 4500 four zero bytes tell IKE from ESP.
             encapsulated = 4500 in ports and payload[8:12] not in (b"\0" * 4, b"")
-            return ("esp", "esp in udp") if encapsulated and len(payload) > 9 else ("ike", "ike")
-        return "clear", f"udp {ports[0]} > {ports[1]}"
+            if encapsulated and len(payload) > 9:
+                return "esp", "esp in udp", payload[8:12].hex()
+            return "ike", "ike", ""
+        return "clear", f"udp {ports[0]} > {ports[1]}", ""
     if protocol == socket.IPPROTO_TCP and len(payload) >= 4:
         ports = struct.unpack("!HH", payload[:4])
-        return "clear", f"tcp {ports[0]} > {ports[1]}"
-    return "clear", f"protocol {protocol}"
+        return "clear", f"tcp {ports[0]} > {ports[1]}", ""
+    return "clear", f"protocol {protocol}", ""

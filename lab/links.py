@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 from lab.namespaces import Namespace
@@ -45,18 +46,29 @@ class Link:
 
     def cut(self, direction: Direction = "both") -> None:
         """Loses every packet, as a pulled cable behind a switch does."""
-        self._add_drops([f"{hook} protocol all matchall" for hook in _HOOKS[direction]])
+        self._filter(f"{hook} protocol all matchall action drop" for hook in _HOOKS[direction])
 
     def drop(self, what: Literal["ike", "esp"], direction: Direction = "both") -> None:
         """Loses IKE (UDP 500 and 4500) or ESP only, as a firewall on the way does."""
-        self._add_drops(
-            [f"{hook} {match}" for hook in _HOOKS[direction] for match in _MATCHES[what]],
-        )
+        self._filter(f"{hook} {match} action drop" for hook in _HOOKS[direction] for match in _MATCHES[what])
 
     def delay(self, milliseconds: float, jitter: float = 0) -> None:
         """Holds each packet back, in each direction."""
         self._netem["delay"] = f"{milliseconds:g}ms" + (f" {jitter:g}ms" if jitter else "")
         self._apply_netem()
+
+    def disguise(self, own: str, seen_as: str, towards: str) -> None:
+        """IKE that the host sends from `own` to `towards` (IPv4) arrives with the source `seen_as`.
+
+        What comes back is not changed: to hear it, the host must have that address. Takes the place of drops,
+        cuts and disguises before.
+        """
+        self._clear(self._switch, self._port, "clsact")
+        self._filter(
+            f"ingress protocol ip flower ip_proto udp dst_port {port} src_ip {own} dst_ip {towards} "
+            f"action nat egress {own}/32 {seen_as}"
+            for port in (500, 4500)
+        )
 
     def loss(self, percent: float) -> None:
         """Loses each packet with this chance, in each direction."""
@@ -67,16 +79,17 @@ class Link:
         """Ends every fault, whoever made it."""
         self._netem.clear()
         for space, device in ((self._switch, self._port), (self._host, self._device)):
-            shown = space.tc_show("qdisc", "show", "dev", device)
-            if "qdisc clsact" in shown:
-                space.tc(f"qdisc del dev {device} clsact")
-            if "qdisc netem" in shown:
-                space.tc(f"qdisc del dev {device} root")
+            self._clear(space, device, "clsact")
+            self._clear(space, device, "netem")
 
-    def _add_drops(self, matches: list[str]) -> None:
+    def _clear(self, space: Namespace, device: str, kind: Literal["clsact", "netem"]) -> None:
+        if f"qdisc {kind}" in space.tc_show("qdisc", "show", "dev", device):
+            space.tc(f"qdisc del dev {device} {'root' if kind == 'netem' else kind}")
+
+    def _filter(self, filters: Iterable[str]) -> None:
         self._switch.tc(
             f"qdisc replace dev {self._port} clsact",
-            *(f"filter add dev {self._port} {match} action drop" for match in matches),
+            *(f"filter add dev {self._port} {one}" for one in filters),
         )
 
     def _apply_netem(self) -> None:
