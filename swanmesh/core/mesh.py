@@ -48,6 +48,7 @@ from swanmesh.core.pair import Pair
 from swanmesh.core.peers import PeerBook
 from swanmesh.core.reasons import (
     FILE_GONE,
+    FLOODING,
     LOOK_FAILED,
     MISSING_CREDENTIALS,
     NO_CHILD,
@@ -59,9 +60,6 @@ from swanmesh.core.reasons import (
 )
 from swanmesh.core.state import MeshEvent, State
 from swanmesh.core.xfrm import KernelEvent, KernelHoldings
-
-_VIOLATIONS = 60.0
-"""Seconds between two words about what one pair's peer brings about against the agreement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,18 +256,13 @@ class Mesh:
             case RekeyChild():
                 state.admission.take(pair.name)
             case TerminateIke(unique_ids=ended, reason=reason) if pair.connection is not None:
+                for unique_id in ended:
+                    pair.diagnose(unique_id, reason)
                 if len(ended) > HANDFUL and reason.code in ("duplicate", NO_CHILD.code):
                     pair.flood.note(len(ended), now)
-                    self._tell_violation(pair, pair.flood.reason, now)
-                elif reason.code == NOT_AS_AGREED:
-                    self._tell_violation(pair, reason, now)
-
-    def _tell_violation(self, pair: Pair, reason: Reason, now: float) -> None:
-        """A peer brought about what was not asked for. Not as often as it may do so."""
-        state = self.state
-        if now - pair.violation_told >= _VIOLATIONS:
-            pair.violation_told = now
-            state.tell("peer-violation", state.book.named(pair.peer), reason)
+                    reason = pair.flood.reason
+                if reason.code in (NOT_AS_AGREED, FLOODING) and pair.violation.note(reason, now):
+                    state.tell("peer-violation", state.book.named(pair.peer), reason)
 
     def _credentials(self, now: float) -> list[Action]:
         charon = self.state.charon

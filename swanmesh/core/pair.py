@@ -12,7 +12,7 @@ from swanmesh.core.associations import Associations
 from swanmesh.core.decide.initiation import backoff
 from swanmesh.core.model import AddressPair, InitiationSettings
 from swanmesh.core.observed import ChildSa, IkeSa
-from swanmesh.core.reasons import NEW_PEER, NONE, ONE_WAY, Reason
+from swanmesh.core.reasons import FLOODING, NEW_PEER, NONE, ONE_WAY, Reason
 
 if TYPE_CHECKING:
     from swanmesh.core.decide.rules import Decision
@@ -22,6 +22,9 @@ _DIAGNOSES = 8
 _FLOOD_CEILING = 60.0
 _FLOOD_FORGOTTEN = 300.0
 """Seconds without more of them after which a flood is forgotten."""
+_REMEMBERED = 3600.0
+"""Seconds for which a peer's violation is shown."""
+_TOLD_AGAIN = 60.0
 _ONE_WAY = 20.0
 """Seconds in which packets went out and none came in before that is told."""
 _ONE_WAY_PACKETS = 10
@@ -99,11 +102,35 @@ class Flood:
             self.times = 0
         self.times += 1
         self.until = now + min(_FLOOD_CEILING, 2.0**self.times / 2)
-        self.reason = Reason("flooding", f"the peer keeps beginning IKE_SAs: {count} more were ended at once")
+        self.reason = Reason(FLOODING, f"the peer keeps beginning IKE_SAs: {count} more were ended at once")
 
     def forget(self, now: float) -> None:
         if self.reason and now > self.until + _FLOOD_FORGOTTEN:
             self.reason, self.times = NONE, 0
+
+
+@dataclass(slots=True)
+class Violation:
+    """What the peer brought about that the pair did not ask for. Kept for a while after it was ended: who did
+    it once is to be known."""
+
+    reason: Reason = NONE
+    count: int = 0
+    last: float = float("-inf")
+    told: float = float("-inf")
+    """When it was last told as an event."""
+
+    def note(self, reason: Reason, now: float) -> bool:
+        """One more. Returns whether it is to be told: not as often as the peer may do it."""
+        self.count = self.count + 1 if self.recent(now) else 1
+        self.reason, self.last = reason, now
+        if now - self.told < _TOLD_AGAIN:
+            return False
+        self.told = now
+        return True
+
+    def recent(self, now: float) -> bool:
+        return now - self.last < _REMEMBERED
 
 
 @dataclass(slots=True)
@@ -168,8 +195,7 @@ class Pair:
     meddled: Meddled = field(default_factory=Meddled)
     flood: Flood = field(default_factory=Flood)
     traffic: Traffic = field(default_factory=Traffic)
-    violation_told: float = float("-inf")
-    """When others were last told that its peer brought about what was not asked for."""
+    violation: Violation = field(default_factory=Violation)
     diagnoses: dict[int, Reason] = field(default_factory=dict)
     """What charon's log said of why each IKE_SA of the last attempts and associations failed or ended."""
 

@@ -68,6 +68,8 @@ POLICY_OFF = Reason("policy-off", "its policy is off")
 NO_COMMON_FAMILY = Reason("no-common-family", "no address of a family that this host has one of")
 ONE_WAY = "one-way"
 """Code: packets go out and none come in."""
+FLOODING = "flooding"
+"""Code: a peer piles up IKE_SAs."""
 NOT_AS_AGREED = "not-as-agreed"
 """Code: an association is not what its pair asked for."""
 

@@ -10,7 +10,7 @@ from swanmesh.core.actions import Action, load_credentials
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import Peer, Policy, Settings
 from swanmesh.core.observed import Holdings, LoadedCredentials
-from swanmesh.core.pair import Pair
+from swanmesh.core.pair import Pair, Violation
 from swanmesh.core.policy import policy_of
 from swanmesh.core.reasons import NONE, Reason
 from swanmesh.core.state import State
@@ -96,6 +96,11 @@ def planned(state: State) -> list[Planned]:
         if not pair.busy and decision is not None and decision.action is not None and decision.blocked:
             found.append(Planned(decision.action, decision.blocked, decision.due))
     return found
+
+
+def violations(state: State, now: float) -> list[tuple[str, Violation]]:
+    """Which peers brought about what their pairs did not ask for, lately."""
+    return [(pair.peer, pair.violation) for pair in state.pairs if pair.violation.recent(now)]
 
 
 EMPTY = Holdings(

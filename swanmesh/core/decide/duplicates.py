@@ -14,6 +14,8 @@ TIE = 5.0
 a round trip and charon's rounding to seconds."""
 HANDFUL = 3
 """Duplicates that crossing initiations and restarts leave; more is no accident, and gets no time."""
+PILE = 24
+"""More than so many are not left standing, however often the peer brings them."""
 
 
 def extras(pair: Pair) -> list[IkeSa]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from swanmesh.core import reasons
 from swanmesh.core.actions import Action, Initiate, LoadConnection, RekeyChild, TerminateIke, UnloadConnection
-from swanmesh.core.decide.duplicates import HANDFUL, end_extras, extras
+from swanmesh.core.decide.duplicates import HANDFUL, PILE, end_extras, extras
 from swanmesh.core.decide.mending import mend
 from swanmesh.core.pair import Pair
 from swanmesh.core.reasons import NONE, Reason
@@ -130,7 +130,9 @@ def _extra(pair: Pair, state: State, now: float) -> Decision | None:
         settle = 0.0
     elif not works or (others and not any(sa.works for sa in others)):
         settle = CHILDLESS
-    ends = max(pair.extra_since + settle, pair.flood.until)
+    ends = pair.extra_since + settle
+    if len(others) <= PILE:
+        ends = max(ends, pair.flood.until)
     if now < ends:
         return Decision(due=ends, reason=NONE if works else reasons.NO_CHILD)
     action = end_extras(pair)

@@ -172,7 +172,7 @@ def _take_hint(state: State, hint: Hint, now: float) -> None:
 def _take_diagnosis(state: State, event: Diagnosis, now: float) -> None:
     """charon's log has a queue of its own: its words come before or after the event that they explain."""
     pair = state.pairs.get(event.connection)
-    if pair is None:
+    if pair is None or event.cause.code == Cause.ENDED_HERE:  # which the event tells, or we know better
         return
     if event.cause.code in LACKING_CREDENTIALS and now - state.charon.doubted >= _DOUBT:
         # The peer may be at fault, or somebody cleared our credentials: no event tells of that.
