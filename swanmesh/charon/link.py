@@ -18,6 +18,7 @@ import tenacity
 
 from swanmesh.charon.client import Charon, CharonGone
 from swanmesh.charon.errors import CharonLost, CommandFailed
+from swanmesh.core.abilities import UNKNOWN, Abilities
 from swanmesh.core.actions import Action, Connection, LoadConnection, ObserveAll, ObserveSas
 from swanmesh.core.observed import Event, Holdings, IkeSa
 
@@ -31,6 +32,7 @@ class Back:
 
     version: str
     holdings: Holdings
+    abilities: Abilities = UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ class Link:
         while True:
             charon, holdings = await self._connect()
             self._charon = charon
-            self._report(Back(charon.version, holdings))
+            self._report(Back(charon.version, holdings, charon.abilities))
             try:
                 await self._serve(charon)
             except CharonLost as lost:

@@ -27,6 +27,7 @@ from swanmesh.core.observed import (
     IkeUp,
     LoadedConnection,
 )
+from swanmesh.core.proposals import MORE_KEY_EXCHANGES
 
 _ENDPOINTS = ("local-host", "local-port", "remote-host", "remote-port")
 
@@ -139,6 +140,15 @@ def version(section: Section) -> Version:
         version=text(section, "version"),
         kernel=f"{text(section, 'sysname')} {text(section, 'release')}".strip(),
     )
+
+
+def algorithms(section: Section) -> frozenset[str]:
+    """What charon has plugins for, from the reply to `get-algorithms`: encryption, integrity, pseudo-random
+    functions and key exchanges by charon's names, which differ from kind to kind."""
+    names = {MORE_KEY_EXCHANGES} if "ke" in section else set()
+    for kind in ("encryption", "aead", "integrity", "prf", "ke", "dh"):  # "dh" is what "ke" was before 6.0
+        names |= _inner(section, kind).keys()
+    return frozenset(names)
 
 
 def running_since(section: Section) -> float | None:

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 
+from swanmesh.core.proposals import fault
+
 LogFormat: TypeAlias = Literal["auto", "console", "json"]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 
@@ -25,7 +27,13 @@ class WholeSeconds(Duration):
 
 
 class Proposal(str):
-    """Algorithms of one proposal as strongSwan writes them, such as aes128gcm16-x25519-esn."""
+    """Algorithms of one proposal for IKE as strongSwan writes them, such as aes128gcm16-prfsha256-x25519."""
+
+    __slots__ = ()
+
+
+class EspProposal(str):
+    """The same for ESP, such as aes128gcm16-x25519-esn."""
 
     __slots__ = ()
 
@@ -57,11 +65,12 @@ class LogSection(msgspec.Struct):
 
 
 _Proposals: TypeAlias = Annotated[list[Proposal], msgspec.Meta(min_length=1)]
+_EspProposals: TypeAlias = Annotated[list[EspProposal], msgspec.Meta(min_length=1)]
 
 
 class ConnectionSection(msgspec.Struct):
     ike_proposals: _Proposals | None = None
-    esp_proposals: _Proposals | None = None
+    esp_proposals: _EspProposals | None = None
     dpd_delay: WholeSeconds | None = None
     ike_rekey: WholeSeconds | None = None
     ike_reauth: WholeSeconds | None = None
@@ -132,10 +141,12 @@ def decode(kind: type, value: object) -> object:
         if not seconds.is_integer():
             raise ValueError("must be whole seconds")
         return WholeSeconds(seconds)
-    if kind is Proposal:
+    if kind is Proposal or kind is EspProposal:
         if not isinstance(value, str) or not _PROPOSAL.fullmatch(value):
             raise ValueError("must be a proposal such as aes128gcm16-x25519-esn, in small letters")
-        return Proposal(value)
+        if words := fault(value, ike=kind is Proposal):
+            raise ValueError(f"must be a proposal that charon can read: {words}")
+        return kind(value)
     if kind is Path:
         if not isinstance(value, str) or not value or "\0" in value:
             raise ValueError("must be a path")

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from functools import lru_cache
 
+from swanmesh.core.abilities import UNKNOWN, Abilities, dpd_delay, proposals
 from swanmesh.core.actions import Connection, Kind, Terms
 from swanmesh.core.model import Address, AddressPair, Peer, Settings
 from swanmesh.core.observed import LoadedConnection
@@ -65,12 +66,14 @@ def address_pairs(settings: Settings, peer: Peer) -> Iterator[AddressPair]:
                 yield AddressPair(local, remote)
 
 
-def desired(settings: Settings, peer: Peer) -> dict[str, tuple[AddressPair, Connection]]:
-    """The connections that should be loaded for the peer, by name."""
+def desired(
+    settings: Settings, peer: Peer, charon: Abilities = UNKNOWN
+) -> dict[str, tuple[AddressPair, Connection]]:
+    """The connections that should be loaded into this charon for the peer, by name."""
     policy = meaning(policy_of(peer, settings))
     if not policy.connects:
         return {}
-    agreed, found = terms(settings), {}
+    agreed, found = terms(settings, charon), {}
     for pair in address_pairs(settings, peer):
         name = connection_name(peer.name, pair)
         connection = _connection(
@@ -126,21 +129,22 @@ def reauth_time(settings: Settings) -> int:
     return max(60, min(settings.connection.ike_reauth, int(settings.credentials.lifetime / 4)))
 
 
-def terms(settings: Settings) -> Terms:
+def terms(settings: Settings, charon: Abilities) -> Terms:
     """What this host negotiates by, with every peer."""
     how = settings.connection
+    ike, esp = proposals(how, charon)
     reauth = reauth_time(settings)
     return Terms(
         # charon compares authorities as a set (libstrongswan credentials/auth_cfg.c, equals).
         authorities=tuple(sorted(set(settings.credentials.authorities))),
-        ike_proposals=how.ike_proposals,
-        esp_proposals=how.esp_proposals,
+        ike_proposals=ike,
+        esp_proposals=esp,
         ike_rekey=how.ike_rekey,
         ike_reauth=reauth,
         ike_over=_over(max(how.ike_rekey, reauth)),
         child_rekey=how.child_rekey,
         child_over=_over(how.child_rekey),
-        dpd_delay=how.dpd_delay,
+        dpd_delay=dpd_delay(how, charon),
         replay_window=how.replay_window,
         encap=how.encap,
     )

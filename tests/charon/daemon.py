@@ -132,6 +132,16 @@ class Daemon:
         since = time.strftime("%b %d %H:%M:%S %Y", time.localtime(self._started))
         return {"uptime": {"running": "1 second", "since": since}, "ikesas": {"total": str(len(self.sas))}}
 
+    def _do_get_algorithms(self, _: Section, __: Stream) -> Section:
+        exchanges = {"CURVE_25519": "openssl", "ECP_256": "openssl"}
+        return {
+            "encryption": {"AES_CBC": "aesni"},
+            "aead": {"AES_GCM_16": "aesni"},
+            "integrity": {"HMAC_SHA2_256_128": "openssl"},
+            "prf": {"PRF_HMAC_SHA2_256": "openssl"},
+            "dh" if self.version.startswith("5") else "ke": exchanges,
+        }
+
     def _do_load_conn(self, message: Section, _: Stream) -> Section:
         for name, body in message.items():
             if words := self.refuse(name):

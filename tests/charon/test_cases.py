@@ -20,6 +20,8 @@ from swanmesh.charon.errors import (
 )
 from swanmesh.charon.session import Session
 from swanmesh.core import actions
+from swanmesh.core.abilities import problems
+from swanmesh.core.model import ConnectionSettings
 from swanmesh.core.observed import LoadedConnection
 from swanmesh.core.reasons import Reason
 from tests.charon.certificates import Authority
@@ -44,6 +46,15 @@ async def test_connecting_tells_who_answers(server: Server) -> None:
         assert charon.since is not None
         assert before - 2 <= charon.since <= time.time() + 1
         assert ("alert" in charon.missing_events) == charon.version.startswith("5.")
+
+
+@asynchronous
+async def test_what_charon_can_do_covers_the_proposals_as_they_come(server: Server) -> None:
+    async with connected(server) as charon:
+        assert charon.abilities.version == charon.version
+        assert list(problems(ConnectionSettings(), charon.abilities, "swanmesh.yaml")) == []
+        assert charon.abilities.algorithms is not None
+        assert "ML_KEM_768" not in charon.abilities.algorithms
 
 
 @asynchronous

@@ -197,5 +197,9 @@ async def test_the_fake_serves_from_a_thread_of_its_own(fake: FakeServer) -> Non
         await charon.connect()
         unique_id = threaded.call(lambda server: server.establish("one").unique_id)
         assert (await next_event(charon, ChildUp)).ike.unique_id == unique_id
-        assert threaded.call(lambda server: [name for name, _ in server.requests]) == ["version", "stats"]
+        assert threaded.call(lambda server: [name for name, _ in server.requests]) == [
+            "version",
+            "stats",
+            "get-algorithms",
+        ]
         await charon.close()

@@ -144,6 +144,16 @@ initiation:
         ("connection: {replay_window: 8192}", "connection.replay_window", "from 32 to 4096"),
         ("connection: {esp_proposals: []}", "connection.esp_proposals", "length >= 1"),
         ("connection: {esp_proposals: [aes128, AES]}", "connection.esp_proposals[1]", "(AES)"),
+        (
+            "connection: {ike_proposals: [aes128gcm16-prfsha256-x25519, aes128gcm16-x25519]}",
+            "connection.ike_proposals[1]",
+            "names no pseudo-random function",
+        ),
+        (
+            "connection: {esp_proposals: [aes128gmc16-x25519]}",
+            "connection.esp_proposals[0]",
+            "aes128gmc16 is no",
+        ),
         ("connection: {ike_proposals: 'a\nb'}", "connection.ike_proposals", "expected `array"),
         ("initiation: {in_flight: 0}", "initiation.in_flight", "from 1 to 10000"),
         ("initiation: {in_flight: many}", "initiation.in_flight", "or auto"),
