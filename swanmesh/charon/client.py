@@ -33,7 +33,14 @@ from swanmesh.core.actions import (
     UnloadConnection,
 )
 from swanmesh.core.connections import kind_of
-from swanmesh.core.observed import Event, Holdings, IkeSa, LoadedConnection, LoadedCredentials
+from swanmesh.core.observed import (
+    Event,
+    Holdings,
+    IkeSa,
+    LoadedConnection,
+    LoadedCredentials,
+    SeenCertificate,
+)
 
 _EVENTS = ("ike-updown", "child-updown", "ike-rekey", "child-rekey", "ike-update", "alert", "log")
 """`log` comes last: nothing before it is buried under charon's own lines."""
@@ -147,16 +154,20 @@ class Charon:
 
     async def observe_credentials(self) -> LoadedCredentials:
         """Private keys and X.509 certificates, by the names that the core compares."""
-        certificates: set[str] = set()
+        certificates: dict[str, SeenCertificate] = {}
 
         def add(item: Section) -> None:
-            if name := messages.fingerprint(item):
-                certificates.add(name)
+            if (seen := messages.certificate(item)) is not None:
+                certificates[seen.fingerprint] = seen
 
         _, keys = await asyncio.gather(
             self._stream("list-certs", add, {"type": "X509"}), self._request("get-keys")
         )
-        return LoadedCredentials(key_ids=messages.key_ids(keys), certificates=frozenset(certificates))
+        return LoadedCredentials(
+            key_ids=messages.key_ids(keys),
+            certificates=frozenset(certificates),
+            seen=tuple(seen for seen in certificates.values() if seen.names),
+        )
 
     async def observe_all(self) -> Holdings:
         """Connections, credentials and IKE_SAs, asked for in one go."""

@@ -11,6 +11,7 @@ import hashlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from swanmesh.charon.codec import Section
@@ -26,6 +27,7 @@ from swanmesh.core.observed import (
     IkeSa,
     IkeUp,
     LoadedConnection,
+    SeenCertificate,
 )
 from swanmesh.core.proposals import MORE_KEY_EXCHANGES
 
@@ -169,10 +171,30 @@ def key_ids(section: Section) -> frozenset[str]:
     return frozenset(key.replace(":", "").lower() for key in texts(section, "keys"))
 
 
-def fingerprint(section: Section) -> str | None:
-    """SHA-256 in hex of the certificate in a `list-cert` event."""
+def certificate(section: Section) -> SeenCertificate | None:
+    """The X.509 certificate in a `list-cert` event; without names and dates where it cannot be parsed: what
+    others loaded is compared by its fingerprint alone."""
     data = section.get("data")
-    return hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else None
+    return _parsed(data) if isinstance(data, bytes) else None
+
+
+@lru_cache(maxsize=1024)
+def _parsed(data: bytes) -> SeenCertificate:
+    """Kept, as each look shows the same ones again."""
+    from cryptography import x509  # noqa: PLC0415 - takes a while, and a first load waits for nothing
+
+    names: tuple[str, ...] = ()
+    not_before = not_after = 0.0
+    try:
+        parsed = x509.load_der_x509_certificate(data)
+        not_before = parsed.not_valid_before_utc.timestamp()
+        not_after = parsed.not_valid_after_utc.timestamp()
+        alternatives = parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        names = tuple(name.lower() for name in alternatives.get_values_for_type(x509.DNSName))
+    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
+        pass
+    fingerprint = hashlib.sha256(data).hexdigest()
+    return SeenCertificate(fingerprint=fingerprint, names=names, not_before=not_before, not_after=not_after)
 
 
 def text(section: Section, key: str) -> str:

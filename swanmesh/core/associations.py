@@ -25,6 +25,8 @@ from swanmesh.core.observed import (
 )
 from swanmesh.core.reasons import NONE, Reason
 
+REAUTH = 20 * 86400
+"""Seconds after which charon authenticates anew by itself, less a random part: long after we would have."""
 SaEvent: TypeAlias = IkeUp | IkeDown | IkeMoved | ChildUp | ChildDown | IkeRekeyed | ChildRekeyed
 
 
@@ -35,6 +37,8 @@ class Associations:
     sas: dict[int, IkeSa] = field(default_factory=dict)
     born: dict[int, float] = field(default_factory=dict)
     """When each of `sas` was established; one that took over by a rekey inherits."""
+    authenticated: dict[int, float] = field(default_factory=dict)
+    """When the peer proved who it is: a rekey does not ask for that again."""
     agreement: Agreement | None = None
     """What they must be; None for a pair that no file knows."""
 
@@ -74,7 +78,9 @@ class Associations:
         self.sas = {sa.unique_id: sa for sa in sas}
         for sa in self.sas.values():
             self._note_birth(sa, now)
-        self.born = {unique_id: at for unique_id, at in self.born.items() if unique_id in self.sas}
+        for times in (self.born, self.authenticated):
+            for unique_id in times.keys() - self.sas.keys():
+                del times[unique_id]
 
     def recount(self, sas: Iterable[IkeSa]) -> None:
         """The same IKE_SAs with newer counters and ages."""
@@ -89,6 +95,7 @@ class Associations:
             case IkeDown(ike):
                 self.sas.pop(ike.unique_id, None)
                 self.born.pop(ike.unique_id, None)
+                self.authenticated.pop(ike.unique_id, None)
             case ChildUp(ike):
                 self._set_children(ike, now, add=ike.children)
             case ChildDown(ike):
@@ -98,8 +105,9 @@ class Associations:
                     self._set_children(ike, now, drop=[child.unique_id for child in ike.children])
             case IkeRekeyed(old_id, new):
                 old = self.sas.pop(old_id, None)
-                if old_id in self.born:
-                    self.born[new.unique_id] = self.born.pop(old_id)
+                for times in (self.born, self.authenticated):
+                    if old_id in times:
+                        times[new.unique_id] = times.pop(old_id)
                 # A look may have shown the new one with its CHILD_SAs before the event came.
                 known = self.sas.get(new.unique_id) or old or new
                 self._put(replace(new, children=known.children), now)
@@ -136,4 +144,8 @@ class Associations:
 
     def _note_birth(self, sa: IkeSa, now: float) -> None:
         if sa.established and sa.unique_id not in self.born:
-            self.born[sa.unique_id] = now - (sa.age or 0.0)
+            age = sa.age or 0.0
+            self.born[sa.unique_id] = now - age
+            # The age counts from the last rekey; what is left until charon would reauthenticate does not.
+            longer = REAUTH - sa.reauth_in if sa.reauth_in is not None else 0.0
+            self.authenticated[sa.unique_id] = now - max(age, longer)

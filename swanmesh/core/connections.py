@@ -15,6 +15,7 @@ from functools import lru_cache
 
 from swanmesh.core.abilities import UNKNOWN, Abilities, dpd_delay, proposals
 from swanmesh.core.actions import Connection, Kind, Terms
+from swanmesh.core.associations import REAUTH
 from swanmesh.core.model import Address, AddressPair, Peer, Settings
 from swanmesh.core.observed import LoadedConnection
 from swanmesh.core.policy import meaning, policy_of
@@ -123,25 +124,18 @@ def neighbour_discovery(settings: Settings) -> Connection | None:
     )
 
 
-def reauth_time(settings: Settings) -> int:
-    """Seconds between authentications: a quarter of the own certificate's life at most, since only a
-    reauthentication looks at certificates again; a rekey never does."""
-    return max(60, min(settings.connection.ike_reauth, int(settings.credentials.lifetime / 4)))
-
-
 def terms(settings: Settings, charon: Abilities) -> Terms:
     """What this host negotiates by, with every peer."""
     how = settings.connection
     ike, esp = proposals(how, charon)
-    reauth = reauth_time(settings)
     return Terms(
         # charon compares authorities as a set (libstrongswan credentials/auth_cfg.c, equals).
         authorities=tuple(sorted(set(settings.credentials.authorities))),
         ike_proposals=ike,
         esp_proposals=esp,
         ike_rekey=how.ike_rekey,
-        ike_reauth=reauth,
-        ike_over=_over(max(how.ike_rekey, reauth)),
+        ike_reauth=REAUTH,
+        ike_over=_over(how.ike_rekey),
         child_rekey=how.child_rekey,
         child_over=_over(how.child_rekey),
         dpd_delay=dpd_delay(how, charon),

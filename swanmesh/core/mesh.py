@@ -174,6 +174,14 @@ class Mesh:
         """The outcome of ObserveKernel; None if it failed."""
         take_kernel(self.state, what, now)
 
+    def wall_clock(self, offset: float) -> None:
+        """What the wall's clock is ahead of this core's. Where it was set, what certificates call for is
+        decided anew."""
+        known = self.state.certificates.offset
+        if known is None or abs(offset - known) > 1.0:
+            self.state.certificates.offset = offset
+            self.state.pairs.mark_all()
+
     def suspect(self, reason: Reason, now: float) -> None:
         """Something outside hints that charon no longer holds what it should: look at all of it."""
         self.state.looks.want_all(now, reason)
@@ -255,6 +263,8 @@ class Mesh:
                 pair.diagnoses.clear()
             case RekeyChild():
                 state.admission.take(pair.name)
+            case RekeyIke(unique_id=renewed):
+                pair.renewal_asked = {renewed: now}
             case TerminateIke(unique_ids=ended, reason=reason) if pair.connection is not None:
                 for unique_id in ended:
                     pair.diagnose(unique_id, reason)

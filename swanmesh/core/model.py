@@ -65,10 +65,11 @@ class Credentials:
     key_id: str
     """SHA-1 of the SubjectPublicKey bit string in hex: charon's name of the key (`get-keys`)."""
     authorities: tuple[bytes, ...]
-    lifetime: float
-    """Seconds from the certificate's notBefore to its notAfter."""
+    not_before: float
+    """The certificate's beginning, in seconds since the epoch; `not_after` its end."""
     not_after: float
-    """The certificate's end, in seconds since the epoch."""
+    since: float = field(default=0.0, compare=False)
+    """When this certificate was put where it lies, in seconds since the epoch."""
 
     @property
     def certificate_id(self) -> str:
@@ -97,7 +98,7 @@ class ConnectionSettings:
     """Silence after which charon asks the peer for a sign of life; charon's default is never."""
     ike_rekey: int = 4 * 3600
     ike_reauth: int = 24 * 3600
-    """Upper bound; a certificate with a short life is reauthenticated sooner (`connections.reauth_time`)."""
+    """After so long a peer whose certificate is not known is authenticated anew (`decide/renewal.py`)."""
     child_rekey: int = 3600
     replay_window: int = 1024
     """Packets. charon's default of 32 drops reordered packets at Gbit/s."""

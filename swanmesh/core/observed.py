@@ -112,12 +112,26 @@ class LoadedConnection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SeenCertificate:
+    """A certificate that charon holds or has seen. Times are seconds since the epoch."""
+
+    fingerprint: str
+    """SHA-256 of its DER in hex."""
+    names: tuple[str, ...]
+    """DNS subjectAltNames, in lower case."""
+    not_before: float
+    not_after: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedCredentials:
     """The credentials that charon holds, by the names the core compares: ours or anybody's."""
 
     key_ids: frozenset[str]
     certificates: frozenset[str]
     """SHA-256 of the DER of each X.509 certificate loaded, in hex."""
+    seen: tuple[SeenCertificate, ...] = ()
+    """Those of them that name hosts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -192,6 +192,8 @@ class Pair:
     standing: Standing = field(default_factory=Standing)
     attempt: Attempt = field(default_factory=Attempt)
     refusals: Refusals = field(default_factory=Refusals)
+    renewal_asked: dict[int, float] = field(default_factory=dict)
+    """When a reauthentication of each of its IKE_SAs was asked for."""
     meddled: Meddled = field(default_factory=Meddled)
     flood: Flood = field(default_factory=Flood)
     traffic: Traffic = field(default_factory=Traffic)

@@ -76,6 +76,10 @@ NOT_AS_AGREED = "not-as-agreed"
 # What the operator asked for.
 ASKED = Reason("operator", "the operator asked for it")
 
+# Certificates.
+NEW_CERTIFICATE = Reason("new-certificate", "this host has another certificate")
+CERTIFICATE_DATES = Reason("certificate-dates", "the peer's certificate has ended, and it showed no other")
+
 # Meddling in the kernel.
 POLICIES_FLUSHED = Reason("policies-flushed", "somebody flushed the kernel's IPsec policies")
 STATES_FLUSHED = Reason("states-flushed", "somebody flushed the kernel's IPsec states")

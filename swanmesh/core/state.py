@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from swanmesh.core.decide.admission import Admission
 from swanmesh.core.decide.observation import Looks
+from swanmesh.core.decide.renewal import Certificates
 from swanmesh.core.early_peers import Knocks
 from swanmesh.core.kernel import Kernel
 from swanmesh.core.model import Peer, Settings
@@ -148,6 +149,7 @@ class State:
     admission: Admission
     looks: Looks
     pairs: Pairs = field(default_factory=Pairs)
+    certificates: Certificates = field(default_factory=Certificates)
     knocks: Knocks = field(default_factory=Knocks)
     charon: CharonState = field(default_factory=CharonState)
     kernel: Kernel = field(default_factory=Kernel)

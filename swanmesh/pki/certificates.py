@@ -83,9 +83,18 @@ def load_credentials(
         ),
         key_id=key_id(leaf),
         authorities=tuple(unique),
-        lifetime=(leaf.not_valid_after_utc - leaf.not_valid_before_utc).total_seconds(),
+        not_before=leaf.not_valid_before_utc.timestamp(),
         not_after=leaf.not_valid_after_utc.timestamp(),
+        since=_changed(certificate),
     )
+
+
+def _changed(path: Path) -> float:
+    """When the file was last written, in seconds since the epoch; 0 if that cannot be told any more."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def key_id(certificate: x509.Certificate) -> str:

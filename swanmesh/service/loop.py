@@ -281,7 +281,9 @@ class Daemon:
                     tell(words)
 
     def _step(self) -> None:
-        step = self.mesh.step(now())
+        at = now()
+        self.mesh.wall_clock(time.time() - at)
+        step = self.mesh.step(at)
         for action in step.actions:
             (self._kernel if action.edge == "kernel" else self._link).submit((action,))
         for event in step.events:

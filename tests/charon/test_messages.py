@@ -218,7 +218,7 @@ def test_no_section_raises_whatever_it_holds(message: dict[str, Any]) -> None:
     messages.version(section)
     messages.running_since(section)
     messages.key_ids(section)
-    messages.fingerprint(section)
+    messages.certificate(section)
     Causes().from_log(section)
 
 

@@ -17,6 +17,7 @@ from swanmesh.core import reasons
 from swanmesh.core.actions import Action, Initiate, LoadConnection, RekeyChild, TerminateIke, UnloadConnection
 from swanmesh.core.decide.duplicates import HANDFUL, PILE, end_extras, extras
 from swanmesh.core.decide.mending import mend
+from swanmesh.core.decide.renewal import renewal
 from swanmesh.core.pair import Pair
 from swanmesh.core.reasons import NONE, Reason
 from swanmesh.core.state import State
@@ -156,7 +157,20 @@ def _working(pair: Pair, state: State, now: float) -> Decision | None:
     """An association stands; what is wrong with it all the same is told."""
     if pair.up and not pair.associations.works:
         return Decision(due=now + 2.0)  # half-way through a rekey
-    return Decision(reason=pair.flood.reason or pair.traffic.one_way) if pair.associations.works else None
+    if not pair.associations.works:
+        return None
+    return _renewal(pair, state, now, pair.flood.reason or pair.traffic.one_way)
+
+
+def _renewal(pair: Pair, state: State, now: float, warning: Reason) -> Decision:
+    """An association that works is authenticated anew when it is time."""
+    standing = next(sa for sa in pair.sas.values() if pair.associations.counts(sa))
+    foreseen = renewal(pair, standing, state.settings, state.certificates)
+    if foreseen is None:
+        return Decision(reason=warning)
+    if now < foreseen.at:
+        return Decision(due=foreseen.at, reason=warning)
+    return Decision(foreseen.action, reason=warning)
 
 
 def _under_way(pair: Pair, state: State, now: float) -> Decision | None:

@@ -74,6 +74,7 @@ def take_connections(state: State, connections: Iterable[LoadedConnection], now:
 
 def take_credentials(state: State, credentials: LoadedCredentials) -> None:
     mine, charon = state.settings.credentials, state.charon
+    state.certificates.take(credentials.seen, frozenset(state.pairs.peers()))
     wanted = {mine.certificate_id, *mine.authority_ids}
     loaded = mine.key_id in credentials.key_ids and wanted <= credentials.certificates
     if loaded != charon.credentials_loaded:

@@ -10,6 +10,7 @@ from swanmesh.core.actions import (
     LoadConnection,
     LoadCredentials,
     RekeyChild,
+    RekeyIke,
     RestorePolicies,
     TerminateChild,
     TerminateIke,
@@ -34,6 +35,10 @@ def take_outcome(state: State, action: Action, error: str | None, now: float) ->
     match action:
         case RestorePolicies() | InstallPolicies() | RekeyChild():
             mended(state, pair, action, error, now)
+        case RekeyIke():
+            # Whether anything comes of it the events tell; one that came to nothing is asked for again.
+            pair.busy = pair.busy and action.unique_id not in pair.renewal_asked
+            state.pairs.mark(pair)
         case LoadConnection() | UnloadConnection() | Initiate() | TerminateIke() | TerminateChild():
             pair.busy = False
             state.pairs.mark(pair)

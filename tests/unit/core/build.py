@@ -27,7 +27,7 @@ def credentials(name: str = "web1.mesh.example", *, lifetime: float = 90 * 86400
         private_key=f"key of {name}".encode(),
         key_id=name.encode().hex(),
         authorities=(b"the authority",),
-        lifetime=lifetime,
+        not_before=2e9 - lifetime,
         not_after=2e9,
     )
 

@@ -18,7 +18,6 @@ from swanmesh.core.connections import (
     ours,
     ours_loaded,
     peer_of,
-    reauth_time,
 )
 from swanmesh.core.model import ConnectionSettings, Peer, Policy, Settings
 from swanmesh.core.observed import LoadedConnection
@@ -75,7 +74,6 @@ def test_the_digest_is_the_same_every_time() -> None:
         {"esp_proposals": ("aes128gcm16-ecp256-esn",)},
         {"dpd_delay": 6},
         {"ike_rekey": 7200},
-        {"ike_reauth": 7200},
         {"child_rekey": 1800},
         {"replay_window": 64},
         {"encap": True},
@@ -150,15 +148,6 @@ def test_ours_loaded_looks_at_the_children_too() -> None:
 def test_the_peer_can_be_read_from_the_name() -> None:
     assert peer_of(name_of(settings(), peer("db-1.mesh.example"))) == "db-1.mesh.example"
     assert peer_of("something else") == "something else"
-
-
-@pytest.mark.parametrize(("lifetime", "seconds"), [(90 * 86400.0, 86400), (86400.0, 21600), (100.0, 60)])
-def test_reauthentication_comes_well_before_the_certificates_end(lifetime: float, seconds: int) -> None:
-    host = settings()
-    short = replace(host, credentials=replace(host.credentials, lifetime=lifetime))
-    assert reauth_time(short) == seconds
-    agreed = only(short, peer()).terms
-    assert agreed is not None and agreed.ike_reauth == seconds
 
 
 def test_what_charon_reads_as_the_same_has_the_same_digest() -> None:

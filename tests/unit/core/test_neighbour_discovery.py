@@ -15,7 +15,7 @@ from swanmesh.core.verdict import EMPTY, planned
 def settings(*addresses: str) -> Settings:
     host = Host(name="web1.mesh.example", addresses=tuple(map(ipaddress.ip_address, addresses)))
     own = Credentials(
-        certificate=b"c", private_key=b"k", key_id="1", authorities=(b"a",), lifetime=1e7, not_after=2e9
+        certificate=b"c", private_key=b"k", key_id="1", authorities=(b"a",), not_before=1e9, not_after=2e9
     )
     return Settings(host=host, credentials=own)
 

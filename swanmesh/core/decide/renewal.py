@@ -1,0 +1,107 @@
+"""When an association is authenticated anew: once, before a certificate that it stands on ends, or after this
+host got another one. Never by the clock alone: each reauthentication may cost a packet, since a responder
+sends on the new association before the initiator has installed it; a rekey gives new keys without that.
+
+charon does not tell which certificate an IKE_SA stands on. This host's is known by the time at which it was
+authenticated; the peer's is one of those of its name that charon has seen (`list-certs` shows its cache), and
+of several the one that ends first is meant. Where none was seen, `connection.ike_reauth` is the bound.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from swanmesh.core.actions import RekeyIke, TerminateIke
+from swanmesh.core.model import Settings
+from swanmesh.core.observed import IkeSa, SeenCertificate
+from swanmesh.core.pair import Pair
+from swanmesh.core.reasons import CERTIFICATE_DATES, NEW_CERTIFICATE, Reason
+
+_SPREAD = 300.0
+"""Seconds over which the associations of one host, or of one end of a certificate, are authenticated anew."""
+_BEFORE = 0.1
+"""Share of a certificate's life before its end in which that is done."""
+_PATIENCE = 600.0
+"""Seconds until it is asked for again where it came to nothing."""
+_SKEW = 300.0
+"""Seconds that clocks may differ by."""
+_LOOKS = 10
+_KEPT = 4
+"""Certificates of one name that are kept."""
+
+
+@dataclass(slots=True)
+class Certificates:
+    """The peers' certificates that charon has seen, by the names in them."""
+
+    offset: float | None = None
+    """What the wall's clock is ahead of the core's; None until it is known."""
+    _seen: dict[str, dict[str, SeenCertificate]] = field(default_factory=dict)
+
+    def take(self, certificates: Iterable[SeenCertificate], names: frozenset[str]) -> None:
+        """Those of these peers, in addition to what was seen before: charon's cache holds a few dozen."""
+        for certificate in certificates:
+            for name in names.intersection(certificate.names):
+                known = self._seen.setdefault(name, {})
+                known[certificate.fingerprint] = certificate
+                if len(known) > _KEPT:
+                    del known[min(known, key=lambda one: known[one].not_after)]
+
+    def of(self, name: str) -> list[SeenCertificate]:
+        """All that were seen of this name, the one that ends first at the head."""
+        return sorted(self._seen.get(name, {}).values(), key=lambda one: one.not_after)
+
+    def standing_on(self, name: str, at: float) -> SeenCertificate | None:
+        """The peer's certificate in an authentication at that time; of several the one that ends first."""
+        return next((one for one in self.of(name) if one.not_before - _SKEW <= at < one.not_after), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What to do about one association, and when on the core's clock."""
+
+    action: RekeyIke | TerminateIke
+    at: float
+
+
+def renewal(pair: Pair, sa: IkeSa, settings: Settings, certificates: Certificates) -> Renewal | None:
+    """The next one that is foreseen for this IKE_SA; None while the wall's time is not known."""
+    offset = certificates.offset
+    authenticated = pair.associations.authenticated.get(sa.unique_id)
+    if offset is None or authenticated is None:
+        return None
+    share = zlib.crc32(f"{pair.name} {settings.host.name}".encode()) / 2**32
+    asked = pair.renewal_asked.get(sa.unique_id)
+
+    def anew(reason: Reason, at: float, patience: float = _PATIENCE) -> Renewal:
+        earliest = asked + max(patience, _PATIENCE) if asked is not None else at
+        action = RekeyIke(
+            unique_id=sa.unique_id, connection=pair.name, peer=pair.peer, reauth=True, reason=reason
+        )
+        return Renewal(action, max(at, earliest))
+
+    taken_up = settings.credentials.since - offset
+    if authenticated < taken_up:
+        return anew(NEW_CERTIFICATE, taken_up + share * _SPREAD)
+    theirs = certificates.standing_on(pair.peer, authenticated + offset)
+    if theirs is None:
+        unknown = Reason("certificate-unknown", "the peer's certificate was not seen, and may have ended")
+        # Charon is looked at as a whole several times within so long, however seldom that is.
+        bound = max(settings.connection.ike_reauth, _LOOKS * settings.initiation.resync)
+        return anew(unknown, authenticated + bound * (1.0 - share / 10))
+    end = theirs.not_after - offset
+    before = end - _BEFORE * (theirs.not_after - theirs.not_before) * (0.5 + share / 2)
+    if authenticated < before:
+        patience = (end - asked) / 4 if asked is not None else 0.0
+        again = anew(Reason("certificate-ends", "the peer's certificate ends soon"), before, patience)
+        if again.at < end + _SKEW:
+            return again
+    mine = settings.credentials
+    if not mine.not_before <= end + offset + _SKEW < mine.not_after:
+        return None  # this host's clock or certificate is as doubtful as the peer's
+    ended = TerminateIke(
+        unique_ids=(sa.unique_id,), connection=pair.name, peer=pair.peer, reason=CERTIFICATE_DATES
+    )
+    return Renewal(ended, end + _SKEW)

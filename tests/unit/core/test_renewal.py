@@ -1,0 +1,133 @@
+"""Associations are authenticated anew when a certificate calls for it, and never by the clock alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from swanmesh.core.actions import Action, ObserveAll, ObserveSas, RekeyIke, TerminateIke
+from swanmesh.core.observed import ChildUp, Holdings, IkeDown, IkeSa, IkeUp, SeenCertificate
+from tests.unit.core.build import association, holdings, ike_sa
+from tests.unit.core.life import Life
+
+DAY = 86400.0
+OFFSET = 1.993e9
+"""The wall's time when the core's clock began."""
+
+
+class Aging(Life):
+    """An association that stands, and a charon that shows the peer's certificates at each look."""
+
+    def __init__(self, *ends: float, ike_reauth: int = 24 * 3600) -> None:
+        """`ends`: of the peer's certificates, each of a life of 90 days, on the core's clock."""
+        super().__init__()
+        self.host = replace(self.host, connection=replace(self.host.connection, ike_reauth=ike_reauth))
+        self.mesh.configure(self.host, [self.peer], 0.0)
+        self.mesh.wall_clock(OFFSET)
+        self.sa: IkeSa | None = self.up()
+        self.ends = ends
+        self.done: list[tuple[float, Action]] = []
+
+    def held(self) -> Holdings:
+        sas = (replace(self.sa, age=None),) if self.sa is not None else ()
+        held = holdings(self.host, *sas, loaded={self.name: str(self.pair.loaded)})
+        seen = tuple(
+            SeenCertificate(
+                fingerprint=f"{end}",
+                names=(self.peer.name,),
+                not_before=OFFSET + end - 90 * DAY,
+                not_after=OFFSET + end,
+            )
+            for end in self.ends
+        )
+        return replace(held, credentials=replace(held.credentials, seen=seen))
+
+    def until(self, end: float, *, works: bool = True) -> list[tuple[float, Action]]:
+        """What is done up to `end`, looks apart. `works`: whether a reauthentication brings a new IKE_SA."""
+        self.done = []
+        while True:
+            for action in self.step():
+                if isinstance(action, ObserveAll):
+                    self.mesh.observed(self.held(), self.now)
+                elif isinstance(action, ObserveSas):
+                    self.mesh.observed(self.held().sas, self.now)
+                else:
+                    self._carry_out(action, works=works)
+            due = self.mesh.due
+            if due is None or due > end:
+                return self.done
+            self.now = max(self.now + 0.001, due)
+
+    def _carry_out(self, action: Action, *, works: bool) -> None:
+        self.done.append((self.now, action))
+        self.do(action)
+        if isinstance(action, RekeyIke) and works:
+            assert action.reauth
+            old, new = action.unique_id, action.unique_id + 1
+            self.event(IkeUp(ike_sa(self.name, new, age=0.0)))
+            self.sa = association(self.name, new, age=0.0)
+            self.event(ChildUp(self.sa))
+            self.event(IkeDown(ike_sa(self.name, old, "DELETING")))
+        elif isinstance(action, TerminateIke):
+            self.event(IkeDown(ike_sa(self.name, action.unique_ids[0], "DELETING")))
+            self.sa = None
+
+
+def test_certificates_that_hold_call_for_nothing_however_long_it_stands() -> None:
+    life = Aging(80 * DAY, ike_reauth=60)
+    assert life.until(30 * DAY) == []
+
+
+def test_another_certificate_of_this_host_is_shown_once() -> None:
+    life = Aging(80 * DAY)
+    assert life.until(DAY) == []
+    life.now = DAY
+    renewed = replace(life.host.credentials, certificate=b"a new one", since=OFFSET + DAY)
+    life.host = replace(life.host, credentials=renewed)
+    life.mesh.configure(life.host, [life.peer], life.now)
+    again = [(at, action) for at, action in life.until(10 * DAY) if isinstance(action, RekeyIke)]
+    ((at, action),) = again
+    assert action.reason.code == "new-certificate" and DAY <= at <= DAY + 600.0
+
+
+def test_before_the_peers_certificate_ends_it_is_asked_for_another_once() -> None:
+    life = Aging(20 * DAY)
+    assert life.until(10 * DAY) == []
+    life.ends = (20 * DAY, 110 * DAY)  # it has another by now, and shows it when asked
+    ((at, action),) = life.until(19.9 * DAY)
+    assert isinstance(action, RekeyIke) and 10 * DAY <= at < 20 * DAY
+    life.ends = (110 * DAY,)
+    assert life.until(19.9 * DAY) == []
+
+
+def test_who_shows_no_other_certificate_is_ended_after_the_end_of_the_one_it_has() -> None:
+    life = Aging(20 * DAY)
+    asked = life.until(19.99 * DAY, works=False)
+    assert asked and {type(action) for _, action in asked} == {RekeyIke}
+    assert len(asked) < 50, "less and less before the end"
+    ended = [action for _, action in life.until(20.1 * DAY, works=False) if isinstance(action, TerminateIke)]
+    assert [action.reason.code for action in ended] == ["certificate-dates"] and not life.pair.up
+
+
+def test_one_that_was_authenticated_with_the_same_certificate_ends_with_it() -> None:
+    life = Aging(20 * DAY)
+    life.until(19.9 * DAY)
+    actions = [action for at, action in life.until(20.1 * DAY) if at >= 20 * DAY]
+    assert isinstance(actions[0], TerminateIke) and actions[0].reason.code == "certificate-dates"
+
+
+def test_what_is_not_known_of_the_peer_is_bounded() -> None:
+    life = Aging(ike_reauth=3600)
+    ((at, action),) = life.until(4000.0)
+    assert isinstance(action, RekeyIke) and 0.9 * 3600 <= at - 1 <= 3600
+    assert action.reason.code == "certificate-unknown"
+
+
+@pytest.mark.parametrize("set_by", [-400 * DAY, 4000 * DAY])
+def test_a_clock_that_is_set_wrong_ends_nothing(set_by: float) -> None:
+    life = Aging(20 * DAY)
+    assert life.until(DAY) == []
+    life.mesh.wall_clock(OFFSET + set_by)
+    assert not [action for _, action in life.until(3 * DAY) if isinstance(action, TerminateIke)]
+    assert life.pair.up
