@@ -17,7 +17,6 @@ from swanmesh.charon.loading import load_in_batches
 from swanmesh.charon.messages import Decoder, Version
 from swanmesh.charon.session import Session
 from swanmesh.charon.watchdog import Pulse
-from swanmesh.core.abilities import UNKNOWN, Abilities
 from swanmesh.core.actions import (
     Action,
     Connection,
@@ -77,8 +76,8 @@ class Charon:
         """Events that this charon does not have (`alert` before 6.0.3)."""
         self.since: float | None = None
         """When charon started, in seconds since the epoch, once connected."""
-        self.abilities = UNKNOWN
-        """What this charon can do, once connected."""
+        self.algorithms: frozenset[str] | None = None
+        """Names of what this charon has plugins for, once connected."""
         self._socket = socket
         self._timeout = timeout
         self._version: Version | None = None
@@ -119,8 +118,7 @@ class Charon:
             await self._register(self._commands, tuple(_STREAMS.values()))
             self._version = messages.version(await self._request("version"))
             self.since = messages.running_since(await self._request("stats"))
-            algorithms = messages.algorithms(await self._request("get-algorithms"))
-            self.abilities = Abilities(self._version.version, algorithms)
+            self.algorithms = messages.algorithms(await self._request("get-algorithms"))
             if self._gone is not None:
                 raise CharonLost(self._gone)
             self._connected = True

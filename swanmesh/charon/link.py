@@ -18,7 +18,6 @@ import tenacity
 
 from swanmesh.charon.client import Charon, CharonGone
 from swanmesh.charon.errors import CharonLost, CommandFailed
-from swanmesh.core.abilities import UNKNOWN, Abilities
 from swanmesh.core.actions import Action, Connection, LoadConnection, ObserveAll, ObserveSas
 from swanmesh.core.observed import Event, Holdings, IkeSa
 
@@ -32,7 +31,8 @@ class Back:
 
     version: str
     holdings: Holdings
-    abilities: Abilities = UNKNOWN
+    algorithms: frozenset[str] | None = None
+    """What charon has plugins for, by its names (`get-algorithms`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ class Link:
         while True:
             charon, holdings = await self._connect()
             self._charon = charon
-            self._report(Back(charon.version, holdings, charon.abilities))
+            self._report(Back(charon.version, holdings, charon.algorithms))
             try:
                 await self._serve(charon)
             except CharonLost as lost:

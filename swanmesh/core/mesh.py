@@ -16,6 +16,7 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from swanmesh.core.abilities import Abilities
 from swanmesh.core.actions import (
     Action,
     Initiate,
@@ -33,6 +34,7 @@ from swanmesh.core.decide.rules import decide
 from swanmesh.core.inputs.charon import (
     charon_back,
     charon_lost,
+    forget_unloaded,
     take_connections,
     take_credentials,
     take_event,
@@ -127,10 +129,13 @@ class Mesh:
                 pair.left_alone = reason
                 self.state.pairs.mark(pair)
 
-    def charon_back(self, version: str, holdings: Holdings, now: float) -> None:
+    def charon_back(
+        self, version: str, holdings: Holdings, now: float, algorithms: frozenset[str] | None = None
+    ) -> None:
+        """charon answers. `algorithms`: names of what it has plugins for, if that is known."""
         state = self.state
         news = state.observed_once
-        charon_back(state, holdings, version, now)
+        charon_back(state, holdings, Abilities(version, algorithms), now)
         forget_kernel_doubts(state)
         state.kernel.want(now, Reason("charon-answers", "charon answers"))
         state.observed_once = True
@@ -205,6 +210,7 @@ class Mesh:
             actions += self._credentials(now)
             actions += self._asked
             self._asked = []
+        forget_unloaded(state, now)
         for pair in state.pairs.take_marked(now):
             self._decide(pair, now, actions)
         if state.charon.reachable:
@@ -222,7 +228,7 @@ class Mesh:
     def due(self) -> float | None:
         """When `step` is due if nothing happens before; 0 means at once."""
         state = self.state
-        if state.pairs.marked:
+        if state.pairs.marked or state.unloaded:
             return 0.0
         if not state.charon.reachable:
             return None

@@ -223,8 +223,11 @@ class Hint:
     """charon's log suggests that it no longer holds all that we loaded."""
 
     child: str
-    """The child whose trap or shunt is gone, by our hand or another's; empty if it is about credentials."""
+    """The child whose trap or shunt is gone, by our hand or another's; empty if it is about something
+    else."""
     reason: Reason
+    unloaded: str = ""
+    """Name of a connection, or of its child, that charon no longer holds; empty if that is not certain."""
 
 
 Event: TypeAlias = (

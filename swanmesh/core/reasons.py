@@ -40,6 +40,9 @@ ADDRESS_REMOVED = Reason("address-removed", "address or policy removed from the 
 UNKNOWN_PEER = Reason("unknown-peer", "no file knows this peer or address any more")
 ANOTHER_VERSION = Reason("another-version", "charon holds another version of it")
 UNLOADED = Reason("unloaded-by-others", "somebody unloaded it from charon")
+UNLOADED_AT_START = Reason(
+    "unloaded-by-others", "swanctl --load-all unloaded it, as Debian's unit does after each start of charon"
+)
 DISCOVERY = Reason("neighbour-discovery", "IPv6 neighbour discovery must pass while traps stand")
 NO_IPV6 = Reason("neighbour-discovery", "this host has no IPv6 address any more")
 MISSING_CREDENTIALS = Reason(

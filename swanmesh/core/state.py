@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from swanmesh.core.abilities import Abilities
 from swanmesh.core.decide.admission import Admission
 from swanmesh.core.decide.observation import Looks
 from swanmesh.core.decide.renewal import Certificates
@@ -34,6 +35,10 @@ class CharonState:
 
     reachable: bool = False
     version: str = ""
+    algorithms: frozenset[str] | None = None
+    """Names of what it has plugins for; None as long as none has answered."""
+    emptied: bool = False
+    """It held nothing of ours when it answered: it has just started, and what its unit does then may come."""
     since: float = 0.0
     reason: Reason = NOT_REACHED
     """Why it is not reachable; empty while it is."""
@@ -43,6 +48,10 @@ class CharonState:
     credentials_refusals: Refusals = field(default_factory=Refusals)
     doubted: float = float("-inf")
     """When charon was last looked at since an authentication failed as if it lacked credentials."""
+
+    @property
+    def abilities(self) -> Abilities:
+        return Abilities(self.version, self.algorithms)
 
     @property
     def unreachable(self) -> Reason:
@@ -153,6 +162,8 @@ class State:
     knocks: Knocks = field(default_factory=Knocks)
     charon: CharonState = field(default_factory=CharonState)
     kernel: Kernel = field(default_factory=Kernel)
+    unloaded: set[str] = field(default_factory=set)
+    """Connections, or their children, that charon's log said are unloaded, until the next step."""
     observed_once: bool = False
     """Whether charon was looked at since this controller started: what is found then is no news."""
     hold: Reason = NONE

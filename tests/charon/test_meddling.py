@@ -69,7 +69,7 @@ async def test_an_unloaded_trap_and_an_unloaded_key_are_hints(pair: tuple[RealSe
             await other.unload_connection("one")
             await other._request("unload-key", {"id": key_id})
         hint = await next_event(charon, Hint)
-        assert hint.child == ESP
+        assert hint.child == hint.unloaded == ESP
         assert (await next_event(charon, Hint)).child == ""
         assert await loaded(charon) == ([], frozenset())
 
@@ -80,20 +80,24 @@ async def loaded(charon: Charon) -> tuple[list[str], frozenset[str]]:
 
 
 @pytest.mark.parametrize(
-    ("line", "child"),
+    ("line", "told"),
     [
-        (f"uninstalling '{ESP}'", ESP),
-        ("unloaded private key with id 0011", ""),
+        (f"uninstalling '{ESP}'", (ESP, ESP)),
+        (f"vici uninstalling '{ESP}'", (ESP, ESP)),
+        (f"vici uninstall '{ESP}'", (ESP, "")),
+        ("removed vici connection: one", ("", "one")),
+        ("unloaded private key with id 0011", ("", "")),
         ("loaded ECDSA private key", None),
         (f"installing '{ESP}'", None),
+        (f"vici installing '{ESP}'", None),
         ("received DELETE for 'uninstalling '", None),
     ],
 )
-def test_lines_that_hint(line: str, child: str | None) -> None:
+def test_lines_that_hint(line: str, told: tuple[str, str] | None) -> None:
     section = {"group": b"CFG", "level": b"1", "msg": line.encode()}
     hint = from_log(section)
-    assert (hint.child if hint else None) == child
-    assert child is None or may_hint(encode("log", section))
+    assert ((hint.child, hint.unloaded) if hint else None) == told
+    assert told is None or may_hint(encode("log", section))
 
 
 def test_a_common_line_is_passed_over_undecoded() -> None:

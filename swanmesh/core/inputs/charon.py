@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from swanmesh.core import reasons
+from swanmesh.core.abilities import Abilities
 from swanmesh.core.actions import Kind
 from swanmesh.core.causes import LACKING_CREDENTIALS, Cause
-from swanmesh.core.connections import kind_of, ours, ours_loaded, peer_of
+from swanmesh.core.connections import kind_of, ours, ours_loaded, peer_of, terms
 from swanmesh.core.inputs.files import peers_changed
 from swanmesh.core.observed import (
     ChildDown,
@@ -32,6 +33,8 @@ _DOUBT = 10.0
 _BURST = 0.2
 """Seconds: who takes one thing takes more, and one look is to show it all. What goes while it is under way
 brings another."""
+_STARTING = 60.0
+"""Seconds after charon's start in which its unit may still load what swanctl.conf says."""
 _YOUNG = 2.0
 """Seconds that an initiation may take to show as an IKE_SA: a busy charon begins it some time after it took
 the request."""
@@ -64,12 +67,33 @@ def take_connections(state: State, connections: Iterable[LoadedConnection], now:
         if pair.name not in held and pair.loaded is not None:
             pair.loaded = None
             if pair.connection is not None:
-                pair.reason = reasons.UNLOADED
+                pair.reason = _unloaded(state, now)
             state.pairs.mark(pair)
     if down:
         # The last `down` of the operator outlives this controller: charon holds the shunt that it left.
         state.down |= down
         peers_changed(state, down, now)
+
+
+def forget_unloaded(state: State, now: float) -> None:
+    """What charon's log said was unloaded is loaded again at once, and not initiated before that. One pass
+    serves all that was said since the last one: who unloads one unloads thousands."""
+    if not state.unloaded:
+        return
+    for pair in state.pairs:
+        if pair.loaded is None or pair.busy or state.unloaded.isdisjoint((pair.name, pair.loaded)):
+            continue
+        pair.loaded = None
+        if pair.connection is not None:
+            pair.reason = _unloaded(state, now)
+        state.pairs.mark(pair)
+    state.unloaded.clear()
+
+
+def _unloaded(state: State, now: float) -> Reason:
+    """Why a connection that charon held is gone, by another's hand."""
+    started = state.charon.emptied and now < state.charon.since + _STARTING
+    return reasons.UNLOADED_AT_START if started else reasons.UNLOADED
 
 
 def take_credentials(state: State, credentials: LoadedCredentials) -> None:
@@ -163,6 +187,8 @@ def take_event(state: State, event: Event, now: float) -> None:
 
 def _take_hint(state: State, hint: Hint, now: float) -> None:
     """Unless the trap that is gone is one that we are changing, or have changed, ourselves."""
+    if hint.unloaded:
+        state.unloaded.add(hint.unloaded)
     at = now + _BURST
     if state.looks.full_wanted(at):
         return
@@ -191,10 +217,16 @@ def _take_diagnosis(state: State, event: Diagnosis, now: float) -> None:
     state.pairs.mark(pair)
 
 
-def charon_back(state: State, holdings: Holdings, version: str, now: float) -> None:
+def charon_back(state: State, holdings: Holdings, abilities: Abilities, now: float) -> None:
     """charon answers (again): everything known of it is what it holds now."""
     charon = state.charon
-    charon.reachable, charon.version, charon.reason, charon.since = True, version, NONE, now
+    before = terms(state.settings, charon.abilities)
+    charon.reachable, charon.reason, charon.since = True, NONE, now
+    charon.version, charon.algorithms = abilities.version, abilities.algorithms
+    charon.emptied = not any(ours(connection.name) for connection in holdings.connections)
+    if terms(state.settings, abilities) != before:
+        why = NONE if state.observed_once else reasons.NEW_PEER
+        peers_changed(state, [peer.name for peer in state.book.peers.values()], now, why)
     take_connections(state, holdings.connections, now)
     take_credentials(state, holdings.credentials)
     shown = {sa.connection for sa in holdings.sas if sa.works}

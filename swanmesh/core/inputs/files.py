@@ -39,7 +39,7 @@ def host_changed(state: State, now: float) -> None:
 
 
 def _reconcile(state: State, name: str, peer: Peer | None, now: float, why: Reason) -> None:
-    wanted = desired(state.settings, peer) if peer is not None else {}
+    wanted = desired(state.settings, peer, state.charon.abilities) if peer is not None else {}
     known = {pair.name: pair for pair in state.pairs.of(name) if pair.connection is not None}
     added = not known and bool(wanted)
     for pair in known.values():

@@ -7,8 +7,9 @@ import pytest
 from swanmesh.core.actions import LoadConnection, LoadCredentials, ObserveAll
 from swanmesh.core.causes import Cause
 from swanmesh.core.mesh import Mesh
-from swanmesh.core.observed import Diagnosis, Hint
+from swanmesh.core.observed import Diagnosis, Hint, IkeDown
 from swanmesh.core.reasons import Reason
+from swanmesh.core.verdict import EMPTY
 from tests.unit.core.build import association, holdings, name_of, peer, settings
 
 HOST, PEER = settings(), peer()
@@ -96,6 +97,48 @@ def test_cleared_credentials_are_loaded_again_whole(missing: str) -> None:
     assert isinstance(load, LoadCredentials)
     assert load.authorities == HOST.credentials.authorities
     assert b"key of" not in repr(load).encode()
+
+
+def test_what_charon_says_was_unloaded_is_loaded_at_once_and_not_initiated_before() -> None:
+    mesh = running()
+    mesh.event(Hint(child="", reason=Reason("test", "gone"), unloaded=child(mesh)), 100.0)
+    (load,) = [action for action in mesh.step(100.0).actions if action.pair == NAME]
+    assert load.verb == "load" and "somebody unloaded it" in load.reason.words
+    mesh.event(IkeDown(association(NAME)), 100.1)
+    assert [action.verb for action in mesh.step(160.0).actions if action.pair == NAME] == []
+    mesh.done(load, None, 160.1)
+    assert "initiate" in [action.verb for action in mesh.step(220.0).actions]
+
+
+def test_what_the_unit_unloads_after_charons_start_is_told_as_that() -> None:
+    mesh = Mesh(HOST, seed=1)
+    mesh.update_peers([PEER], [], 0.0)
+    mesh.charon_back("5.9.8", EMPTY, 0.0)
+    loads = [action for action in mesh.step(0.0).actions if action.verb == "load"]
+    for action in loads:
+        mesh.done(action, None, 0.1)
+    mesh.event(Hint(child="", reason=Reason("test", "gone"), unloaded=NAME), 3.0)
+    (again,) = [action for action in mesh.step(3.0).actions if action.verb == "load"]
+    assert "swanctl --load-all" in again.reason.words
+
+
+def test_a_newer_charon_gets_what_suits_it_from_the_first_load_on() -> None:
+    mesh = Mesh(HOST, seed=1)
+    mesh.update_peers([PEER], [], 0.0)
+    mesh.charon_back("6.0.1", EMPTY, 0.0)
+    loads = [action for action in mesh.step(0.0).actions if isinstance(action, LoadConnection)]
+    (terms,) = {load.connection.terms for load in loads if load.connection.terms is not None}
+    assert terms.dpd_delay == 60
+    assert {load.reason.words for load in loads} == {"new peer"}
+
+
+def test_a_charon_that_was_upgraded_gets_what_suits_it_now() -> None:
+    mesh = running()
+    held = holdings(HOST, association(NAME), loaded={NAME: child(mesh)})
+    mesh.charon_lost(Reason("test", "upgraded"), 10.0)
+    mesh.charon_back("6.0.1", held, 20.0)
+    (load,) = [action for action in mesh.step(20.0).actions if isinstance(action, LoadConnection)]
+    assert load.connection.terms is not None and load.connection.terms.dpd_delay == 60
 
 
 @pytest.mark.parametrize(
