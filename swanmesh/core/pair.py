@@ -5,17 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from swanmesh.core.actions import Connection
 from swanmesh.core.associations import Associations
 from swanmesh.core.decide.initiation import backoff
+from swanmesh.core.decision import Decision
 from swanmesh.core.model import AddressPair, InitiationSettings
 from swanmesh.core.observed import ChildSa, IkeSa
 from swanmesh.core.reasons import FLOODING, NEW_PEER, NONE, ONE_WAY, Reason
-
-if TYPE_CHECKING:
-    from swanmesh.core.decide.rules import Decision
 
 _DIAGNOSES = 8
 """IKE_SAs of a pair whose diagnoses are kept."""

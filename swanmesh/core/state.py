@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from swanmesh.core.abilities import Abilities
+from swanmesh.core.certificates import Certificates
 from swanmesh.core.decide.admission import Admission
 from swanmesh.core.decide.observation import Looks
-from swanmesh.core.decide.renewal import Certificates
 from swanmesh.core.early_peers import Knocks
 from swanmesh.core.kernel import Kernel
 from swanmesh.core.model import Peer, Settings

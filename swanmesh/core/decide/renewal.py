@@ -10,12 +10,12 @@ of several the one that ends first is meant. Where none was seen, `connection.ik
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from swanmesh.core.actions import RekeyIke, TerminateIke
+from swanmesh.core.certificates import SKEW, Certificates
 from swanmesh.core.model import Settings
-from swanmesh.core.observed import IkeSa, SeenCertificate
+from swanmesh.core.observed import IkeSa
 from swanmesh.core.pair import Pair
 from swanmesh.core.reasons import CERTIFICATE_DATES, NEW_CERTIFICATE, Reason
 
@@ -25,37 +25,7 @@ _BEFORE = 0.1
 """Share of a certificate's life before its end in which that is done."""
 _PATIENCE = 600.0
 """Seconds until it is asked for again where it came to nothing."""
-_SKEW = 300.0
-"""Seconds that clocks may differ by."""
 _LOOKS = 10
-_KEPT = 4
-"""Certificates of one name that are kept."""
-
-
-@dataclass(slots=True)
-class Certificates:
-    """The peers' certificates that charon has seen, by the names in them."""
-
-    offset: float | None = None
-    """What the wall's clock is ahead of the core's; None until it is known."""
-    _seen: dict[str, dict[str, SeenCertificate]] = field(default_factory=dict)
-
-    def take(self, certificates: Iterable[SeenCertificate], names: frozenset[str]) -> None:
-        """Those of these peers, in addition to what was seen before: charon's cache holds a few dozen."""
-        for certificate in certificates:
-            for name in names.intersection(certificate.names):
-                known = self._seen.setdefault(name, {})
-                known[certificate.fingerprint] = certificate
-                if len(known) > _KEPT:
-                    del known[min(known, key=lambda one: known[one].not_after)]
-
-    def of(self, name: str) -> list[SeenCertificate]:
-        """All that were seen of this name, the one that ends first at the head."""
-        return sorted(self._seen.get(name, {}).values(), key=lambda one: one.not_after)
-
-    def standing_on(self, name: str, at: float) -> SeenCertificate | None:
-        """The peer's certificate in an authentication at that time; of several the one that ends first."""
-        return next((one for one in self.of(name) if one.not_before - _SKEW <= at < one.not_after), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +66,12 @@ def renewal(pair: Pair, sa: IkeSa, settings: Settings, certificates: Certificate
     if authenticated < before:
         patience = (end - asked) / 4 if asked is not None else 0.0
         again = anew(Reason("certificate-ends", "the peer's certificate ends soon"), before, patience)
-        if again.at < end + _SKEW:
+        if again.at < end + SKEW:
             return again
     mine = settings.credentials
-    if not mine.not_before <= end + offset + _SKEW < mine.not_after:
+    if not mine.not_before <= end + offset + SKEW < mine.not_after:
         return None  # this host's clock or certificate is as doubtful as the peer's
     ended = TerminateIke(
         unique_ids=(sa.unique_id,), connection=pair.name, peer=pair.peer, reason=CERTIFICATE_DATES
     )
-    return Renewal(ended, end + _SKEW)
+    return Renewal(ended, end + SKEW)

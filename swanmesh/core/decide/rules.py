@@ -11,13 +11,13 @@ and `wait` show what was decided and work nothing out again.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from swanmesh.core import reasons
-from swanmesh.core.actions import Action, Initiate, LoadConnection, RekeyChild, TerminateIke, UnloadConnection
+from swanmesh.core.actions import Initiate, LoadConnection, RekeyChild, TerminateIke, UnloadConnection
 from swanmesh.core.decide.duplicates import HANDFUL, PILE, end_extras, extras
 from swanmesh.core.decide.mending import mend
 from swanmesh.core.decide.renewal import renewal
+from swanmesh.core.decision import Decision
 from swanmesh.core.pair import Pair
 from swanmesh.core.reasons import NONE, Reason
 from swanmesh.core.state import State
@@ -28,27 +28,6 @@ may have been (one tried before, or one that the peer should have initiated); an
 duplicate is ended."""
 CHILDLESS = 2.0
 """Seconds that an IKE_SA may stand without a CHILD_SA: the two come up in one exchange."""
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What to do with a pair, what holds that up, and why the pair is not up."""
-
-    action: Action | None = None
-    blocked: Reason = NONE
-    """Why the action is not carried out yet; empty if it is."""
-    due: float | None = None
-    """When to decide again if nothing happens before; for a blocked action that waits for its time, when."""
-    reason: Reason = NONE
-    """Why the pair is not up, or what is wrong with it although it is; empty if all is well."""
-    look: Reason = NONE
-    """Why charon is to be looked at, at `look_at`."""
-    look_at: float = 0.0
-
-    @property
-    def ready(self) -> bool:
-        """Whether there is an action to carry out now."""
-        return self.action is not None and not self.blocked
 
 
 Rule = Callable[[Pair, State, float], Decision | None]

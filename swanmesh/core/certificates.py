@@ -1,0 +1,39 @@
+"""The peers' certificates, as far as charon has shown them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from swanmesh.core.observed import SeenCertificate
+
+SKEW = 300.0
+"""Seconds that clocks may differ by."""
+_KEPT = 4
+"""Certificates of one name that are kept."""
+
+
+@dataclass(slots=True)
+class Certificates:
+    """The peers' certificates that charon has seen, by the names in them."""
+
+    offset: float | None = None
+    """What the wall's clock is ahead of the core's; None until it is known."""
+    _seen: dict[str, dict[str, SeenCertificate]] = field(default_factory=dict)
+
+    def take(self, certificates: Iterable[SeenCertificate], names: frozenset[str]) -> None:
+        """Those of these peers, in addition to what was seen before: charon's cache holds a few dozen."""
+        for certificate in certificates:
+            for name in names.intersection(certificate.names):
+                known = self._seen.setdefault(name, {})
+                known[certificate.fingerprint] = certificate
+                if len(known) > _KEPT:
+                    del known[min(known, key=lambda one: known[one].not_after)]
+
+    def of(self, name: str) -> list[SeenCertificate]:
+        """All that were seen of this name, the one that ends first at the head."""
+        return sorted(self._seen.get(name, {}).values(), key=lambda one: one.not_after)
+
+    def standing_on(self, name: str, at: float) -> SeenCertificate | None:
+        """The peer's certificate in an authentication at that time; of several the one that ends first."""
+        return next((one for one in self.of(name) if one.not_before - SKEW <= at < one.not_after), None)
