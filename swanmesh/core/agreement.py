@@ -27,6 +27,8 @@ class Agreement:
     remote_name: str
     encapsulated: bool
     """Whether the pair uses UDP encapsulation, so that either end may look NATed."""
+    slack: float = 0.0
+    """Seconds by which charon makes lives shorter at random."""
 
     def breach(self, sa: IkeSa) -> Reason:
         """In what an established IKE_SA or one of its CHILD_SAs is not as agreed; empty if in nothing.

@@ -146,6 +146,8 @@ class Associations:
         if sa.established and sa.unique_id not in self.born:
             age = sa.age or 0.0
             self.born[sa.unique_id] = now - age
-            # The age counts from the last rekey; what is left until charon would reauthenticate does not.
+            # The age counts from the last rekey; what is left until charon would reauthenticate does not, but
+            # is short by a random part of over_time (libcharon config/ike_cfg.c, rand_time).
             longer = REAUTH - sa.reauth_in if sa.reauth_in is not None else 0.0
-            self.authenticated[sa.unique_id] = now - max(age, longer)
+            slack = self.agreement.slack if self.agreement is not None else 0.0
+            self.authenticated[sa.unique_id] = now - (longer if longer - age > slack else age)

@@ -80,6 +80,7 @@ def _want(
         local_name=state.settings.host.name,
         remote_name=peer.name,
         encapsulated=state.settings.connection.encap,
+        slack=connection.terms.ike_over if connection.terms is not None else 0.0,
     )
     pair.refusals = Refusals()
     if pair.held_down != was_down:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import ip_address
 
-from swanmesh.core.associations import Associations
+from swanmesh.core.agreement import Agreement
+from swanmesh.core.associations import REAUTH, Associations
 from swanmesh.core.observed import (
     ChildDown,
     ChildRekeyed,
@@ -17,6 +19,14 @@ from swanmesh.core.observed import (
 )
 from tests.unit.core.build import association, child_sa, ike_sa
 
+AGREED = Agreement(
+    local=ip_address("203.0.113.1"),
+    remote=ip_address("203.0.113.2"),
+    local_name="web1.mesh.example",
+    remote_name="web2.mesh.example",
+    encapsulated=False,
+    slack=90.0,
+)
 NAME = "swanmesh-web2.mesh.example-01234567"
 
 
@@ -98,6 +108,21 @@ def test_the_replaced_child_counts_no_more_while_charon_still_shows_it() -> None
 
 def test_a_look_in_the_middle_of_a_rekey_is_no_end() -> None:
     assert pair(ike_sa(NAME, 1, "ESTABLISHED", child_sa(1, "REKEYED"))).rekeying
+
+
+def test_a_rekey_does_not_make_an_authentication_younger_even_for_a_controller_that_did_not_see_it() -> None:
+    seen = replace(association(NAME, 1, age=30.0), reauth_in=REAUTH - 7200.0)
+    assert pair(seen, now=10_000.0).authenticated == {1: 2800.0}
+    it = Associations()
+    it.apply(IkeUp(ike_sa(NAME, 1, age=0.0)), 100.0)
+    it.apply(IkeRekeyed(1, ike_sa(NAME, 2, age=0.0)), 5000.0)
+    assert it.authenticated == {2: 100.0}
+
+
+def test_charons_random_shortening_makes_nothing_older() -> None:
+    it = Associations(agreement=AGREED)
+    it.observe([replace(association(NAME, 1, age=30.0), reauth_in=REAUTH - 90.0)], 1000.0)
+    assert it.authenticated == {1: 970.0}
 
 
 def test_birth_comes_from_charons_age() -> None:
