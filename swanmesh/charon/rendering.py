@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from swanmesh.core.actions import Connection, Terms
+from swanmesh.core.actions import SHORTER, Connection, Terms
 
 Value: TypeAlias = "str | bytes | list[str] | list[bytes] | dict[str, Value]"
 _NOWHERE = {"local_addrs": ["127.0.0.1"], "remote_addrs": ["127.0.0.1"]}
@@ -58,6 +58,8 @@ def _negotiation(terms: Terms) -> dict[str, Value]:
         "rekey_time": f"{terms.ike_rekey}s",
         "reauth_time": f"{terms.ike_reauth or 0}s",
         "over_time": f"{terms.ike_over}s",
+        # By default as long as over_time, which may be longer than a short life itself.
+        "rand_time": f"{terms.ike_rekey // SHORTER}s",
     }
 
 
@@ -67,6 +69,7 @@ def _association(terms: Terms) -> dict[str, Value]:
         "esp_proposals": list(terms.esp_proposals),
         "rekey_time": f"{terms.child_rekey}s",
         "life_time": f"{terms.child_rekey + terms.child_over}s",
+        "rand_time": f"{terms.child_rekey // SHORTER}s",
         "replay_window": str(terms.replay_window),
         "close_action": "none",
         "dpd_action": "none",

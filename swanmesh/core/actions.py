@@ -21,6 +21,10 @@ class Kind(enum.StrEnum):
     """A shunt: they cross in clear, and nothing is negotiated."""
 
 
+SHORTER = 10
+"""charon makes each life shorter by a random part of a tenth, so that not all associations rekey at once."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
     """What associations are negotiated by: one value for all that agree. Durations in seconds."""

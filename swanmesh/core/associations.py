@@ -147,7 +147,7 @@ class Associations:
             age = sa.age or 0.0
             self.born[sa.unique_id] = now - age
             # The age counts from the last rekey; what is left until charon would reauthenticate does not, but
-            # is short by a random part of over_time (libcharon config/ike_cfg.c, rand_time).
+            # is short by a random part of rand_time (libcharon config/peer_cfg.c).
             longer = REAUTH - sa.reauth_in if sa.reauth_in is not None else 0.0
             slack = self.agreement.slack if self.agreement is not None else 0.0
             self.authenticated[sa.unique_id] = now - (longer if longer - age > slack else age)

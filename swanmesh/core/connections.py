@@ -22,7 +22,7 @@ from swanmesh.core.policy import meaning, policy_of
 
 _NAME = re.compile(r"swanmesh-([a-z0-9.-]+)-[0-9a-f]{8}", re.ASCII)
 _CHILD = re.compile(r"(esp|drop|pass)-[0-9a-f]{16}", re.ASCII)
-_FORMAT = 2
+_FORMAT = 3
 """Which way of writing connections the digest stands for: a new one when `charon/rendering.py` writes the
 same connection differently."""
 _OVER = 90

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from swanmesh.core import reasons
-from swanmesh.core.actions import Connection
+from swanmesh.core.actions import SHORTER, Connection
 from swanmesh.core.agreement import Agreement
 from swanmesh.core.connections import desired, differences, down, neighbour_discovery
 from swanmesh.core.decide.initiation import initiates
@@ -80,7 +80,7 @@ def _want(
         local_name=state.settings.host.name,
         remote_name=peer.name,
         encapsulated=state.settings.connection.encap,
-        slack=connection.terms.ike_over if connection.terms is not None else 0.0,
+        slack=connection.terms.ike_rekey / SHORTER if connection.terms is not None else 0.0,
     )
     pair.refusals = Refusals()
     if pair.held_down != was_down:
