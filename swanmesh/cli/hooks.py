@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,8 +13,9 @@ from swanmesh.cli.output import say, say_json, table
 from swanmesh.cli.setup import Setup, complete_peer, json_option, pass_setup
 
 if TYPE_CHECKING:
+    from swanmesh.control.protocol import EventRecord
     from swanmesh.hooks.discovery import Found
-    from swanmesh.hooks.process import HookEvent, HookRun
+    from swanmesh.hooks.process import HookRun
 
 _PEER_EVENTS = ("peer-added", "peer-up", "peer-down", "peer-removed")
 _EVENTS = (*_PEER_EVENTS, "charon-lost", "charon-back", "started", "stopping")
@@ -87,19 +87,16 @@ def test(setup: Setup, event: str, peer: str | None, as_json: bool) -> int:
     return ExitStatus.FAILED if failed else ExitStatus.DONE
 
 
-def _made_up(setup: Setup, event: str, name: str | None) -> HookEvent:
+def _made_up(setup: Setup, event: str, name: str | None) -> EventRecord:
     """Raises Failure for a peer that is not known, or that the event has nothing to do with."""
-    import msgspec
-
     from swanmesh.control.protocol import EventRecord
-    from swanmesh.hooks.process import HookEvent
 
     record = EventRecord(event=event, time=time.time(), reason=_REASON, test=True)
     if event in _PEER_EVENTS:
         record.peer, record.addresses = _known(setup, name) if name else (_NOBODY, [_NOWHERE])
     elif name:
         raise Failure(ExitStatus.INVALID, f"{event} concerns no single peer; leave {name} out")
-    return HookEvent.from_record(msgspec.json.encode(record))
+    return record
 
 
 def _known(setup: Setup, name: str) -> tuple[str, list[str]]:
@@ -112,39 +109,23 @@ def _known(setup: Setup, name: str) -> tuple[str, list[str]]:
     raise Failure(ExitStatus.INVALID, f"{directory} has no peer {name}; see `swanmesh status` for the names")
 
 
-async def _run_all(setup: Setup, found: Found, event: HookEvent, as_json: bool) -> list[HookRun]:
+async def _run_all(setup: Setup, found: Found, event: EventRecord, as_json: bool) -> list[HookRun]:
     """One after the other, as the service does."""
+    from swanmesh.hooks.process import run_hook
+    from swanmesh.hooks.queue import Turn
 
-    environment = {**setup.config.environment, "SWANMESH_TEST": "1"}
     runs: list[HookRun] = []
-    for hook in found.hooks:
-        run = await _run(hook, event, environment)
+
+    def report(run: HookRun) -> None:
         runs.append(run)
         if not as_json:
-            say(f"{hook.name}: {run.error or 'done'}, {run.seconds:.3f} s")
+            say(f"{run.hook.name}: {run.error or 'done'}, {run.seconds:.3f} s")
             say(*(f"  {line}" for line in run.output))
+
+    for hook in found.hooks:
+        environment = {**setup.config.environment, "SWANMESH_TEST": "1"}
+        await run_hook(hook, Turn(event), report, environment=environment)
     return runs
-
-
-async def _run(hook: Path, event: HookEvent, environment: dict[str, str]) -> HookRun:
-    from swanmesh.hooks.process import HookProcess, HookRun, start_failure
-    from swanmesh.hooks.runner import TIMEOUT
-
-    try:
-        process = HookProcess(hook, event, timeout=TIMEOUT, environment=environment)
-    except OSError as error:
-        return HookRun(hook=hook, event=event, status=None, seconds=0.0, error=start_failure(error))
-    try:
-        run = await process.finish()
-        if process.left_behind:
-            complain(
-                f"{hook}: what it left running holds its output; waiting for that, {TIMEOUT:g} s at most"
-            )
-            await process.end_left_behind()
-    except asyncio.CancelledError:
-        process.kill()
-        raise
-    return run
 
 
 def _plain(run: HookRun) -> dict[str, Any]:

@@ -35,19 +35,12 @@ def is_hook_name(name: str) -> bool:
     return not _NO_HOOK.search(name)
 
 
-def hook_names(directory: Path) -> list[str]:
-    """Names that could be hooks, in order of their bytes, whatever the language. Raises OSError."""
-    with os.scandir(directory) as entries:
-        names = [entry.name for entry in entries if is_hook_name(entry.name)]
-    return sorted(names, key=os.fsencode)
-
-
 def find_hooks(directory: Path) -> Found:
     """Look at the directory. One that is not there holds no hooks; one that others may change holds none
     that may be run."""
     try:
-        names = hook_names(directory)
-        fault = distrust(directory) if names else ""
+        paths = [path for path in directory.iterdir() if is_hook_name(path.name)]
+        fault = distrust(directory) if paths else ""
     except FileNotFoundError:
         return Found()
     except OSError as error:
@@ -57,22 +50,17 @@ def find_hooks(directory: Path) -> Found:
     hooks: list[Path] = []
     refused: dict[Path, str] = {}
     skipped: dict[Path, str] = {}
-    for path in (directory / name for name in names):
+    for path in sorted(paths, key=os.fsencode):  # whatever the language
         try:
-            reason = _no_hook(path)
-            fault = "" if reason else distrust(path)
-        except FileNotFoundError:
-            if path.is_symlink():
-                refused[path] = "is a symbolic link to nowhere; correct or remove it"
-        except OSError as error:
-            refused[path] = _unreadable(error)
-        else:
-            if reason:
+            if reason := _no_hook(path):
                 skipped[path] = reason
-            elif fault:
+            elif fault := distrust(path):
                 refused[path] = fault
             else:
                 hooks.append(path)
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError) or path.is_symlink():
+                refused[path] = _unreadable(error)
     return Found(hooks=tuple(hooks), refused=refused, skipped=skipped)
 
 
@@ -90,6 +78,7 @@ def _no_hook(path: Path) -> str:
 
 def _unreadable(error: OSError) -> str:
     remedy = {
+        errno.ENOENT: "correct or remove the symbolic link, which leads to nowhere",
         errno.ELOOP: "correct the symbolic link, which leads back to itself",
         errno.ENOTDIR: "put a directory there, or correct `hooks:` in swanmesh.yaml",
         errno.EACCES: "let the service's user read it",

@@ -1,30 +1,44 @@
-"""One hook as a process: started, listened to, and ended with all that belongs to it.
+"""One hook as a process: started without rights of its own, given its time, ended with its process group.
 
-A hook is over when its own process has ended, whatever it left running in the background. What was left and
-still holds the hook's output has until the hook's time limit; what wants to live longer lets go of it
-(`setsid … </dev/null >/dev/null 2>&1 &`).
+Its output goes into a file without a name and of bounded size, read when the hook has ended: nobody listens
+meanwhile, and who floods it or keeps it open holds up nothing. What a hook leaves in its process group ends
+soon after it; what is to live on leaves the group (`setsid … &`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import errno
+import functools
 import os
+import resource
 import signal
+import struct
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
-from swanmesh.hooks.output import HookOutput
+from swanmesh.core.model import shown
+from swanmesh.hooks.queue import Turn
 
+TIMEOUT = 60.0
+"""Seconds for one run of one hook."""
 GRACE = 2.0
-"""Seconds between SIGTERM and SIGKILL."""
-_DRAIN = 0.2
-"""Seconds that output has to come to its end after the hook itself has ended."""
+"""Seconds between SIGTERM and SIGKILL, and then until the kernel has let go of the process."""
+LEFT = 5.0
+"""Seconds that others of its process group have after it. None at all would hit `setsid … &` before that has
+left the group."""
+FILE_SIZE = 4 * 1024 * 1024
+"""Bytes that any file may have which a hook writes, its output included."""
+OUTPUT = 8 * 1024
+"""Bytes of the output that are shown: its end, where errors stand. Escaped they still make one entry of the
+journal (LineMax in journald.conf(5))."""
 
 _ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -32,52 +46,8 @@ _ENVIRONMENT = {
 }
 """All that hooks get beside the event, so that they do the same however the service was started."""
 
-
-class _Record(msgspec.Struct):
-    """What of a record of the event stream goes into the environment."""
-
-    event: str
-    peer: str = ""
-    addresses: list[str] = []
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HookEvent:
-    """What happened, as hooks are told."""
-
-    event: str
-    """peer-added, peer-up, peer-down, peer-removed, charon-lost, charon-back, started, stopping."""
-    peer: str = ""
-    """Empty for what concerns no single peer."""
-    addresses: tuple[str, ...] = ()
-    reason: str = ""
-    record: bytes = b"{}"
-    """The event as one JSON document, for standard input."""
-    skipped: int = 0
-    """Events before it that were not told because this one overtook them."""
-
-    @classmethod
-    def from_record(cls, record: bytes) -> HookEvent:
-        """The event that a line of the event stream tells. Raises msgspec.DecodeError."""
-        fields = msgspec.json.decode(record, type=_Record)
-        return cls(
-            event=fields.event,
-            peer=fields.peer,
-            addresses=tuple(fields.addresses),
-            reason=fields.reason,
-            record=record,
-        )
-
-    def environment(self) -> dict[str, str]:
-        # A zero byte cannot be passed, and a reason comes from other programs.
-        return {
-            "SWANMESH_EVENT": self.event,
-            "SWANMESH_PEER": self.peer,
-            "SWANMESH_ADDRESSES": " ".join(self.addresses),
-            "SWANMESH_REASON": self.reason.replace("\0", " "),
-            "SWANMESH_SKIPPED": str(self.skipped),
-        }
+_PR_SET_NO_NEW_PRIVS = 38  # linux/prctl.h
+_CAPABILITIES = struct.pack("Ii", 0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this process; capset(2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,160 +55,208 @@ class HookRun:
     """How one run of one hook ended."""
 
     hook: Path
-    event: HookEvent
-    status: int | None
+    turn: Turn
+    status: int | None = None
     """Exit status; negative: the signal that killed it; None if it could not be started."""
-    seconds: float
+    seconds: float = 0.0
     output: tuple[str, ...] = ()
     """What it wrote, line by line, printable, and bounded."""
     error: str = ""
     """What went wrong, in words; empty if nothing did."""
 
 
-class HookProcess:
-    """A running hook, in a session and process group of its own.
-
-    It is not reaped for as long as its group may still be signalled: until then the group's number cannot
-    pass to strangers.
-    """
-
-    def __init__(
-        self, hook: Path, event: HookEvent, *, timeout: float, environment: Mapping[str, str] | None = None
-    ) -> None:
-        """Starts it; needs a running event loop. Raises OSError if it cannot be started."""
-        self.hook, self.event = hook, event
-        self._loop = asyncio.get_running_loop()
-        self._began = self._loop.time()
-        self._timeout = timeout
-        self._deadline = self._began + timeout
-        self._changed = asyncio.Event()
-        self._exited = self._given_up = False
-        self._cut = ""
-        self._status: int | None = None
-        reader, writer = os.pipe2(os.O_CLOEXEC)
+async def run_hook(
+    hook: Path,
+    turn: Turn,
+    report: Callable[[HookRun], None],
+    *,
+    environment: Mapping[str, str],
+    timeout: float = TIMEOUT,
+) -> None:
+    """Until it has ended by itself, or is ended: at its time limit, or cancelled, which is reported with the
+    words of the cancelling. Cancelled once more, it is killed at once and not reported."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    with contextlib.ExitStack() as files:
         try:
-            self._popen = _start(hook, event, writer, {**_ENVIRONMENT, **(environment or {})})
-        except BaseException:
-            os.close(reader)
-            raise
+            document = files.enter_context(_nameless_file(msgspec.json.encode(turn.event)))
+            output = files.enter_context(_nameless_file())
+            process = _Process(hook, document, output, {**_ENVIRONMENT, **environment, **_variables(turn)})
+        except (OSError, subprocess.SubprocessError) as error:
+            report(HookRun(hook=hook, turn=turn, error=_start_failure(error)))
+            return
+        reason, cancelled = "", None
+        try:
+            try:
+                if not await process.ended(timeout):
+                    reason = f"not done after {timeout:g} s"
+            except asyncio.CancelledError as error:
+                reason, cancelled = str(error) or "broken off", error
+            if reason:
+                reason += await process.end()
+            status = process.reap()
+            report(
+                HookRun(
+                    hook=hook,
+                    turn=turn,
+                    status=status,
+                    seconds=loop.time() - began,
+                    output=_lines(output),
+                    error=reason or _failure(status),
+                )
+            )
+            if not reason:
+                await process.group_ended(LEFT)
         finally:
-            os.close(writer)
-        self._output = HookOutput(reader, self._changed.set)
-        self._pidfd = -1
+            process.close()
+    if cancelled is not None:
+        raise cancelled
+
+
+class _Process:
+    """Leader of a session and process group of its own."""
+
+    def __init__(self, hook: Path, document: BinaryIO, output: BinaryIO, variables: dict[str, str]) -> None:
+        """Raises OSError or SubprocessError if it cannot be started."""
+        self._loop = asyncio.get_running_loop()
+        self._exited: asyncio.Future[None] = self._loop.create_future()
+        self._group_gone = False
+        if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
+            # Inherited from whoever started the service: the kernel would reap it and keep the status.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        # preexec_fn runs in a fork that another thread's lock may stay locked in: it makes system calls only.
+        self._popen = subprocess.Popen(
+            [str(hook)],
+            stdin=document,
+            stdout=output,
+            stderr=output,
+            cwd="/",
+            env=variables,
+            umask=0o077,
+            start_new_session=True,
+            preexec_fn=_confinement(),  # noqa: PLW1509
+        )
         try:
             self._pidfd = os.pidfd_open(self._popen.pid)
         except OSError:
             # Out of descriptors: nobody would notice its end.
-            self.kill()
+            self._signal(signal.SIGKILL)
+            self._popen.wait()
             raise
         self._loop.add_reader(self._pidfd, self._on_exit)
 
-    @property
-    def left_behind(self) -> bool:
-        """Whether processes that it started still hold its output, though it has ended itself."""
-        return self._exited and not self._output.closed
+    async def ended(self, timeout: float) -> bool:
+        """Whether it has, after so many seconds at the latest."""
+        await asyncio.wait([self._exited], timeout=timeout)
+        return self._exited.done()
 
-    async def finish(self) -> HookRun:
-        """Until it has ended by itself, or at its time limit with all of its process group."""
-        await self._until(lambda: self._exited or bool(self._cut), self._deadline)
-        if self._exited:
-            drained = min(self._deadline, self._loop.time() + _DRAIN)
-            await self._until(lambda: self._output.closed, drained)
-            error = _error(self._status)
-            if self._output.closed:
-                self._reap()
-        else:
-            reason = self._cut or f"not done after {self._timeout:g} s"
-            await self._end_group()
-            error = f"{reason}: ended with all of its processes"
-            if not self._exited:
-                error = f"{reason}: cannot be killed, it hangs in the kernel"
-        return HookRun(
-            hook=self.hook,
-            event=self.event,
-            status=self._status,
-            seconds=self._loop.time() - self._began,
-            output=self._output.lines(),
-            error=error,
-        )
-
-    async def end_left_behind(self) -> bool:
-        """Until those left behind let go of the output, or at the time limit end them. Returns whether that
-        was necessary."""
-        await self._until(lambda: self._output.closed or bool(self._cut), self._deadline)
-        if not self._output.closed:
-            await self._end_group()
-            return True
-        self._reap()
-        return False
-
-    def cut(self, reason: str) -> None:
-        """Its time limit is now."""
-        self._cut = reason
-        self._changed.set()
-
-    def kill(self) -> None:
-        """End it at once, from a place that cannot wait."""
-        self._signal(signal.SIGKILL)
-        self._output.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._popen.wait(GRACE)
-        self._no_longer_watched()
-
-    async def _end_group(self) -> None:
+    async def end(self) -> str:
+        """The whole group, which may clean up first. Returns what became of it, in words."""
         self._signal(signal.SIGTERM)
-        grace = self._loop.time() + GRACE
-        await self._until(lambda: self._exited and self._output.closed, grace)
-        # Also if the hook itself is gone: others of its group may not have cared for SIGTERM.
+        await self.ended(GRACE)
         self._signal(signal.SIGKILL)
-        await self._until(lambda: self._exited, self._loop.time() + GRACE)
-        self._output.close()
-        if self._exited:
-            self._reap()
-        else:
-            self._given_up = True
+        gone = await self.ended(GRACE)
+        return ": ended with all of its processes" if gone else ": cannot be killed, it hangs in the kernel"
 
-    async def _until(self, condition: Callable[[], bool], deadline: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(deadline):
-                while not condition():
-                    await self._changed.wait()
-                    self._changed.clear()
+    def reap(self) -> int | None:
+        """The status, if it has ended. From now on the group can be seen to be empty."""
+        return self._popen.poll()
+
+    async def group_ended(self, timeout: float) -> None:
+        """Or so many seconds are over. Only asking tells; and while that is done so often, the group's number
+        cannot pass to strangers."""
+        until = self._loop.time() + timeout
+        while self._signal(0) and self._loop.time() < until:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+    def close(self) -> None:
+        """End what is left of the group."""
+        self._signal(signal.SIGKILL)
+        self._popen.poll()
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
 
     def _on_exit(self) -> None:
-        self._no_longer_watched()
-        try:
-            ended = os.waitid(os.P_PID, self._popen.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
-        except ChildProcessError:
-            # Whoever started this service had SIGCHLD ignored: the kernel has reaped it.
-            self._reap()
-        else:
-            if ended is not None:
-                killed = ended.si_code != os.CLD_EXITED
-                self._status = -ended.si_status if killed else ended.si_status
-        self._exited = True
-        self._changed.set()
-        if self._given_up:
-            self._reap()
+        self._loop.remove_reader(self._pidfd)
+        self._exited.set_result(None)
 
-    def _no_longer_watched(self) -> None:
-        if self._pidfd >= 0:
-            self._loop.remove_reader(self._pidfd)
-            os.close(self._pidfd)
-            self._pidfd = -1
-
-    def _signal(self, number: signal.Signals) -> None:
-        # PermissionError: all that is left of the group runs as another user.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            if self._popen.returncode is None:
-                os.killpg(self._popen.pid, number)
-
-    def _reap(self) -> None:
-        self._popen.wait()
+    def _signal(self, number: int) -> bool:
+        """To the whole group. Returns whether there is one."""
+        # PermissionError: all that is left of it runs as another user.
+        with contextlib.suppress(PermissionError):
+            try:
+                if not self._group_gone:
+                    os.killpg(self._popen.pid, number)
+            except ProcessLookupError:
+                self._group_gone = True
+        return not self._group_gone
 
 
-def start_failure(error: OSError) -> str:
+def _nameless_file(content: bytes = b"") -> BinaryIO:
+    """In memory: a full disk keeps no hook from being told, and a hook that reads nothing holds up nobody."""
+    file = os.fdopen(os.memfd_create("swanmesh-hook"), "w+b", buffering=0)
+    file.write(content)
+    file.seek(0)
+    return file
+
+
+def _variables(turn: Turn) -> dict[str, str]:
+    return {
+        "SWANMESH_EVENT": turn.event.event,
+        "SWANMESH_PEER": turn.event.peer,
+        "SWANMESH_ADDRESSES": " ".join(turn.event.addresses),
+        # A zero byte cannot be passed, and a reason comes from other programs.
+        "SWANMESH_REASON": turn.event.reason.replace("\0", " "),
+        "SWANMESH_SKIPPED": str(turn.skipped),
+    }
+
+
+@functools.cache
+def _confinement() -> Callable[[], None]:
+    """What the child does before it becomes the hook: it bounds its files, and gives up all capabilities.
+
+    root would get them back from the bounding set by executing anything, and to take them out of that needs
+    CAP_SETPCAP, which the service's unit withholds. With no_new_privs the kernel gives back nothing that was
+    given up (cap_bprm_creds_from_file in security/commoncap.c), and giving up needs no capability.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = FILE_SIZE if most == resource.RLIM_INFINITY else min(FILE_SIZE, most)
+
+    def confine() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+        if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.capset(_CAPABILITIES, bytes(24)):
+            raise OSError(ctypes.get_errno(), "capset")
+
+    return confine
+
+
+def _lines(output: BinaryIO) -> tuple[str, ...]:
+    """The end of what was written, with nothing that could steer a terminal or forge a line of the log."""
+    before = max(0, os.fstat(output.fileno()).st_size - OUTPUT)
+    text = os.pread(output.fileno(), OUTPUT, before).decode(errors="backslashreplace")
+    lines = [line.rstrip() for line in text.replace("\r\n", "\n").expandtabs().split("\n")]
+    cut = (f"({before} bytes before this)",) if before else ()
+    return (*cut, *(shown(line, OUTPUT) for line in lines if line))
+
+
+def _failure(status: int | None) -> str:
+    if status is None:
+        return "its end is not known"
+    if status >= 0:
+        return f"exit status {status}" if status else ""
+    if -status == signal.SIGXFSZ:
+        return f"killed by SIGXFSZ: it wrote more than {FILE_SIZE // 1024**2} MiB"
+    try:
+        return f"killed by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"killed by signal {-status}"
+
+
+def _start_failure(error: OSError | subprocess.SubprocessError) -> str:
     """Why a hook could not be started, with the remedy."""
+    if not isinstance(error, OSError):
+        return "cannot be started: its rights cannot be reduced; allow capset in the unit's SystemCallFilter"
     remedy = {
         errno.ENOEXEC: "begin it with a line such as #!/bin/sh",
         errno.ENOENT: "it or the interpreter that its first line names is not there",
@@ -248,39 +266,3 @@ def start_failure(error: OSError) -> str:
         errno.EAGAIN: "too many processes: see TasksMax in the service's unit",
     }.get(error.errno or 0, "start it by hand: swanmesh hooks test")
     return f"cannot be started: {(error.strerror or str(error)).lower()}; {remedy}"
-
-
-def _start(
-    hook: Path, event: HookEvent, output: int, environment: Mapping[str, str]
-) -> subprocess.Popen[bytes]:
-    # In memory, not through a pipe: a hook that does not read it cannot hold anybody up.
-    document = os.memfd_create("swanmesh-event", os.MFD_CLOEXEC)
-    try:
-        with open(document, "wb", closefd=False) as file:
-            file.write(event.record)
-        os.lseek(document, 0, os.SEEK_SET)
-        return subprocess.Popen(
-            [str(hook)],
-            stdin=document,
-            stdout=output,
-            stderr=output,
-            cwd="/",
-            env={**environment, **event.environment()},
-            umask=0o077,
-            start_new_session=True,
-        )
-    finally:
-        os.close(document)
-
-
-def _error(status: int | None) -> str:
-    if status is None:
-        return "ended, nobody knows how"
-    if status > 0:
-        return f"exit status {status}"
-    if status < 0:
-        try:
-            return f"killed by {signal.Signals(-status).name}"
-        except ValueError:
-            return f"killed by signal {-status}"
-    return ""

@@ -12,7 +12,6 @@ from swanmesh.core.actions import Action
 from swanmesh.core.state import MeshEvent
 from swanmesh.hooks.runner import Hooks
 from swanmesh.service.feed import Feed
-from swanmesh.service.hook_events import tell_hooks
 
 
 class Teller:
@@ -64,4 +63,5 @@ class Teller:
             details=dict(details),
         )
         self._feed.publish(record)
-        tell_hooks(self._hooks, record)
+        if kind != "action":
+            self._hooks.submit(record)

@@ -16,7 +16,6 @@ import importlib
 import os
 import random
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -32,11 +31,11 @@ from swanmesh.core.model import InvalidInput
 from swanmesh.core.reasons import NONE, Reason
 from swanmesh.core.xfrm import KernelWatched
 from swanmesh.files.watch import Watch
+from swanmesh.hooks.runner import Hooks
 from swanmesh.kernel.link import KernelLink, KernelObserved, KernelReport, KernelTold, Restored, told
 from swanmesh.service import logs
 from swanmesh.service.announce import Teller
 from swanmesh.service.feed import Feed
-from swanmesh.service.hook_events import STOP_TIME, follow_config, make_hooks
 from swanmesh.service.requests import DaemonService
 from swanmesh.service.sources import Sources
 from swanmesh.service.status import Clock
@@ -70,7 +69,7 @@ class Daemon:
         self.counters = Counters()
         self.started = now()
         self.log = logs.logger()
-        self.hooks = make_hooks(sources.config, self.log)
+        self.hooks = Hooks(sources.config.hooks, sources.config.environment, logs.hooks)
         self._tell = Teller(self.log, self.counters, self.feed, self.hooks)
         self._notifier = notifier
         self._inputs: asyncio.Queue[Report | KernelReport] = asyncio.Queue()
@@ -137,7 +136,8 @@ class Daemon:
         else:
             names = set(self.mesh.update_peers(update.put, update.drop, at))
         self.mesh.hold(held(self.sources.hold))
-        follow_config(self.hooks, self.sources.config)
+        config = self.sources.config
+        self.hooks.directory, self.hooks.environment = config.hooks, config.environment
         self.counters.reloads += 1
         problems = self.problems()
         for problem in problems:
@@ -193,7 +193,7 @@ class Daemon:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             # Before the control socket closes: hooks may ask for the status.
-            await self.hooks.close(STOP_TIME)
+            await self.hooks.close()
             if control is not None:
                 await control.stop()
             self._watch.close()
@@ -344,7 +344,7 @@ def main(path: Path) -> int:
         sources = Sources(path)
     except InvalidInput as invalid:
         for problem in invalid.problems:
-            print(f"swanmesh: {problem}", file=sys.stderr)
+            logs.complain(problem)
         return 2
     config = sources.config
     logs.configure(config.log_level, config.log_format)
@@ -352,7 +352,7 @@ def main(path: Path) -> int:
     try:
         asyncio.run(Daemon(sources, notifier).run())
     except OSError as error:
-        print(f"swanmesh: {error}", file=sys.stderr)
+        logs.complain(error)
         return 1
     finally:
         notifier.close()

@@ -142,7 +142,6 @@ def test_what_is_left_running_is_waited_for(machine: Machine, hooks: Path) -> No
     write_hook(hooks / "hook", f"(sleep 0.7; touch {left}) &")
     ended = machine.swanmesh("hooks", "test", "started")
     assert (ended.status, left.exists()) == (0, True)
-    assert "what it left running holds its output" in ended.err
 
 
 def test_ctrl_c_ends_the_hook_too(machine: Machine, hooks: Path) -> None:

@@ -10,7 +10,9 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from swanmesh.hooks.runner import HookEvent, HookNotice, HookReport, HookRun, Hooks
+from swanmesh.control.protocol import EventRecord
+from swanmesh.hooks.process import HookRun
+from swanmesh.hooks.runner import HookNotice, Hooks
 
 
 def write_hook(path: Path, text: str, *, mode: int = 0o755) -> Path:
@@ -21,8 +23,8 @@ def write_hook(path: Path, text: str, *, mode: int = 0o755) -> Path:
     return path
 
 
-def event(kind: str, peer: str = "", reason: str = "") -> HookEvent:
-    return HookEvent(event=kind, peer=peer, reason=reason)
+def event(kind: str, peer: str = "", reason: str = "", *addresses: str) -> EventRecord:
+    return EventRecord(event=kind, time=1.5, peer=peer, reason=reason, addresses=[*addresses])
 
 
 @dataclass
@@ -32,7 +34,7 @@ class Reports:
     runs: list[HookRun] = field(default_factory=list)
     notices: list[HookNotice] = field(default_factory=list)
 
-    def take(self, report: HookReport) -> None:
+    def take(self, report: HookRun | HookNotice) -> None:
         if isinstance(report, HookRun):
             self.runs.append(report)
         else:
@@ -48,7 +50,7 @@ async def hooks_of(
 ) -> AsyncIterator[tuple[Hooks, Reports]]:
     """Hooks, closed at the end whatever still runs."""
     reports = Reports()
-    hooks = Hooks(directory, report=reports.take, parallel=parallel, timeout=timeout)
+    hooks = Hooks(directory, {}, reports.take, parallel=parallel, timeout=timeout)
     try:
         yield hooks, reports
     finally:
@@ -68,8 +70,9 @@ async def until(condition: Callable[[], object], why: str, timeout: float = 20.0
 def alive(pid_file: Path) -> bool:
     """Whether the process whose number the file holds runs; a zombie does not."""
     try:
-        stat = Path(f"/proc/{pid_file.read_text().strip()}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
+        # A number that is not written yet would make it /proc/stat.
+        stat = Path(f"/proc/{int(pid_file.read_text())}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError, ValueError):
         return False
     return stat.rpartition(")")[2].split()[0] not in "ZX"
 

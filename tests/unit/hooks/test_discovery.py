@@ -163,7 +163,7 @@ def test_links_to_nowhere_and_in_circles_are_told(directory: Path) -> None:
     (directory / "nowhere").symlink_to("/nonexistent/hook")
     (directory / "circle").symlink_to("circle")
     found = find_hooks(directory)
-    assert "link to nowhere" in found.refused[directory / "nowhere"]
+    assert "leads to nowhere" in found.refused[directory / "nowhere"]
     assert "leads back to itself" in found.refused[directory / "circle"]
 
 

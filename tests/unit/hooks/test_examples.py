@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 
 from swanmesh.hooks.discovery import find_hooks
-from swanmesh.hooks.process import HookEvent, HookProcess, HookRun
+from swanmesh.hooks.process import HookRun, run_hook
+from swanmesh.hooks.queue import Turn
 from tests.unit.control.waiting import wait_until
-from tests.unit.hooks.hooking import write_hook
+from tests.unit.hooks.hooking import event, write_hook
 
 SHIPPED = Path(__file__).parents[3] / "conf" / "hooks.d"
 EXAMPLES = ("mail-when-down", "chat-webhook")
@@ -41,16 +42,12 @@ def switched_on(directory: Path, name: str, **settings: str | Path) -> Path:
 
 
 def tell(hook: Path, kind: str, peer: str = "", reason: str = "", *, test: bool = False) -> HookRun:
-    event = HookEvent(event=kind, peer=peer, addresses=("192.0.2.7",) if peer else (), reason=reason)
+    addresses = ("192.0.2.7",) if peer else ()
     environment = {"SWANMESH_HOST": "web1.mesh.example"} | ({"SWANMESH_TEST": "1"} if test else {})
-
-    async def main() -> HookRun:
-        process = HookProcess(hook, event, timeout=30.0, environment=environment)
-        run = await process.finish()
-        assert not process.left_behind
-        return run
-
-    return asyncio.run(main())
+    runs: list[HookRun] = []
+    turn = Turn(event(kind, peer, reason, *addresses))
+    asyncio.run(run_hook(hook, turn, runs.append, environment=environment, timeout=30.0))
+    return runs[0]
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -7,15 +7,16 @@ from collections import deque
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swanmesh.hooks.queue import MOST, enqueue
-from swanmesh.hooks.runner import HookEvent
+from swanmesh.control.protocol import EventRecord
+from swanmesh.hooks.queue import MOST, HookEvent, Turn, enqueue
+from tests.unit.hooks.hooking import event
 
 
 def told(*kinds: str) -> list[tuple[str, int]]:
-    waiting: deque[HookEvent] = deque()
+    waiting: deque[Turn] = deque()
     for number, kind in enumerate(kinds):
-        enqueue(waiting, HookEvent(event=kind, reason=str(number)))
-    return [(event.event, event.skipped) for event in waiting]
+        enqueue(waiting, event(kind, reason=str(number)))
+    return [(turn.event.event, turn.skipped) for turn in waiting]
 
 
 def test_of_ups_and_downs_in_a_row_the_latest_is_told() -> None:
@@ -25,10 +26,10 @@ def test_of_ups_and_downs_in_a_row_the_latest_is_told() -> None:
 
 
 def test_it_is_told_with_its_own_reason() -> None:
-    waiting: deque[HookEvent] = deque()
-    enqueue(waiting, HookEvent(event="peer-up"))
-    enqueue(waiting, HookEvent(event="peer-down", reason="peer unreachable"))
-    assert [event.reason for event in waiting] == ["peer unreachable"]
+    waiting: deque[Turn] = deque()
+    enqueue(waiting, event("peer-up"))
+    enqueue(waiting, event("peer-down", reason="peer unreachable"))
+    assert [turn.event.reason for turn in waiting] == ["peer unreachable"]
 
 
 def test_no_life_of_a_peer_is_lost() -> None:
@@ -70,33 +71,33 @@ class Follower:
 
 
 @st.composite
-def histories(draw: st.DrawFn) -> tuple[list[HookEvent], int]:
+def histories(draw: st.DrawFn) -> tuple[list[EventRecord], int]:
     """One peer's events as they can follow each other, and how many of them hooks have heard already."""
-    events: list[HookEvent] = []
+    events: list[EventRecord] = []
     addresses: tuple[str, ...] = ()
     for number in range(draw(st.integers(1, 60))):
         kind = draw(st.sampled_from(["peer-up", "peer-down", "peer-removed"])) if addresses else "peer-added"
         if kind == "peer-added":
             addresses = (f"192.0.2.{number}",)
-        events.append(HookEvent(event=kind, addresses=addresses))
+        events.append(event(kind, "", "", *addresses))
         if kind == "peer-removed":
             addresses = ()
     return events, draw(st.integers(0, len(events)))
 
 
 @given(histories())
-def test_a_hook_that_keeps_a_set_arrives_at_what_is_true(history: tuple[list[HookEvent], int]) -> None:
+def test_a_hook_that_keeps_a_set_arrives_at_what_is_true(history: tuple[list[EventRecord], int]) -> None:
     events, heard = history
     hears_all, hears_the_rest = Follower(), Follower()
-    waiting: deque[HookEvent] = deque()
-    for number, event in enumerate(events):
-        hears_all.hear(event)
+    waiting: deque[Turn] = deque()
+    for number, happened in enumerate(events):
+        hears_all.hear(happened)
         if number < heard:
-            hears_the_rest.hear(event)
+            hears_the_rest.hear(happened)
         else:
-            enqueue(waiting, event)
+            enqueue(waiting, happened)
     assert len(waiting) <= MOST
-    assert sum(1 + event.skipped for event in waiting) == len(events) - heard
-    for event in waiting:
-        hears_the_rest.hear(event)
+    assert sum(1 + turn.skipped for turn in waiting) == len(events) - heard
+    for turn in waiting:
+        hears_the_rest.hear(turn.event)
     assert (hears_the_rest.addresses, hears_the_rest.up) == (hears_all.addresses, hears_all.up)

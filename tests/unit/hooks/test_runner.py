@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from swanmesh.control.protocol import EventRecord
 from swanmesh.hooks import process as hook_process
-from swanmesh.hooks.runner import HookEvent
 from tests.unit.hooks.hooking import event, hooks_of, until, write_hook, written
 
 
@@ -50,7 +50,7 @@ def test_a_hook_gets_the_event_in_its_environment_and_on_standard_input(tmp_path
     async def main() -> None:
         async with hooks_of(directory) as (hooks, reports):
             hooks.environment = {"SWANMESH_HOST": "web1.mesh.example"}
-            hooks.submit(HookEvent.from_record(msgspec.json.encode(record)))
+            hooks.submit(msgspec.convert(record, EventRecord))
             await until(lambda: reports.runs, "the hook has run")
             assert reports.errors() == []
 
@@ -104,7 +104,7 @@ def test_a_hook_added_or_switched_off_later_needs_no_reload(tmp_path: Path) -> N
             await until(lambda: len(reports.runs) == 1, "the new hook has run")
             hook.rename(hook.with_name("10-record.disabled"))
             hooks.submit(event("peer-up", "web4"))
-            await until(lambda: not hooks._running, "nothing was there to run for web4")
+            await until(lambda: not hooks._rows, "nothing was there to run for web4")
             hook.with_name("10-record.disabled").rename(hook)
             hooks.submit(event("peer-up", "web5"))
             await until(lambda: len(reports.runs) == 2, "it has run again")
@@ -306,8 +306,9 @@ def test_stopping_is_told_and_what_runs_gets_its_time(tmp_path: Path) -> None:
 
     asyncio.run(main())
     lines = written(log)
-    assert [line for line in lines if "web2" not in line] == ["charon-lost  0", "stopping  0"]
+    assert lines[-1] == "stopping  0"
     assert [line for line in lines if "web2" in line] == ["peer-up web2 0", "peer-removed web2 0"]
+    assert sorted(line.split()[0] for line in lines) == ["charon-lost", "peer-removed", "peer-up", "stopping"]
 
 
 def test_hooks_that_hang_do_not_keep_stopping_from_being_told_nor_the_service_from_stopping(
@@ -331,7 +332,7 @@ def test_hooks_that_hang_do_not_keep_stopping_from_being_told_nor_the_service_fr
             assert [notice.message for notice in reports.notices] == [
                 "the service stops: 2 more events are not told to hooks"
             ]
-            assert not hooks._processes
+            assert not hooks._tasks
 
     asyncio.run(main())
     assert "stopping  0" in written(log)
