@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import html
 import json
 import re
 import shutil
@@ -227,6 +228,27 @@ def test_the_chat_gets_a_line_whatever_it_contains(chatting: Path, chat: Chat) -
         {"text": "web1.mesh.example: charon is back (a test)"},
     ]
     assert chat.leaks == []
+
+
+@needs_curl
+@pytest.mark.parametrize(
+    ("reason", "arrives"),
+    [
+        ("<!here> <@U024BE7LH> <https://evil.example|mesh> &lt;!channel&gt;", None),
+        ("@channel @all @here @everyone @room, [status](https://evil.example)", None),
+        ("a\tb\x1b[31mc\x7fd\x9be\u202ef\u2028g", "a b [31mc d e f g"),
+    ],
+)
+def test_what_others_wrote_arrives_as_text(
+    chatting: Path, chat: Chat, reason: str, arrives: str | None
+) -> None:
+    """Nothing of it is markup or a mention to the chat; read as a person does, it is what was sent."""
+    assert tell(chatting, "peer-down", "web2", reason).error == ""
+    [body] = chat.bodies
+    assert isinstance(body, dict)
+    assert not re.search(r"[<>]|@\w|\]\(|&(?!amp;|lt;|gt;)", body["text"])
+    seen = html.unescape(body["text"]).replace("\u200b", "").partition("is down: ")[2]
+    assert seen == (arrives or reason)
 
 
 @needs_curl
