@@ -150,4 +150,6 @@ class Associations:
             # is short by a random part of rand_time (libcharon config/peer_cfg.c).
             longer = REAUTH - sa.reauth_in if sa.reauth_in is not None else 0.0
             slack = self.agreement.slack if self.agreement is not None else 0.0
-            self.authenticated[sa.unique_id] = now - (longer if longer - age > slack else age)
+            # One that was made with other settings tells nothing by it.
+            told = slack < longer - age and longer < REAUTH / 2
+            self.authenticated[sa.unique_id] = now - (longer if told else age)

@@ -124,7 +124,7 @@ class IkeSa:
         if self.nat_remote:
             body |= {"nat-remote": "yes", "nat-any": "yes"}
         if self.state == "ESTABLISHED":
-            body |= {"established": "1", "rekey-time": "14000", "reauth-time": "80000"}
+            body |= {"established": "1", "rekey-time": "14000", "reauth-time": str(20 * 86400 - 1)}
         for name, tasks in (("tasks-active", self.tasks_active), ("tasks-passive", self.tasks_passive)):
             if tasks:
                 body[name] = list(tasks)
