@@ -17,7 +17,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ from swanmesh.charon.link import Back, Done, Happened, Link, Lost, Observed, Rep
 from swanmesh.control.listener import Listener, listen
 from swanmesh.control.metrics import Counters
 from swanmesh.control.protocol import ReloadReply
+from swanmesh.core import abilities
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import InvalidInput
 from swanmesh.core.reasons import NONE, Reason
@@ -96,7 +97,9 @@ class Daemon:
         kernel = self.mesh.state.kernel
         if self._watch_kernel and not kernel.watched and kernel.reason:
             degraded.append(f"the kernel's IPsec is not watched: {kernel.reason}")
-        problems = (*self.sources.problems, *self.mesh.state.book.problems)
+        config, charon = self.sources.config, self.mesh.state.charon
+        unable = abilities.problems(config.connection, charon.abilities, str(config.path))
+        problems = (*self.sources.problems, *self.mesh.state.book.problems, *unable)
         return [str(problem) for problem in problems] + degraded
 
     @property
@@ -139,12 +142,15 @@ class Daemon:
         config = self.sources.config
         self.hooks.directory, self.hooks.environment = config.hooks, config.environment
         self.counters.reloads += 1
-        problems = self.problems()
-        for problem in problems:
+        self._complain(before)
+        self._wake.set()
+        return ReloadReply(changed=sorted(names), problems=self.problems())
+
+    def _complain(self, before: Container[str]) -> None:
+        """Log the problems that are new."""
+        for problem in self.problems():
             if problem not in before:
                 self.log.error("not in force", problem=problem)
-        self._wake.set()
-        return ReloadReply(changed=sorted(names), problems=problems)
 
     # The loop.
 
@@ -174,8 +180,7 @@ class Daemon:
         control = None
         try:
             control = await self._open_control(listener)
-            for problem in self.problems():
-                self.log.error("not in force", problem=problem)
+            self._complain(())
             self.log.info(
                 "started", version=__version__, host=self.sources.settings.host.name, peers=self._count()
             )
@@ -250,8 +255,10 @@ class Daemon:
     def _take(self, report: Report | KernelReport) -> None:
         at = now()
         match report:
-            case Back(version, holdings):
-                self.mesh.charon_back(version, holdings, at)
+            case Back(version, holdings, algorithms):
+                before = set(self.problems())
+                self.mesh.charon_back(version, holdings, at, algorithms)
+                self._complain(before)
                 self.counters.last_resync = time.time()
                 self.log.info("charon answers", version=version, connections=len(holdings.connections))
             case Unreachable(reason):

@@ -110,6 +110,12 @@ class Daemon:
         for unique_id in [sa.unique_id for sa in self.sas.values() if sa.state == "CONNECTING"]:
             del self.sas[unique_id]
 
+    def unload(self, name: str) -> None:
+        """A connection goes, by whoever's hand."""
+        for child, body in self.connections.pop(name)["children"].items():
+            if body["start_action"] == b"trap":
+                self.log(f"uninstalling '{child}'")
+
     def log(self, line: str, *, connection: str = "", unique_id: int = 0) -> None:
         """charon logs a line at level 1."""
         who = {"ikesa-name": connection, "ikesa-uniqueid": str(unique_id)} if connection else {}
@@ -153,8 +159,9 @@ class Daemon:
 
     def _do_unload_conn(self, message: Section, _: Stream) -> Section:
         name = _text(message, "name")
-        if self.connections.pop(name, None) is None:
+        if name not in self.connections:
             return _refused(f"unload: connection '{name}' not found")
+        self.unload(name)
         return {"success": "yes"}
 
     def _do_list_conns(self, _: Section, stream: Stream) -> Section:

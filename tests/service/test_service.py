@@ -242,3 +242,32 @@ async def test_what_charon_tells_and_nobody_understands_is_counted(place: Place)
         await until(daemon, lambda: daemon.events_lost == 1)
         assert b"swanmesh_charon_events_lost_total 1.0" in await asked(place.client.metrics)
     await place.charon.stop()
+
+
+@asynchronous
+async def test_a_proposal_that_charon_cannot_do_is_told_of_and_another_is_taken(place: Place) -> None:
+    future, plain = "aes128gcm16-prfsha256-x25519-ke1_mlkem768", "aes128gcm16-prfsha256-x25519"
+    place.document["connection"] = {"ike_proposals": [future, plain]}
+    place.write_config()
+    await place.charon.start()
+    async with service(place) as daemon:
+        await all_up(place, daemon)
+        (problem,) = (await status(place)).problems
+        assert "connection.ike_proposals[0]" in problem and "ML_KEM_768" in problem
+        assert [body["proposals"] for body in place.charon.connections.values()] == [[plain.encode()]] * 3
+    await place.charon.stop()
+
+
+@asynchronous
+async def test_what_swanctl_unloads_is_loaded_again_before_charon_is_looked_at(place: Place) -> None:
+    await place.charon.start()
+    async with service(place) as daemon:
+        await all_up(place, daemon)
+        held = dict(place.charon.connections)
+        place.charon.requests.clear()
+        for name in held:
+            place.charon.unload(name)
+        await until(daemon, lambda: place.charon.connections == held)
+        commands = [command for command, _ in place.charon.requests]
+        assert commands[: commands.index("load-conn")] == []
+    await place.charon.stop()
