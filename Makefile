@@ -9,6 +9,7 @@
 # make bench-mesh a mesh of HOSTS=12 beside hand-written connections, in the lab's kernel
 # make install    to PREFIX (/usr/local), SYSCONFDIR (/etc) and UNITDIR; DESTDIR goes before all of them
 # make uninstall  removes it again, but no configuration, keys or peers; PURGE=1 ends our associations, too
+# make TARGET DEBIAN=13 the same with the Python, strongSwan and user-mode Linux of that release, whatever runs here
 # make lock       requirements.lock anew: the newest of what pyproject.toml allows, with hashes
 
 SHELL := /bin/bash
@@ -28,10 +29,25 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 help:
 	@sed -n 's/^# \{0,1\}make/make/p' Makefile
 
-# --- setup and lint ------------------------------------------------------------------------------------------
-
 PACKAGES := charon-systemd strongswan-swanctl libstrongswan-standard-plugins python3 python3-venv \
 	user-mode-linux kmod iproute2 iptables iputils-ping iperf3 tcpdump util-linux shellcheck
+
+ifdef DEBIAN
+
+# --- another release -----------------------------------------------------------------------------------------
+
+# Any target, below that release's file tree, which has all that `setup` would install.
+comma := ,
+empty :=
+.PHONY: $(MAKECMDGOALS)
+$(MAKECMDGOALS):
+	@exec env -u DEBIAN -u MAKEFLAGS -u MFLAGS lab/debian $(DEBIAN) \
+	  $(subst $(empty) ,$(comma),$(strip $(PACKAGES) ca-certificates git make procps systemd)) \
+	  make --no-print-directory $@ $(filter-out DEBIAN=%,$(MAKEOVERRIDES))
+
+else
+
+# --- setup and lint ------------------------------------------------------------------------------------------
 
 .PHONY: setup packages
 setup: packages $(VENV)/.complete
@@ -202,3 +218,5 @@ lock: setup
 	$(VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	  --only-binary :all: --no-annotate --custom-compile-command 'make lock' \
 	  --output-file requirements.lock pyproject.toml -
+
+endif

@@ -38,10 +38,10 @@ def purge(setup: Setup, as_json: bool) -> int:
     except service.NotPurged as error:
         raise Failure(ExitStatus.FAILED, str(error)) from error
     if as_json:
-        say_json({"connections": purged.connections, "associations": purged.associations})
+        say_json({"connections": purged.connections, "ike_sas": purged.ike_sas})
     else:
         say(
             f"unloaded {plural(len(purged.connections), 'connection')},"
-            f" ended {plural(purged.associations, 'association')}"
+            f" ended {plural(purged.ike_sas, 'IKE_SA')}"
         )
     return ExitStatus.DONE

@@ -21,7 +21,7 @@ class Purged:
     """What was ours, and is gone."""
 
     connections: tuple[str, ...]
-    associations: int
+    ike_sas: int
 
 
 class NotPurged(Exception):

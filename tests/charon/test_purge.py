@@ -55,7 +55,7 @@ def test_what_is_ours_goes_and_what_is_not_stays(
 ) -> None:
     _hold(place, charon)
     assert _purge(place) == 0
-    assert capsys.readouterr().out == "unloaded 1 connection, ended 2 associations\n"
+    assert capsys.readouterr().out == "unloaded 1 connection, ended 2 IKE_SAs\n"
     assert charon.call(lambda fake: list(fake.connections)) == [OTHERS]
     assert charon.call(lambda fake: [sa.connection for sa in fake.sas.values()]) == [OTHERS]
     assert charon.call(lambda fake: len(fake.certificates)) == 1
