@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ def _hold(place: Place, charon: Threaded) -> None:
     async def load() -> None:
         client = Charon(place.charon.path)
         await client.connect()
-        ours = connection(OURS, more={"children": {CHILD: {"mode": "transport"}}})
+        ours = replace(connection(OURS), child=CHILD)
         await client.load_connections([ours, connection(OTHERS)])
         await client.close()
 

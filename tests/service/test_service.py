@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import functools
 import os
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from swanmesh.control import listener
+from swanmesh.control.server import ControlServer
 from swanmesh.core.reasons import Reason
 from swanmesh.kernel.link import KernelLink
 from tests.charon.fake import Fault
@@ -36,6 +39,28 @@ async def test_from_files_to_associations(place: Place) -> None:
         assert all(len(p.associations) == 1 and p.associations[0].mode == "TRANSPORT" for p in reply.peers)
         assert (await asked(place.client.plan)).actions == []
         assert (await asked(lambda: place.client.wait([], 5))).missing == {}
+    await place.charon.stop()
+
+
+@asynchronous
+async def test_charon_gets_its_connections_before_the_control_socket_answers(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What answers there takes longer to import than all else; who calls meanwhile waits, and is answered."""
+    answers = asyncio.Event()
+    start = ControlServer.start
+
+    async def late(server: ControlServer, made: listener.Listener | None = None) -> None:
+        await answers.wait()
+        await start(server, made)
+
+    monkeypatch.setattr(ControlServer, "start", late)
+    await place.charon.start()
+    async with service(place) as daemon:
+        await all_up(place, daemon)
+        asked_early = asyncio.create_task(status(place))
+        answers.set()
+        assert [p.state for p in (await asked_early).peers] == ["up"] * 3
     await place.charon.stop()
 
 
