@@ -103,13 +103,14 @@ RULES = (
         Cause.NO_PROPOSAL,
         "peer chose a proposal not offered",
     ),
-    # sa/ikev2/tasks/ike_init.c; "DH group" before 6.0
+    # sa/ikev2/tasks/ike_init.c, child_create.c ("DH group" before 6.0) and sa/ikev2/keymat_v2.c
     Rule(
         " not supported",
-        r"\w+ (?:key exchange method|DH group) (\S+) not supported",
+        r"(?:(?:\w+ )?(?:key exchange method|DH group) "
+        r"|(?:ENCRYPTION_ALGORITHM|INTEGRITY_ALGORITHM|PSEUDO_RANDOM_FUNCTION) "
+        r"|(?=KDF_PRF ))(.+) not supported",
         Cause.UNSUPPORTED_ALGORITHM,
-        "charon here cannot do the key exchange method {0}: leave it out of the proposals, "
-        "or install the plugin that has it",
+        "charon here cannot do {0}: leave it out of the proposals, or install the plugin that has it",
         EXACT,
     ),
     # sa/ikev2/tasks/ike_auth.c, responder

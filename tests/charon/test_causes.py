@@ -13,6 +13,7 @@ from swanmesh.core.observed import Diagnosis
 from swanmesh.core.reasons import Reason
 from tests.charon import wire
 
+UNABLE = "charon here cannot do {}: leave it out of the proposals, or install the plugin that has it"
 HERE = "authentication of the peer failed here: "
 
 # Line for line as strongSwan 5.9.8 or 6.0.6 writes them.
@@ -117,18 +118,19 @@ LINES = {
         "child-failed", "the CHILD_SA failed, its IKE_SA stands"
     ),
     "configured key exchange method ML_KEM_768 not supported": Reason(
-        "unsupported-algorithm",
-        (
-            "charon here cannot do the key exchange method ML_KEM_768: leave it "
-            "out of the proposals, or install the plugin that has it"
-        ),
+        "unsupported-algorithm", UNABLE.format("ML_KEM_768")
     ),
-    "requested DH group MODP_NULL not supported": Reason(
-        "unsupported-algorithm",
-        (
-            "charon here cannot do the key exchange method MODP_NULL: leave it out "
-            "of the proposals, or install the plugin that has it"
-        ),
+    "key exchange method ML_KEM_768 not supported": Reason(
+        "unsupported-algorithm", UNABLE.format("ML_KEM_768")
+    ),
+    "requested DH group NEWHOPE_128 not supported": Reason(
+        "unsupported-algorithm", UNABLE.format("NEWHOPE_128")
+    ),
+    "ENCRYPTION_ALGORITHM CAMELLIA_CBC (key size 256) not supported!": Reason(
+        "unsupported-algorithm", UNABLE.format("CAMELLIA_CBC (key size 256)")
+    ),
+    "KDF_PRF with PRF_HMAC_SHA2_256 not supported": Reason(
+        "unsupported-algorithm", UNABLE.format("KDF_PRF with PRF_HMAC_SHA2_256")
     ),
 }
 

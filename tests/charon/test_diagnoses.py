@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from swanmesh.charon.client import Charon
+from swanmesh.charon.errors import CommandFailed
 from swanmesh.core.actions import Connection
 from swanmesh.core.observed import Diagnosis, Event, IkeDown, IkeMoved, IkeUp
+from swanmesh.core.proposals import lacking
 from swanmesh.core.reasons import Reason
 from tests.charon import real
 from tests.charon.certificates import Authority
@@ -99,6 +101,18 @@ async def test_no_common_proposal(pair: Pair) -> None:
     ends = _ends(ike_proposals=("aes256-sha512-ecp521",))
     async with _initiated(pair, ends):
         assert await ends[0].cause() == "no-connection-at-peer"
+
+
+@asynchronous
+async def test_a_key_exchange_that_charon_has_no_plugin_for(pair: Pair) -> None:
+    proposals = ("aes128gcm16-prfsha256-newhope128",)
+    async with connected(pair[0]) as charon:
+        await charon.load_connections([connection("one", ike_proposals=proposals)])
+        with pytest.raises(CommandFailed, match="failed"):
+            await charon.initiate("one", "one-child")
+        assert (await next_event(charon, Diagnosis)).cause.code == "unsupported-algorithm"
+        assert charon.algorithms is not None
+        assert lacking(proposals[0], charon.algorithms, ike=True) == ["NEWHOPE_128"]
 
 
 @asynchronous

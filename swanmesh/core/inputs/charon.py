@@ -208,7 +208,8 @@ def _take_diagnosis(state: State, event: Diagnosis, now: float) -> None:
     ended, attempt = event.unique_id == pair.standing.ended, pair.attempt
     if not ended:
         pair.diagnose(event.unique_id, event.cause)
-    if pair.up or (not ended and attempt.began is None):
+    refused = event.cause.code == Cause.UNSUPPORTED_ALGORITHM  # with the answer to our request, or after it
+    if pair.up or (not ended and not refused and attempt.began is None):
         return
     pair.standing.cause = event.cause
     if attempt.began is not None:

@@ -16,6 +16,7 @@ from swanmesh.core.actions import (
     TerminateIke,
     UnloadConnection,
 )
+from swanmesh.core.causes import Cause
 from swanmesh.core.inputs.kernel import mended
 from swanmesh.core.pair import Pair
 from swanmesh.core.reasons import Reason, refused
@@ -50,7 +51,8 @@ def take_outcome(state: State, action: Action, error: str | None, now: float) ->
 
 def _refused(state: State, pair: Pair, action: Action, error: Reason, now: float) -> None:
     if isinstance(action, Initiate):
-        attempt_failed(state, pair, now, error)
+        said = pair.standing.cause
+        attempt_failed(state, pair, now, said if said.code == Cause.UNSUPPORTED_ALGORITHM else error)
     elif isinstance(action, TerminateIke):
         # Most likely it is gone already. Until the look says otherwise it is not asked for again.
         pair.associations.note_ending(action.unique_ids, None)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from swanmesh.core.actions import Action, Initiate, LoadConnection, ObserveAll, ObserveSas, TerminateIke
+from swanmesh.core.causes import Cause
 from swanmesh.core.model import ConnectionSettings
 from swanmesh.core.observed import ChildDown, ChildUp, Diagnosis, IkeDown, IkeMoved, IkeSa, IkeUp
 from swanmesh.core.reasons import NONE, OURS_TO_INITIATE, Reason
@@ -330,3 +331,20 @@ def test_a_step_at_rest_does_nothing_until_the_slow_look() -> None:
     assert life.mesh.due is not None and life.mesh.due > life.now + 30.0
     for second in range(1, 50):
         assert life.step(life.now + 0.5) == [], second
+
+
+@pytest.mark.parametrize("said_first", [True, False])
+def test_what_charon_cannot_do_is_told_in_place_of_its_refusal(said_first: bool) -> None:
+    # The two come over two connections, in either order.
+    life = Life()
+    life.load()
+    initiate = life.one(life.pair.attempt.next_at)
+    unable = Diagnosis(life.name, 1, Reason(Cause.UNSUPPORTED_ALGORITHM, "charon here cannot do ML_KEM_768"))
+    if said_first:
+        life.event(unable)
+    life.do(initiate, "establishing CHILD_SA 'esp' failed")
+    if not said_first:
+        life.event(unable)
+    life.step()
+    verdict = peer_verdict(life.mesh.state, life.peer, life.now)
+    assert "cannot do ML_KEM_768" in verdict.reason.words
