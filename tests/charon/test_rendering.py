@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
 
 from swanmesh.charon.rendering import render
-from swanmesh.core.actions import Connection, Kind
+from swanmesh.core.actions import Connection, Kind, Terms
 from swanmesh.core.connections import desired, down, neighbour_discovery
 from swanmesh.core.model import AddressPair
+from tests.charon.certificates import Authority
 from tests.charon.conftest import RealServer
-from tests.charon.helpers import asynchronous, client, connected
+from tests.charon.helpers import asynchronous, client, connected, connection
 from tests.unit.core.build import pair_of, peer, settings
 
 HOST = settings("web1.mesh.example", "203.0.113.1", "2001:db8::1")
@@ -33,8 +34,8 @@ def child_of(connection: Connection) -> dict[str, Any]:
 
 
 def test_nothing_is_loaded_that_lets_charon_act_on_its_own() -> None:
-    for connection in connections():
-        child, body = child_of(connection), render(connection)
+    for made in connections():
+        child, body = child_of(made), render(made)
         assert child["mode"] == "transport" and child["start_action"] == "trap"
         assert child["close_action"] == "none" and child["dpd_action"] == "none"
         assert body["unique"] == "never" and body["mobike"] == "no" and body["dpd_delay"] != "0s"
@@ -42,8 +43,8 @@ def test_nothing_is_loaded_that_lets_charon_act_on_its_own() -> None:
         assert isinstance(local, dict) and isinstance(remote, dict)
         assert local["id"] == "fqdn:web1.mesh.example" and "certs" not in local
         assert remote["id"] == "fqdn:web2.mesh.example" and remote["cacerts"] == [b"the authority"]
-        assert connection.addresses is not None
-        assert body["remote_addrs"] == [str(connection.addresses.remote)]
+        assert made.addresses is not None
+        assert body["remote_addrs"] == [str(made.addresses.remote)]
 
 
 def test_without_a_clock_charon_never_authenticates_anew_by_itself() -> None:
@@ -84,3 +85,55 @@ async def test_charon_takes_every_kind_and_loads_none_anew_for_nothing(server: R
             assert set((await loader.load_connections(wanted)).values()) == {None}
         held = {found.name: found.children for found in await charon.observe_connections()}
         assert held == {connection.name: (connection.child,) for connection in wanted}
+
+
+CHANGED: dict[str, Any] = {
+    "authorities": (Authority().der,),
+    "ike_proposals": ("aes128gcm16-prfsha256-ecp256",),
+    "esp_proposals": ("aes128gcm16-ecp256-esn",),
+    "ike_rekey": 7200,
+    "ike_reauth": 86400,
+    "ike_over": 2000,
+    "child_rekey": 1800,
+    "child_over": 600,
+    "dpd_delay": 60,
+    "replay_window": 64,
+    "encap": True,
+    "host": "z.mesh.example",
+    "peer": "z.mesh.example",
+    "trap": False,
+    "addresses": AddressPair(ipaddress.ip_address("192.0.2.1"), ipaddress.ip_address("192.0.2.9")),
+    "local_ts": ("192.0.2.8/32",),
+    "remote_ts": ("192.0.2.9/32",),
+}
+"""Another value for everything that makes a connection another one."""
+
+
+def changed(field: str) -> Connection:
+    base = replace(connection("one"), child="esp-0000000000000000", trap=True)
+    assert base.terms is not None
+    if field in {each.name for each in fields(Terms)}:
+        base = replace(base, terms=replace(base.terms, **{field: CHANGED[field]}))
+    elif field:
+        base = replace(base, **{field: CHANGED[field]})
+    return replace(base, child=f"esp-{field.replace('_', '') or 'base'}")
+
+
+def test_every_field_is_tried() -> None:
+    either = {each.name for each in (*fields(Terms), *fields(Connection))}
+    assert either - CHANGED.keys() == {"name", "child", "kind", "terms"}
+
+
+@asynchronous
+async def test_charon_sees_a_difference_wherever_the_digest_does(pair: tuple[RealServer, RealServer]) -> None:
+    """What it took for the same would keep its trap under the old name, and nobody could take it away."""
+    server, _ = pair
+    async with connected(server) as charon:
+        for field in CHANGED:
+            for wanted in (changed(""), changed(field)):
+                assert set((await charon.load_connections([wanted])).values()) == {None}
+            await charon.unload_connection("one")
+        said = [line.partition("] ")[2] for line in server.charon.said().splitlines()]
+        for field in CHANGED:
+            assert (f"installing '{changed(field).child}'" in said) == (field != "trap")
+        assert said.count("uninstalling 'esp-base'") == len(CHANGED)
