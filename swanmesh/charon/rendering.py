@@ -7,7 +7,7 @@ are parsed as often; `ca_id` constrains the chain to a name or a key id, which a
 trusts for something else can put into an intermediate of its own; without either, all of those would be
 believed. Several sessions at once gain nothing (measured).
 
-Whoever changes what is written for the same connection gives `core/connections.py` a new _FORMAT, and sees to
+Whoever changes what is written for the same connection gives `core/connections.py` a new FORMAT, and sees to
 it that charon finds the two different: what it takes for the same keeps its trap under the old child's name.
 """
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from swanmesh.core.actions import SHORTER, Connection, Terms
+from swanmesh.core.connections import FORMAT
 
 Value: TypeAlias = "str | bytes | list[str] | list[bytes] | dict[str, Value]"
 _NOWHERE = {"local_addrs": ["127.0.0.1"], "remote_addrs": ["127.0.0.1"]}
@@ -37,7 +38,8 @@ def render(connection: Connection) -> dict[str, Value]:
     if connection.peer:
         body |= _identities(connection)
     if connection.terms is None or connection.addresses is None:
-        body |= _NOWHERE
+        # No IKE_SA comes of it, so this says nothing but that another format is another connection.
+        body |= _NOWHERE | {"dpd_delay": f"{FORMAT}s"}
         child["mode"] = connection.kind.value
     else:
         body |= _negotiation(connection.terms)

@@ -22,7 +22,7 @@ from swanmesh.core.policy import meaning, policy_of
 
 _NAME = re.compile(r"swanmesh-([a-z0-9.-]+)-[0-9a-f]{8}", re.ASCII)
 _CHILD = re.compile(r"(esp|drop|pass)-[0-9a-f]{16}", re.ASCII)
-_FORMAT = 3
+FORMAT = 4
 """Which way of writing connections the digest stands for: a new one when `charon/rendering.py` writes the
 same connection differently."""
 _OVER = 90
@@ -194,10 +194,10 @@ def _connection(
 ) -> Connection:
     # charon takes two children that differ in name alone for the same (config/child_cfg.c, equals), and then
     # keeps the old one's trap under its old name. So nothing may enter the digest that charon reads as equal,
-    # and a new _FORMAT goes with a rendering in which charon sees a difference.
+    # and a new FORMAT goes with a rendering in which charon sees a difference.
     # Of plain str, bytes, numbers and tuples `repr` says all and no more, alike in every process.
     place = (str(addresses.local), str(addresses.remote)) if addresses else ()
-    what = (_FORMAT, name, peer, host, kind.value, trap, place, local_ts, remote_ts)
+    what = (FORMAT, name, peer, host, kind.value, trap, place, local_ts, remote_ts)
     digest = hashlib.sha256(repr(what).encode() + (_summary(agreed) if agreed else b"")).hexdigest()[:16]
     return Connection(
         name=name,

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from swanmesh.charon import rendering
 from swanmesh.charon.rendering import render
 from swanmesh.core.actions import Connection, Kind, Terms
-from swanmesh.core.connections import desired, down, neighbour_discovery
+from swanmesh.core.connections import FORMAT, desired, down, neighbour_discovery
 from swanmesh.core.model import AddressPair
 from tests.charon.certificates import Authority
 from tests.charon.conftest import RealServer
@@ -137,3 +138,18 @@ async def test_charon_sees_a_difference_wherever_the_digest_does(pair: tuple[Rea
         for field in CHANGED:
             assert (f"installing '{changed(field).child}'" in said) == (field != "trap")
         assert said.count("uninstalling 'esp-base'") == len(CHANGED)
+
+
+@asynchronous
+async def test_a_shunt_of_another_format_is_another_one_to_charon(
+    pair: tuple[RealServer, RealServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, _ = pair
+    discovery = neighbour_discovery(HOST)
+    assert discovery is not None
+    async with connected(server) as charon:
+        await charon.load_connections([discovery])
+        monkeypatch.setattr(rendering, "FORMAT", FORMAT + 1)
+        await charon.load_connections([replace(discovery, child="pass-another")])
+        assert f"uninstalling '{discovery.child}'" in server.charon.said()
+        assert "installing 'pass-another'" in server.charon.said()
