@@ -4,7 +4,8 @@
 # make lab        a shell in a running mesh; HOSTS=3
 # make chaos      random faults in the lab, and whether each invariant held; SEED=1 HOSTS=8 MINUTES=5
 # make cold-start all of HOSTS=40 start at once: one association a pair, and what it took
-# make test       everything: unit, VICI, lab, ruff, mypy; TESTS="tests/unit -x" narrows it
+# make test       unit, VICI, lab, ruff, mypy; TESTS="tests/unit -x" narrows it
+# make test-lab   the lab itself: run it when lab/ changed
 # make bench      one host of PEERS=5000 beside swanctl; BENCH="load add --json FILE" narrows it
 # make bench-mesh a mesh of HOSTS=12 beside hand-written connections, in the lab's kernel
 # make install    to PREFIX (/usr/local), SYSCONFDIR (/etc) and UNITDIR; DESTDIR goes before all of them
@@ -80,9 +81,12 @@ lint: setup
 
 # --- test ----------------------------------------------------------------------------------------------------
 
-.PHONY: test
+.PHONY: test test-lab
 test: setup
 	$(VENV)/bin/python -m pytest $(TESTS)
+
+test-lab: setup
+	$(VENV)/bin/python -m pytest tests/lab/itself $(TESTS)
 
 # --- lab -----------------------------------------------------------------------------------------------------
 

@@ -126,6 +126,11 @@ def main() -> int:
     if len(words) != 1 or not words[0].isdigit() or not 2 <= int(words[0]) <= 200:
         sys.stderr.write(f"HOSTS={' '.join(words)}: say a number from 2 to 200\n")
         return 2
+    if not sys.stdin.isatty():
+        sys.stderr.write(
+            "make lab is a shell and needs a terminal; to run one command in a mesh, see lab/README.md\n"
+        )
+        return 2
     return shell(int(words[0]))
 
 

@@ -18,6 +18,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(plugin, "swanmesh-lab")
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if not any("itself" in argument for argument in config.args):
+        terminalreporter.write_line("not run: the tests of the lab itself (make test-lab, when lab/ changed)")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """A failure's text names the folder where each host's logs are, before a fixture removes the hosts."""

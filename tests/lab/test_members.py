@@ -24,17 +24,14 @@ INTERVAL = 0.05
 """Seconds between the pings of a stream."""
 MOST_STOLEN = round(2 / INTERVAL)
 """Packets that may leave with a stranger's SPI: what is sent in about a second, on a machine that is busy."""
-FREE = 60.0
-"""Seconds: charon 5.9.8 died some 40 s after what the attacker did to it."""
 ELSEWHERE = "192.0.2.33"
-ANYWHERE = "192.0.2.34"
 
 
 @pytest.fixture(scope="module")
 def trio() -> Iterator[Mesh]:
-    """h1 and h2 run swanmesh; h3 has more addresses than its certificate tells."""
+    """h1 and h2 run swanmesh; h3 has an address more than its certificate tells."""
     with mesh(3) as lab:
-        lab[2].namespace.ip(*(f"addr add {address}/24 dev eth0" for address in (ELSEWHERE, ANYWHERE)))
+        lab[2].namespace.ip(f"addr add {ELSEWHERE}/24 dev eth0")
         lab[0].start_charon()
         lab[1].start_charon()
         for host in lab.hosts[:2]:
@@ -128,7 +125,10 @@ def test_another_hosts_address_cannot_be_taken_over(lab: Mesh, claimed: str) -> 
 
 
 def test_an_ike_sa_without_a_child_is_ended_and_never_initiated_on(lab: Mesh) -> None:
-    """The attacker answers from another of its addresses: each IKE_SA comes to be without a CHILD_SA."""
+    """The attacker answers from another of its addresses: each IKE_SA comes to be without a CHILD_SA.
+
+    An initiation that waits on such a one behind a DPD has been the death of charon 5.9.8.
+    """
     victim, honest, other = lab
     attacker, journal = Attacker(other, victim), Journal(victim)
     before = pair_spis(victim, honest)
@@ -144,36 +144,6 @@ def test_an_ike_sa_without_a_child_is_ended_and_never_initiated_on(lab: Mesh) ->
     assert view(victim, other)["state"] != "up"
     assert view(victim, other)["reason"]
     assert pair_spis(victim, honest) == before
-
-
-def test_a_charon_survives_an_answer_from_elsewhere(lab: Mesh) -> None:
-    """As before; then the attacker is silent until the victim asks, and answers from a third address."""
-    victim, honest, other = lab
-    attacker = Attacker(other, victim)
-    before = pair_spis(victim, honest)
-    attacker.load("attack", local="%any")
-    attacker.speak_as(ELSEWHERE)
-    victim.swanmesh("up", other.name)
-    # By then it waits for longer between two attempts than charon does for a sign of life.
-    wait_until(lambda: _gave_up(victim, other), 60, "h1 has tried four times, or ended the IKE_SA")
-    other.link.drop("ike", "out")
-
-    def queued() -> bool:
-        mine = held(victim, other)
-        return not mine or any("CHILD_CREATE" in sa.get("tasks-queued", ()) for sa in mine)
-
-    wait_until(queued, 40, "an initiation waits behind a DPD, or the IKE_SA is gone")
-    attacker.speak_as(ANYWHERE)
-    end = time.monotonic() + FREE
-    # Not a wait for something to happen: that nothing happens for so long is what is claimed.
-    while time.monotonic() < end and victim.alive:
-        time.sleep(1)
-    assert victim.alive, "h1's charon has died"
-    assert pair_spis(victim, honest) == before
-
-
-def _gave_up(victim: Host, other: Host) -> bool:
-    return int(view(victim, other)["pairs"][0]["attempts"]) >= 4 or not held(victim, other)
 
 
 SSH_ONLY = {"local_ts": ["dynamic[tcp/22]"], "remote_ts": ["dynamic[tcp]"]}

@@ -116,8 +116,9 @@ def test_a_signal_ends_it_all(environment: dict[str, str], number: signal.Signal
     out = Path(environment["LAB_OUT"])
     out.mkdir()
     marker = f"86{os.getpid()}{next(_numbers)}"
+    # A background job of a script ignores interrupts, and so would all that we start.
     # No shell: one that is just about to start its next command misses an interrupt.
-    command = (str(RUN), sys.executable, "-c", _SLEEPER, marker)
+    command = ("env", "--default-signal=INT", str(RUN), sys.executable, "-c", _SLEEPER, marker)
     process = subprocess.Popen(command, env=environment)
     try:
         wait_until((out / "started").read_text, 60, "the command runs")
@@ -162,7 +163,7 @@ def test_bad_usage_is_explained() -> None:
 
 def test_a_shell_in_a_mesh_on_a_terminal() -> None:
     terminal, inner = pty.openpty()
-    command = (str(RUN), sys.executable, "-m", "lab.shell", "2")
+    command = ("env", "--default-signal=INT", str(RUN), sys.executable, "-m", "lab.shell", "2")
     process = subprocess.Popen(command, cwd=RUN.parents[1], stdin=inner, stdout=inner, stderr=inner)
     os.close(inner)
     said = b""
@@ -192,6 +193,15 @@ def test_a_shell_in_a_mesh_on_a_terminal() -> None:
         process.kill()
         process.wait()
         os.close(terminal)
+
+
+def test_a_shell_without_a_terminal_says_so() -> None:
+    command = (sys.executable, "-m", "lab.shell", "2")
+    done = subprocess.run(
+        command, cwd=RUN.parents[1], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "needs a terminal" in done.stderr
 
 
 def test_scripts_are_clean() -> None:
