@@ -29,7 +29,7 @@ charon-systemd {{
       default = 1
       append = yes
       flush_line = yes
-      time_format = %H:%M:%S
+      time_format = %FT%T
       time_add_ms = yes
     }}
   }}

@@ -10,19 +10,20 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import vici
 
-from lab import kernel
+from lab import kernel, starving
 from lab.captures import Capture
 from lab.files import HostFiles
 from lab.links import Link
 from lab.namespaces import Namespace
 from lab.pings import PingResult, PingStream
 from lab.starter import ForkedProcess, Starter
+from lab.starving import Diet
 from lab.waiting import wait_until
 
 
@@ -71,6 +72,8 @@ class Host(HostFiles):
     _charon: subprocess.Popen[bytes] | None = None
     _controller: Process | None = None
     _streams: list[Capture | PingStream] = field(default_factory=list)
+    _diet: Diet | None = None
+    """Holds its processes back while it is starved."""
 
     def __repr__(self) -> str:
         return f"<{self.short} {' '.join(self.addresses)}>"
@@ -81,7 +84,9 @@ class Host(HostFiles):
         """subprocess.Popen inside the host's namespace, with its files in the environment."""
         options.setdefault("env", os.environ | self.environment)
         with self.namespace.entered():
-            return subprocess.Popen(argv, **options)
+            process = subprocess.Popen(argv, **options)
+        self._started(process.pid)
+        return process
 
     def exec(
         self, *argv: str, check: bool = True, timeout: float = 60, stdin: str = ""
@@ -123,9 +128,11 @@ class Host(HostFiles):
         return _checked(self.short, done, check)
 
     def _fork(self, arguments: Sequence[str], out: Any, err: Any) -> ForkedProcess:
-        return shared_starter().start(
+        process = shared_starter().start(
             arguments, namespace=self.namespace, stdout=out, stderr=err, cwd=self.folder
         )
+        self._started(process.pid)
+        return process
 
     # --- charon
 
@@ -285,10 +292,39 @@ class Host(HostFiles):
         self._streams.append(capture)
         return capture
 
+    # --- its CPU
+
+    def starve(self, share: float) -> None:
+        """All that runs on the host, now or later, gets `share` of one CPU (0 to 1) until `feed`."""
+        assert 0 < share <= 1, share
+        self.feed()
+        self._diet = starving.diet(self.short)
+        self._diet.begin(self.namespace.processes(), share)
+
+    def feed(self) -> None:
+        """Ends starvation, if there is any."""
+        if self._diet is not None:
+            self._diet.end()
+            self._diet = None
+
+    @contextlib.contextmanager
+    def starved(self, share: float) -> Iterator[None]:
+        """`starve` meanwhile."""
+        self.starve(share)
+        try:
+            yield
+        finally:
+            self.feed()
+
+    def _started(self, pid: int) -> None:
+        if self._diet is not None:
+            self._diet.add(pid)
+
     # --- the end
 
     def end_all(self) -> None:
         """Kills what this host runs."""
+        self.feed()
         for stream in self._streams:
             stream.kill()
         if self._controller is not None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lab import evidence, namespaces
+from lab import evidence, namespaces, starving
 from lab.captures import Capture
 from lab.credentials import Authority
 from lab.host import Host
@@ -202,6 +202,7 @@ def clean_up() -> None:
     """Removes the lab's namespaces, what runs in them, and the mesh's folder."""
     for space in namespaces.left_over():
         space.remove()
+    starving.clean_up()
     shutil.rmtree(ROOM, ignore_errors=True)
 
 

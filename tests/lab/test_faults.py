@@ -1,116 +1,44 @@
-"""The mesh in bad nights: charon killed, stopped, hanging; cables cut, lossy, filtered; others that meddle.
+"""A mesh of three in bad nights: cables cut, lossy, filtered; others that meddle.
 
 What is measured is printed: `pytest -s` shows it.
 """
 
 from __future__ import annotations
 
-import itertools
-import os
-import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 
 import pytest
 
 from lab import Host, Mesh, mesh, wait_until
-from lab.asking import Journal, Spis, pair_spis, status, view, wait_until_idle
+from lab.asking import Journal, full, pair_spis, view, wait_until_idle
 from lab.measuring import Measurement
+from tests.lab.watching import all_spis, moment, seconds, told_down, up_at
 
-DETECTION = 16.0
-"""Seconds from a peer's last answer until it is known to be dead, with the shipped settings."""
-RETRANSMISSION = 10.2
-"""Seconds that charon asks again before it gives up, by the shipped settings."""
-RETURN = 20.0
-"""Seconds from charon's return until the host's pairs are up again."""
+
+@pytest.fixture(scope="module")
+def standing() -> Iterator[Mesh]:
+    """Three hosts in full mesh."""
+    with mesh(3) as lab:
+        yield full(lab)
 
 
 @pytest.fixture
-def trio() -> Iterator[Mesh]:
-    """Three hosts in full mesh."""
-    with mesh(3) as lab:
-        lab.start()
-        lab.wait_until_full()
-        yield lab
+def trio(standing: Mesh) -> Iterator[Mesh]:
+    """The same three for every test; each must leave them as whole as it found them."""
+    yield standing
+    for host in standing:
+        host.link.restore()
+    standing.wait_until_full(120)
+    wait_until_idle(standing.hosts, 60)
 
 
-def all_spis(hosts: list[Host]) -> dict[str, Spis]:
-    """The SPIs of each pair of hosts, as each of its ends holds them."""
-    return {
-        f"{host.short}-{other.short}": pair_spis(host, other)
-        for host, other in itertools.permutations(hosts, 2)
-    }
-
-
-def up_at(host: Host, others: list[Host]) -> bool:
-    """Whether both ends say that `host` and each of `others` have an association."""
-    return all(
-        view(one, two)["state"] == "up" for other in others for one, two in ((host, other), (other, host))
-    )
-
-
-def seconds(call: Callable[[], object]) -> float:
-    """How long the call took."""
-    began = time.monotonic()
-    call()
-    return time.monotonic() - began
-
-
-def told_down(journal: Journal, peer: Host, timeout: float) -> dict[str, str]:
-    """The line that tells of a peer's going down."""
-    why = f"{peer.short} is told to be down"
-    return wait_until(lambda: journal.lines("peer-down", peer=peer), timeout, why)[0]
-
-
-def moment(line: dict[str, str]) -> float:
-    """When a line was written, in seconds since the epoch."""
-    return datetime.fromisoformat(line["timestamp"]).timestamp()
-
-
-def test_charon_killed_on_one_of_ten_comes_back_alone() -> None:
-    with mesh(10) as lab:
-        lab.start()
-        lab.wait_until_full(120)
-        wait_until_idle(lab.hosts)
-        struck, others = lab[0], lab.hosts[1:]
-        before = all_spis(others)
-        journals = {host: Journal(host) for host in lab}
-        streams = [struck.ping_stream(others[0].addresses[0]), others[1].ping_stream(struck.addresses[0])]
-        struck.kill_charon(signal.SIGKILL)
-        wait_until(lambda: journals[struck].lines("charon-lost"), 20, "charon-lost is told")
-        struck.start_charon()
-        took = seconds(lambda: struck.swanmesh("wait", "--timeout", "60", timeout=90))
-        print(f"charon killed on one of ten: its 9 pairs up again {took:.1f} s after its return")
-        assert took <= RETURN
-        for other in others:
-            assert struck.ping(other).lost == 0
-            assert other.ping(struck).lost == 0
-        # What the others still held of before is found out and ended, and nobody else was touched.
-        lab.wait_until_full(90)
-        assert all_spis(others) == before
-        results = [stream.stop() for stream in streams]
-        print(f"lost of 100 pings a second each: {', '.join(f'{r.lost} of {r.sent}' for r in results)}")
-        for host in others:
-            for line in journals[host].lines("peer-down", "terminate", "initiate"):
-                assert line["peer"] == struck.name, line
-
-
-def test_every_charon_killed_at_once_and_started_again() -> None:
-    with mesh(6) as lab:
-        lab.start()
-        lab.wait_until_full()
-        before = lab.spis()
-        for host in lab:
-            host.kill_charon(signal.SIGKILL)
-        lab.start_charons()
-        took = seconds(lambda: [host.swanmesh("wait", "--timeout", "90", timeout=120) for host in lab])
-        lab.wait_until_full(90)
-        print(f"all charons killed and started at once: 15 pairs up again after {took:.1f} s")
-        assert took <= 2 * RETURN
-        for host, other in itertools.permutations(lab, 2):
-            assert pair_spis(host, other) - before[host.short]
-            assert host.ping(other).lost == 0
+def given_up(host: Host, since: float) -> list[float]:
+    """When charon gave up on a peer after five retransmissions, in seconds since the epoch; see its log."""
+    lines = [line for line in host.charon_log.read_text().splitlines() if "giving up after 5 retr" in line]
+    moments = [datetime.fromisoformat(line.split()[0]).timestamp() for line in lines]
+    return [moment for moment in moments if moment >= since]
 
 
 def test_charon_stopped_and_started_again(trio: Mesh) -> None:
@@ -124,7 +52,6 @@ def test_charon_stopped_and_started_again(trio: Mesh) -> None:
     stopped.start_charon()
     took = seconds(lambda: stopped.swanmesh("wait", "--timeout", "60", timeout=90))
     print(f"charon stopped and started: up again {took:.1f} s after its return")
-    assert took <= RETURN
     trio.wait_until_full()
     assert [line["event"] for line in journals[stopped].lines("charon-lost", "charon-back")] == [
         "charon-lost",
@@ -144,11 +71,13 @@ def test_a_dead_cable_is_noticed_in_time_and_a_mended_one_used(trio: Mesh, direc
     lines += [told_down(journals[dead], other, 60) for other in others]
     took = [moment(line) - cut for line in lines]
     print(f"cable cut ({direction}): noticed after {', '.join(f'{each:.1f}' for each in took)} s")
-    # The last answer came before the cut, so this is the harder claim. Where one end still hears the other,
-    # that one's questions are signs of life, until it gives up.
-    heard = 0.0 if direction == "both" else RETRANSMISSION
-    assert max(took) <= DETECTION + heard
-    assert min(took) <= DETECTION
+    # charon gives up by its own clock, which dpd_delay and the shipped retransmission set; the controller
+    # says so as soon as charon does, whatever else the machine has to do.
+    for host in trio:
+        gave_up = [at - cut for at in given_up(host, since=cut)]
+        told = [moment(line) - cut for line in journals[host].lines("peer-down")]
+        assert len(gave_up) == len(told)
+        assert max(told) <= 1.1 * max(gave_up)
     assert all("peer unreachable" in line["reason"] for line in lines), lines
     shown = view(others[0], dead)
     assert shown["state"] in ("down", "connecting") and shown["reason"]
@@ -191,63 +120,6 @@ def test_esp_dropped_touches_no_association(trio: Mesh) -> None:
     assert all_spis(trio.hosts) == before
     for journal in journals:
         assert journal.lines("peer-down", "terminate") == []
-
-
-def test_a_fifth_of_all_packets_lost() -> None:
-    """The mesh comes up through such a cable, holds, and is whole when the cable is."""
-    with mesh(4) as lab:
-        lossy, *others = lab
-        lab.start_charons()
-        lossy.link.loss(20)
-        journals = [Journal(host) for host in lab]
-        came = seconds(lab.start_controllers) + seconds(lambda: lab.wait_until_full(180))
-        before = all_spis(others)
-        assert lossy.ping(others[0], 200, 0.15).received > 60
-        downs = [line["reason"] for journal in journals for line in journal.lines("peer-down")]
-        print(f"20 % loss: full after {came:.1f} s; {len(downs)} peer-downs in 30 s {downs}")
-        # By arithmetic one of these six ends is torn down every seven minutes.
-        assert len(downs) <= 4
-        lossy.link.restore()
-        lab.wait_until_full(120)
-        assert all_spis(others) == before
-        assert lossy.ping(others[0], 50, 0.02).lost == 0
-
-
-def test_traffic_from_both_sides_at_the_start_leaves_one_association_a_pair() -> None:
-    """Every trap is sprung at both ends at once, beside what the controllers initiate."""
-    with mesh(5) as lab:
-        lab.start_charons()
-        for host in lab:
-            host.link.delay(30)
-        streams = [
-            host.ping_stream(other.addresses[0], interval=0.05)
-            for host, other in itertools.permutations(lab, 2)
-        ]
-        lab.start_controllers()
-        most = 0
-
-        def settled() -> bool:
-            nonlocal most
-            most = max(most, sum(len(host.sas()) for host in lab))
-            return next(lab.faults(), None) is None and all(not _extra(host) for host in lab)
-
-        wait_until(settled, 120, "one association a pair", interval=0.5)
-        print(f"crossing at the start: up to {most} IKE_SA ends where 20 are right")
-        spis = all_spis(lab.hosts)
-        for host, other in itertools.permutations(lab, 2):
-            ends = spis[f"{host.short}-{other.short}"]
-            assert len(ends) == 2
-            assert ends == spis[f"{other.short}-{host.short}"]
-            assert host.ping(other).lost == 0
-        for stream in streams:
-            stream.kill()
-        assert all_spis(lab.hosts) == spis
-
-
-def _extra(host: Host) -> list[str]:
-    """Peers with which `host` has more than one IKE_SA, in whatever state."""
-    hosts = [sa["remote-host"] for sa in host.sas()]
-    return [remote for remote in hosts if hosts.count(remote) > 1]
 
 
 def test_load_all_of_an_empty_configuration(trio: Mesh) -> None:
@@ -325,29 +197,3 @@ def test_the_hosts_own_address_or_link_gone_and_back(trio: Mesh, gone: str, back
     trio.wait_until_full(120)
     assert struck.ping(others[0]).lost == 0
     assert all_spis(others) == before
-
-
-def test_a_charon_that_hangs() -> None:
-    with mesh(3, charon={"socket": "charon.vici", "timeout": "3s"}, initiation={"resync": "2s"}) as lab:
-        lab.start()
-        lab.wait_until_full()
-        one = lab[0]
-        measurement = Measurement(lab, lab.hosts)
-        journal = Journal(one)
-        os.kill(one.charon_pid, signal.SIGSTOP)
-        try:
-            asked = seconds(lambda: status(one))
-            wait_until(lambda: journal.lines("charon-lost"), 30, "charon-lost is told")
-            later = seconds(lambda: status(one))
-            assert status(one)["charon"]["reachable"] is False
-            assert "did not answer" in status(one)["charon"]["reason"]
-        finally:
-            os.kill(one.charon_pid, signal.SIGCONT)
-        print(f"charon hanging: status in {asked:.2f} s and {later:.2f} s")
-        wait_until(lambda: journal.lines("charon-back"), 30, "charon-back is told")
-        one.swanmesh("wait", "--timeout", "30", timeout=60)
-        wait_until_idle([one])
-        result = measurement.finish()
-        assert result.clean, result
-        assert journal.lines("terminate", "initiate", "unload", "peer-down") == []
-        lab.wait_until_full()

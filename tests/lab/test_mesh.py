@@ -176,13 +176,14 @@ def test_an_address_changed_in_a_peers_file() -> None:
         assert pair_spis(lab[0], lab[1]) == before
 
 
-def test_thirty_hosts_that_start_at_once_get_one_association_a_pair() -> None:
-    with mesh(30) as lab:
+def test_sixteen_hosts_that_start_at_once_get_one_association_a_pair() -> None:
+    """`make cold-start` is the same with forty."""
+    with mesh(16) as lab:
         lab.start_charons()
         done = cold_start(lab, 400)
         print(last_line(done))
         assert done.faults == ()
-        assert done.pairs == 435
+        assert done.pairs == 120
         assert done.downs == 0
         states = [state for host in lab for state in host.xfrm_states()]
         assert len(states) == 4 * done.pairs

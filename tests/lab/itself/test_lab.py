@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from lab import CommandFailed, Mesh, by_hand, mesh, namespaces, wait_until
+from lab import CommandFailed, Host, Mesh, by_hand, mesh, namespaces, starving, wait_until
 from lab.mesh import ROOM, clean_up
 
 
@@ -146,6 +147,24 @@ def test_a_command_that_fails_is_an_error_with_its_words(cable: Mesh) -> None:
     with pytest.raises(CommandFailed, match=r"h1: .* status 2\n.*nonsense"):
         cable[0].exec("ls", "/nonsense")
     assert cable[0].exec("false", check=False).returncode == 1
+
+
+@pytest.mark.parametrize("way", [starving.Group, starving.DutyCycle])
+def test_a_starved_host_does_a_part_of_the_work(
+    cable: Mesh, monkeypatch: pytest.MonkeyPatch, way: type[starving.Diet]
+) -> None:
+    monkeypatch.setattr(starving, "diet", way)
+    starved, other = cable
+    with starved.starved(0.1):
+        slow, fast = work(starved), work(other)
+    assert slow < fast / 2
+    assert work(starved) > 2 * slow
+
+
+def work(host: Host) -> int:
+    """What a process of the host's gets done in two seconds by the clock; it runs alone."""
+    script = "import time; n = 0; end = time.monotonic() + 2\nwhile time.monotonic() < end: n += 1\nprint(n)"
+    return int(host.exec(sys.executable, "-c", script).stdout)
 
 
 def test_left_overs_of_a_crashed_run_are_removed() -> None:

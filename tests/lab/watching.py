@@ -1,0 +1,44 @@
+"""What the lab's tests watch for on several hosts at once."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from datetime import datetime
+
+from lab import Host, wait_until
+from lab.asking import Journal, Spis, pair_spis, view
+
+
+def all_spis(hosts: list[Host]) -> dict[str, Spis]:
+    """The SPIs of each pair of hosts, as each of its ends holds them."""
+    return {
+        f"{host.short}-{other.short}": pair_spis(host, other)
+        for host, other in itertools.permutations(hosts, 2)
+    }
+
+
+def up_at(host: Host, others: list[Host]) -> bool:
+    """Whether both ends say that `host` and each of `others` have an association."""
+    return all(
+        view(one, two)["state"] == "up" for other in others for one, two in ((host, other), (other, host))
+    )
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """How long the call took."""
+    began = time.monotonic()
+    call()
+    return time.monotonic() - began
+
+
+def told_down(journal: Journal, peer: Host, timeout: float) -> dict[str, str]:
+    """The line that tells of a peer's going down."""
+    why = f"{peer.short} is told to be down"
+    return wait_until(lambda: journal.lines("peer-down", peer=peer), timeout, why)[0]
+
+
+def moment(line: dict[str, str]) -> float:
+    """When a line was written, in seconds since the epoch."""
+    return datetime.fromisoformat(line["timestamp"]).timestamp()
