@@ -12,11 +12,11 @@ from swanmesh.cli.batch import from_list, from_words
 from swanmesh.cli.failures import ExitStatus, Failure
 from swanmesh.cli.output import plural
 from swanmesh.cli.setup import Setup
-from swanmesh.config.conflicts import find_conflicts
-from swanmesh.config.edit import PeerEditor, Written
+from swanmesh.config.adding import adding
+from swanmesh.config.edit import Written
 from swanmesh.control.client import RequestRefused, ServiceTimeout, ServiceUnreachable
 from swanmesh.control.protocol import PeerStatus, ReloadReply
-from swanmesh.core.model import InvalidInput, Peer
+from swanmesh.core.model import Peer
 
 _EACH = 20
 """So many peers are reported one by one; more are counted."""
@@ -61,6 +61,7 @@ class Outcome:
                 "file": str(one.path),
                 "result": _result(one),
                 "own": one.peer.name == self.own_name,
+                "dropped": [str(address) for address in one.dropped],
                 "state": self.standing[one.peer.name].state if one.peer.name in self.standing else None,
                 "reason": self.standing[one.peer.name].reason if one.peer.name in self.standing else "",
             }
@@ -71,6 +72,8 @@ class Outcome:
         if len(self.written) <= _EACH:
             for one in self.written:
                 yield f"{one.peer.name}: {self._words(one)}"
+                if one.dropped:
+                    yield f"{one.peer.name}: no longer has {', '.join(map(str, one.dropped))}"
         else:
             counts: dict[str, int] = {}
             for one in self.written:
@@ -109,29 +112,34 @@ def parse(
 def add(setup: Setup, peers: Sequence[Peer]) -> Outcome:
     """Write the peers' files and tell the service. All or none: whatever is wrong, no file stays behind."""
     config = setup.config
-    with PeerEditor(config.peers, create=True) as editor:
-        problems = find_conflicts(config.peers, config.host, peers)
-        if problems:
-            raise InvalidInput(*problems)
-        written = editor.write(peers)
-        changed = [one.path for one in written if one.changed]
-        reply, unreachable = tell(setup, changed) if changed else (None, _probe(setup))
-        refused = _refused(reply, changed)
-        if refused:
-            editor.restore(written)
-            tell(setup, changed)
-            raise Failure(ExitStatus.INVALID, *refused, "nothing was added")
+    changed: list[Path] = []
+    try:
+        with adding(config.peers, config.host, peers) as written:
+            changed = [one.path for one in written if one.changed]
+            reply, unreachable = tell(setup, changed) if changed else (None, _probe(setup))
+            if refused := _refused(reply, changed):
+                raise Failure(ExitStatus.INVALID, *refused, "nothing was added")
+    except Failure:
+        # The service read the files that are gone again.
+        tell(setup, changed, removed=True)
+        raise
     return Outcome(config.host.name, written, unreachable)
 
 
-def tell(setup: Setup, paths: Sequence[Path]) -> tuple[ReloadReply | None, str]:
-    """Have the service read these files; its reply, or why it could not be told.
+def tell(setup: Setup, paths: Sequence[Path], *, removed: bool = False) -> tuple[ReloadReply | None, str]:
+    """Have the service read these files; its reply, or why it could not be told. `removed`: those that are
+    gone were removed on purpose.
 
     That is no failure: the files are written, and the service sees or reads them by itself."""
+    many = len(paths) > _FILES_AT_ONCE
+    reply = None
     try:
-        return setup.client.reload(paths if len(paths) <= _FILES_AT_ONCE else None), ""
+        for start in range(0, len(paths), _FILES_AT_ONCE) if removed else (0,):
+            some = paths[start : start + _FILES_AT_ONCE]
+            reply = setup.client.reload(None if many and not removed else some, removed=removed)
     except (ServiceUnreachable, ServiceTimeout, RequestRefused) as error:
         return None, str(error)
+    return reply, ""
 
 
 def _probe(setup: Setup) -> str:

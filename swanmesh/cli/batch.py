@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from swanmesh.config.documents import parse_document, read_bytes
+from swanmesh.config.documents import parse_document
 from swanmesh.config.peer_files import peer_from_document
 from swanmesh.core.model import InvalidInput, Peer, Problem, shown
 from swanmesh.core.peers import parse_peer
+from swanmesh.files.read import read_bytes
 
 COMMAND_LINE = "the command line"
 _LIMIT = 64 * 1024 * 1024

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import click
 
-from swanmesh.cli.failures import ExitStatus, Failure
 from swanmesh.cli.output import say, say_json
-from swanmesh.cli.setup import Setup, json_option, pass_setup
+from swanmesh.cli.setup import json_option
 
 _DAY = 86400.0
 _directory = click.option(
     "--directory",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Where the authority lives: ca.pem and ca.key.  [default: pki beside the configuration]",
+    required=True,
+    help="Where the authority lives: ca.pem and ca.key. Best on none of the hosts.",
 )
 
 
@@ -30,21 +30,15 @@ def ca() -> None:
 @click.option("--name", default="swanmesh authority", show_default=True, help="Name in its certificate.")
 @click.option("--days", type=click.IntRange(1, 36500), default=3650, show_default=True, help="Lifetime.")
 @json_option
-@pass_setup
-def init(setup: Setup, directory: Path | None, name: str, days: int, as_json: bool) -> None:
+def init(directory: Path, name: str, days: int, as_json: bool) -> None:
     """Make an authority. One that exists is never replaced.
 
     Keep ca.key away from the hosts: whoever has it can make any host of the mesh.
     """
     from swanmesh.pki.authority import Authority
-    from swanmesh.pki.storage import NotStored
 
-    place = _place(setup, directory)
-    try:
-        Authority.create(place, name, now=time.time(), lifetime=days * _DAY)
-    except NotStored as error:
-        raise Failure(ExitStatus.FAILED, str(error)) from None
-    certificate, key = place / "ca.pem", place / "ca.key"
+    Authority.create(directory, name, now=time.time(), lifetime=days * _DAY)
+    certificate, key = directory / "ca.pem", directory / "ca.key"
     if as_json:
         say_json({"certificate": str(certificate), "private_key": str(key)})
     else:
@@ -64,12 +58,10 @@ def init(setup: Setup, directory: Path | None, name: str, days: int, as_json: bo
 @click.option("--days", type=click.IntRange(1, 3650), default=365, show_default=True, help="Lifetime.")
 @click.option("--replace", is_flag=True, help="Replace NAME.pem and NAME.key if they exist.")
 @json_option
-@pass_setup
 def issue(
-    setup: Setup,
     name: str,
     addresses: tuple[str, ...],
-    directory: Path | None,
+    directory: Path,
     output: Path | None,
     days: int,
     replace: bool,
@@ -78,21 +70,12 @@ def issue(
     """Make a key and a certificate for the host NAME with its addresses."""
     from swanmesh.core.peers import parse_peer
     from swanmesh.pki.authority import Authority
-    from swanmesh.pki.storage import NotStored
 
     host = parse_peer(name, list(addresses), source="the command line")
-    place = _place(setup, directory)
-    authority = Authority.load(place)
+    authority = Authority.load(directory)
     issued = authority.issue(host.name, host.addresses, now=time.time(), lifetime=days * _DAY)
-    try:
-        certificate, key = issued.write(output or place, replace=replace)
-    except NotStored as error:
-        raise Failure(ExitStatus.FAILED, str(error)) from None
+    certificate, key = issued.write(output or directory, replace=replace)
     if as_json:
         say_json({"name": host.name, "certificate": str(certificate), "private_key": str(key)})
     else:
         say(f"{host.name}: {certificate}, {key}")
-
-
-def _place(setup: Setup, directory: Path | None) -> Path:
-    return directory if directory is not None else setup.config_path.parent / "pki"

@@ -29,6 +29,7 @@ _MODULES = {
     "up": "control",
     "down": "control",
     "rekey": "control",
+    "confirm": "confirm",
     "events": "events",
     "hooks": "hooks",
     "ca": "ca",

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from swanmesh.config.peer_files import PeerDirectory
-from swanmesh.config.settings import Config, load_config
+from swanmesh.config.settings import Config, load_config, missing_addresses
 from swanmesh.control.protocol import PlannedAction, PlanReply
 from swanmesh.core.model import Credentials, Host, InvalidInput, Peer, Problem, Settings
 from swanmesh.core.peers import PeerBook
 from swanmesh.core.verdict import offline
 from swanmesh.hooks.discovery import find_hooks
+from swanmesh.kernel.addresses import own_addresses
 from swanmesh.pki.certificates import load_credentials
 
 _SOON = 30 * 86400.0
@@ -41,6 +43,8 @@ def read_files(config_path: Path) -> Files:
     if files.config is not None:
         _read_credentials(files, files.config)
         _look_at_hooks(files, files.config)
+        with contextlib.suppress(OSError):  # a kernel that does not tell
+            files.errors.extend(missing_addresses(files.config, own_addresses()))
     _read_peers(files, config_path)
     return files
 

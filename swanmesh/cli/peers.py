@@ -65,9 +65,10 @@ def remove_peer(setup: Setup, names: tuple[str, ...], wait: float | None, as_jso
     With no service running that is done when it starts.
     """
     from swanmesh.cli.add import tell
+    from swanmesh.core.removals import MOST
 
     wanted, paths = _remove_files(setup, names)
-    told, unreachable = tell(setup, paths)
+    told, unreachable = tell(setup, paths, removed=True)
     missing = _wait(setup, wanted if not unreachable else [], wait, gone=True)
     if as_json:
         removed = [{"name": n, "file": str(p)} for n, p in zip(wanted, paths, strict=True)]
@@ -75,6 +76,8 @@ def remove_peer(setup: Setup, names: tuple[str, ...], wait: float | None, as_jso
     elif unreachable:
         say(*(f"{name}: removed" for name in wanted))
         say(f"not unloaded yet: {unreachable}; the service does it when it starts")
+        if len(wanted) > MOST:
+            say("so many at once it may take for a slip: then run `swanmesh confirm removal`")
     else:
         say(*(f"{name}: removed" for name in wanted))
         complain(*(told.problems if told is not None else ()))

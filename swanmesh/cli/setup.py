@@ -40,20 +40,26 @@ class Setup:
     def client(self) -> Client:
         from swanmesh.control.client import Client
 
-        return Client(self._socket or self._configured_socket())
+        return Client(self.socket)
+
+    @property
+    def socket(self) -> Path:
+        """Where the service answers. Raises Failure if the configuration does not tell."""
+        return self._socket or self._configured_socket()
 
     def _configured_socket(self) -> Path:
         """The service goes on with its last good configuration while the file is broken, and its status tells
         what is wrong: so a mistake elsewhere in the file must not keep its socket from being found."""
-        from swanmesh.config.documents import CONFIG_LIMIT, read_document
+        from swanmesh.config.documents import CONFIG_LIMIT, decode_document
         from swanmesh.core.model import InvalidInput
+        from swanmesh.files.read import read_bytes
 
         try:
             return self.config.control_socket
         except InvalidInput as invalid:
             broken = invalid
         try:
-            document = read_document(self.config_path, CONFIG_LIMIT)
+            document = decode_document(read_bytes(self.config_path, CONFIG_LIMIT), str(self.config_path))
         except InvalidInput:
             document = None
         if isinstance(document, dict):

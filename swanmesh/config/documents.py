@@ -8,11 +8,7 @@ silently dropped. Plain scalars mean what YAML 1.2's core schema says (https://y
 
 from __future__ import annotations
 
-import errno
-import os
 import re
-import stat
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -32,79 +28,18 @@ _WORDS = {
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
 }
-_REMEDIES = {
-    errno.ENOENT: "create it or correct the path",
-    errno.EACCES: "let the service's user read it",
-    errno.EPERM: "let the service's user read it",
-    errno.ELOOP: "correct the symbolic link, which leads back to itself",
-    errno.ENOTDIR: "correct the path: a part of it is no directory",
-    errno.ENAMETOOLONG: "give it a shorter name",
-    errno.EIO: "look at the kernel's log: the disk reports an error",
-}
 
 
-def read_document(path: Path, limit: int) -> object:
-    """The one document in `path`, as dict, list, str, int, float, bool or None.
-
-    Raises InvalidInput if the file cannot be read, is larger than `limit` bytes or is no such document.
-    """
-    data = read_bytes(path, limit)
+def decode_document(data: bytes, source: str) -> object:
+    """The one document in a file's content, as dict, list, str, int, float, bool or None. `source` names it
+    in errors. Raises InvalidInput."""
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        problem = Problem(
-            str(path), "", shown(f"line {line}"), "is not UTF-8 text", "write the file anew in UTF-8"
-        )
+        problem = Problem(source, "", f"line {line}", "is not UTF-8 text", "write the file anew in UTF-8")
         raise InvalidInput(problem) from None
-    return parse_document(text, str(path))
-
-
-def read_bytes(path: Path, limit: int) -> bytes:
-    """The content of a regular file of at most `limit` bytes; a pipe or a device is refused, not waited for.
-
-    Raises InvalidInput.
-    """
-    try:
-        # Without O_NONBLOCK the open itself would wait for a pipe's other end.
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    except OSError as error:
-        raise InvalidInput(unreadable(path, error)) from None
-    try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            message = "is not a regular file"
-            raise InvalidInput(Problem(str(path), "", "", message, "put a plain file in its place"))
-        # One byte more than allowed tells a file that grew since it was looked at.
-        data = b"" if status.st_size > limit else _read_up_to(fd, limit + 1)
-    except OSError as error:
-        raise InvalidInput(unreadable(path, error)) from None
-    finally:
-        os.close(fd)
-    if status.st_size > limit or len(data) > limit:
-        size = max(status.st_size, len(data))
-        message = f"is larger than {limit // 1024} KiB"
-        raise InvalidInput(
-            Problem(str(path), "", f"{size} bytes", message, "correct it: such a file is small")
-        )
-    return data
-
-
-def _read_up_to(fd: int, limit: int) -> bytes:
-    data = b""
-    while len(data) < limit:
-        more = os.read(fd, limit - len(data))
-        if not more:
-            break
-        data += more
-    return data
-
-
-def unreadable(path: Path, error: OSError) -> Problem:
-    """The problem that `path` cannot be read, in words."""
-    reason = (error.strerror or str(error)).lower()
-    remedy = _REMEDIES.get(error.errno or 0, "make it readable for the service")
-    return Problem(str(path), "", "", f"cannot be read: {reason}", remedy)
+    return parse_document(text, source)
 
 
 def parse_document(text: str, source: str) -> object:

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import yaml
 
-from swanmesh.config.documents import PEER_LIMIT, read_bytes
+from swanmesh.config.documents import PEER_LIMIT
 from swanmesh.config.peer_files import SUFFIX, is_peer_file, read_peer
-from swanmesh.core.model import InvalidInput, Peer, Problem
-from swanmesh.core.peers import check_name, parse_peer
-from swanmesh.files.write import TEMPORARY, NotWritten, Replacement, not_written
+from swanmesh.core.model import Address, InvalidInput, Peer, Problem
+from swanmesh.files.read import check_folder, read_bytes
+from swanmesh.files.write import TEMPORARY, Change, NotWritten, make_folder, not_written, write_whole
 
 _LOCK_TIMEOUT = 10.0
 _NAME_LIMIT = 200
@@ -37,13 +37,16 @@ class Written:
     """False if the file said the same already; it was not touched then."""
     previous: bytes | None
     """What the file held before, for `PeerEditor.restore`; None if there was none."""
+    dropped: tuple[Address, ...] = ()
+    """Addresses that the peer had before and has no more."""
 
 
 class PeerEditor:
     """`peers.d` under an exclusive lock, from entering the context to leaving it.
 
     The lock is on the directory itself (flock), so that it needs no file and dies with its holder. It keeps
-    out other editors, not readers. Entering raises NotWritten if it is not free within ten seconds.
+    out other editors, not readers. Entering raises NotWritten if it is not free within ten seconds, and
+    InvalidInput if others could write there.
     """
 
     def __init__(self, directory: Path, *, create: bool = False) -> None:
@@ -53,9 +56,11 @@ class PeerEditor:
         self._fd = -1
 
     def __enter__(self) -> PeerEditor:
+        if self._create:
+            make_folder(self.directory, 0o755)
         try:
-            if self._create:
-                self.directory.mkdir(mode=0o755, exist_ok=True)
+            if (problem := check_folder(self.directory)) is not None:
+                raise InvalidInput(problem)
             self._fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise not_written(self.directory, error) from None
@@ -74,19 +79,30 @@ class PeerEditor:
         """Write these peers, all or none. A policy of None keeps the one that the file states.
 
         A peer that stands in a file of another name is updated there; comments in a changed file are lost.
-        Raises InvalidInput if a name stands twice or a file in the way holds another peer, and NotWritten.
+        Raises InvalidInput if a name stands twice, or what is in the way holds another peer or is a symbolic
+        link, and NotWritten.
         """
         places = self._places([peer.name for peer in peers])
         plans: list[tuple[Written, bytes]] = []
         for peer in peers:
             path = places[peer.name]
-            previous = read_bytes(path, PEER_LIMIT) if path.exists() else None
+            previous = read_bytes(path, PEER_LIMIT) if os.path.lexists(path) else None
             old = read_peer(path) if previous is not None else None
             policy = peer.policy if peer.policy is not None or old is None else old.policy
             new = Peer(name=peer.name, addresses=peer.addresses, policy=policy, source=str(path))
-            written = Written(peer=new, path=path, created=old is None, changed=old != new, previous=previous)
+            if old != new and path.is_symlink():
+                message, remedy = "is a symbolic link", f"change {path.resolve()}, or put a file in its place"
+                raise InvalidInput(Problem(str(path), "", "", message, remedy))
+            written = Written(
+                peer=new,
+                path=path,
+                created=old is None,
+                changed=old != new,
+                previous=previous,
+                dropped=tuple(a for a in old.addresses if a not in new.addresses) if old is not None else (),
+            )
             plans.append((written, peer_text(new)))
-        self._replace([(written.path, text) for written, text in plans if written.changed])
+        write_whole([Change(path=written.path, content=text) for written, text in plans if written.changed])
         return [written for written, _ in plans]
 
     def remove(self, names: Sequence[str]) -> list[Path]:
@@ -95,16 +111,16 @@ class PeerEditor:
         missing = [
             Problem(str(path), "name", name, "there is no such peer", "look at `swanmesh status`")
             for name, path in places.items()
-            if not path.exists()
+            if not os.path.lexists(path)
         ]
         if missing:
             raise InvalidInput(*missing)
-        self._replace([(path, None) for path in places.values()])
+        write_whole([Change(path=path, content=None) for path in places.values()])
         return list(places.values())
 
     def restore(self, written: Iterable[Written]) -> None:
         """Put back what `write` changed. Raises NotWritten."""
-        self._replace([(one.path, one.previous) for one in written if one.changed])
+        write_whole([Change(path=one.path, content=one.previous) for one in written if one.changed])
 
     def _places(self, names: Sequence[str]) -> dict[str, Path]:
         """The file of each name: where it stands already, or else where it belongs."""
@@ -151,10 +167,6 @@ class PeerEditor:
         except OSError as error:
             raise not_written(self.directory, error) from None
 
-    def _replace(self, changes: Sequence[tuple[Path, bytes | None]]) -> None:
-        """Give each file its new content (None: remove it), all or none."""
-        Replacement(changes).carry_out()
-
     def _sweep(self) -> None:
         """Remove what a writer that was killed left behind: under the lock, nobody else is writing."""
         with os.scandir(self._fd) as entries:
@@ -179,32 +191,6 @@ def _lock(fd: int, directory: Path) -> None:
             raise not_written(directory, error) from None
         # flock waits without a limit or not at all.
         time.sleep(0.01)
-
-
-def write_peer(directory: Path, name: object, addresses: object, policy: object = None) -> Written:
-    """Check a peer and write its file. Raises InvalidInput and NotWritten; the old file stays intact then."""
-    peer = parse_peer(name, addresses, policy, source=str(directory))
-    with PeerEditor(directory, create=True) as editor:
-        return editor.write([peer])[0]
-
-
-def write_peers(directory: Path, peers: Sequence[Peer]) -> list[Written]:
-    """Write the files of many peers, all or none. Raises InvalidInput and NotWritten."""
-    with PeerEditor(directory, create=True) as editor:
-        return editor.write(peers)
-
-
-def remove_peers(directory: Path, names: Sequence[str]) -> list[Path]:
-    """Remove these peers' files, all or none. Raises InvalidInput (an unknown name too) and NotWritten."""
-    checked = []
-    for name in names:
-        try:
-            checked.append(check_name(name))
-        except ValueError as error:
-            problem = Problem(str(directory), "name", name, str(error), "give the name of a peer")
-            raise InvalidInput(problem) from None
-    with PeerEditor(directory) as editor:
-        return editor.remove(checked)
 
 
 def file_name(name: str) -> str:

@@ -1,7 +1,8 @@
 """The files of `peers.d`: one peer a file, read with the work proportional to what changed.
 
-Peers are the files named `*.yaml` that do not begin with a dot; every other name is left alone. What cannot
-be read is told apart from what is not there: nothing is taken for removed because it could not be looked at.
+Peers are the files named `*.yaml`. Hidden names and an editor's (`*~`, `#*#`) are left alone; anything else
+in the folder is a problem, for it may be a peer's file under a wrong name. What cannot be read, or not be
+trusted, is told apart from what is not there: nothing is removed because it could not be looked at.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
-from swanmesh.config.documents import PEER_LIMIT, read_document, unreadable
+from swanmesh.config.documents import PEER_LIMIT, decode_document
 from swanmesh.core.model import InvalidInput, Peer, Problem, shown
 from swanmesh.core.peers import parse_peer
+from swanmesh.files.read import check_folder, read_trusted, unreadable
 
 SUFFIX = ".yaml"
 
@@ -31,13 +34,15 @@ _Stamp = tuple[int, int, int, int, int]
 class Scan:
     """What `peers.d` holds."""
 
-    peers: dict[Path, Peer]
+    peers: Mapping[Path, Peer]
     problems: tuple[Problem, ...]
     unreadable: frozenset[Path]
     """Files that are there but say nothing valid: what held for them before goes on."""
+    unread: tuple[Path, ...]
+    """What is there and is no peer's file, nor meant to be passed over."""
     complete: bool
-    """False if the directory itself could not be read. `peers` then holds what was last read, and a file that
-    is missing from it is not known to be gone."""
+    """False if the directory itself could not be read or trusted. `peers` then holds what was last read, and
+    a file that is missing from it is not known to be gone."""
 
 
 def is_peer_file(path: Path) -> bool:
@@ -45,13 +50,18 @@ def is_peer_file(path: Path) -> bool:
     return path.name.endswith(SUFFIX) and not path.name.startswith(".")
 
 
-def read_peer(path: Path) -> Peer:
-    """The peer that one file describes.
+def _is_passed_over(name: str) -> bool:
+    return name.startswith(".") or name.endswith("~") or (name.startswith("#") and name.endswith("#"))
 
-    Raises FileNotFoundError if nothing stands at `path`, and InvalidInput if it holds no valid peer.
+
+def read_peer(path: Path, *, folder: Path | None = None) -> Peer:
+    """The peer that one file describes. `folder` was found trustworthy already.
+
+    Raises FileNotFoundError if nothing stands at `path`, and InvalidInput if it holds no valid peer or others
+    could write it.
     """
     try:
-        document = read_document(path, PEER_LIMIT)
+        document = decode_document(read_trusted(path, PEER_LIMIT, folder=folder), str(path))
     except InvalidInput:
         # A symbolic link to nowhere is a mistake; a name that is gone is a removal.
         if not os.path.lexists(path):
@@ -88,13 +98,14 @@ def peer_from_document(document: object, source: str) -> Peer:
 
 
 class PeerDirectory:
-    """`peers.d` with a memory of what each file said, so that only changed files are read again."""
+    """`peers.d` with a memory of what each file says, so that only changed files are read again."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._stamps: dict[Path, _Stamp] = {}
         self._peers: dict[Path, Peer] = {}
         self._faults: dict[Path, tuple[Problem, ...]] = {}
+        self._unread: set[Path] = set()
         self._directory_fault: Problem | None = None
 
     def scan(self) -> Scan:
@@ -105,40 +116,41 @@ class PeerDirectory:
         except OSError as error:
             self._directory_fault = unreadable(self.path, error)
             return self._answer()
-        self._directory_fault = None
-        found = {path for name in names if is_peer_file(path := self.path / name)}
-        for path in (self._peers.keys() | self._faults.keys()) - found:
-            self._forget(path)
-        for path in sorted(found):
-            self._refresh(path, trust_stamp=True)
+        if self._directory_stands():
+            found = {self.path / name for name in names if not _is_passed_over(name)}
+            for path in (self._peers.keys() | self._faults.keys() | self._unread) - found:
+                self._forget(path)
+            for path in sorted(found):
+                self._refresh(path, trust_stamp=True)
         return self._answer()
 
     def look(self, paths: Iterable[Path]) -> Scan:
-        """The same answer after reading just these files again; names that are no peer's are passed over."""
-        if not self._directory_stands():
-            return self._answer()
-        for path in sorted(set(paths)):
-            if path.parent == self.path and is_peer_file(path):
-                self._refresh(path, trust_stamp=False)
+        """The same answer after reading just these files again; what is not in this folder is passed over."""
+        if self._directory_stands():
+            for path in sorted(set(paths)):
+                if path.parent == self.path and not _is_passed_over(path.name):
+                    self._refresh(path, trust_stamp=False)
         return self._answer()
 
     def _directory_stands(self) -> bool:
         try:
             # The dot makes a plain file fail too.
             os.stat(f"{self.path}/.")  # noqa: PTH116 - Path drops the dot
+            self._directory_fault = check_folder(self.path)
         except OSError as error:
             self._directory_fault = unreadable(self.path, error)
-            return False
-        self._directory_fault = None
-        return True
+        return self._directory_fault is None
 
     def _refresh(self, path: Path, *, trust_stamp: bool) -> None:
+        if not is_peer_file(path):
+            (self._unread.add if os.path.lexists(path) else self._unread.discard)(path)
+            return
         stamp = _stamp(path)
         if trust_stamp and stamp is not None and self._stamps.get(path) == stamp:
             return
         started = time.time()
         try:
-            peer: Peer | None = read_peer(path)
+            peer: Peer | None = read_peer(path, folder=self.path)
             faults: tuple[Problem, ...] = ()
         except FileNotFoundError:
             # Gone for good only if it did not go with the whole directory.
@@ -160,17 +172,27 @@ class PeerDirectory:
         self._stamps.pop(path, None)
         self._peers.pop(path, None)
         self._faults.pop(path, None)
+        self._unread.discard(path)
 
     def _answer(self) -> Scan:
         problems = [problem for faults in self._faults.values() for problem in faults]
+        problems += map(_unread_problem, self._unread)
         if self._directory_fault is not None:
             problems.append(self._directory_fault)
         return Scan(
-            peers=dict(self._peers),
+            peers=MappingProxyType(self._peers),
             problems=tuple(sorted(problems)),
             unreadable=frozenset(self._faults),
+            unread=tuple(sorted(self._unread)),
             complete=self._directory_fault is None,
         )
+
+
+def _unread_problem(path: Path) -> Problem:
+    kept = "is not read, and while it is here no peer is removed because its file is gone"
+    if path.name.endswith(".yml"):
+        return Problem(str(path), "", "", kept, f"rename it to {path.stem}{SUFFIX}, or move it elsewhere")
+    return Problem(str(path), "", "", kept, f"move it elsewhere, or name it NAME{SUFFIX} if it is a peer's")
 
 
 def _stamp(path: Path) -> _Stamp | None:

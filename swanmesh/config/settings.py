@@ -9,15 +9,17 @@ from __future__ import annotations
 import difflib
 import grp
 import os
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import msgspec
 
-from swanmesh.config.documents import CONFIG_LIMIT, read_document
+from swanmesh.config.documents import CONFIG_LIMIT, decode_document
 from swanmesh.config.sections import BOUNDS, REMEDIES, Document, Duration, LogFormat, LogLevel, decode
 from swanmesh.core.model import (
+    Address,
     ConnectionSettings,
     Host,
     InitiationSettings,
@@ -27,6 +29,7 @@ from swanmesh.core.model import (
     shown,
 )
 from swanmesh.core.peers import check_name, check_policy, parse_addresses
+from swanmesh.files.read import read_trusted
 
 _SOCKET_PATH_LIMIT = 107
 """Bytes in a Unix socket's address, without the final zero: unix(7)."""
@@ -64,11 +67,11 @@ class Config:
 def load_config(path: Path) -> Config:
     """Read and check `swanmesh.yaml`. Nothing that it names is opened.
 
-    Raises InvalidInput with every problem found.
+    Raises InvalidInput with every problem found; a file that others could write is one.
     """
     path = path.absolute()
     source = str(path)
-    document = read_document(path, CONFIG_LIMIT)
+    document = decode_document(read_trusted(path, CONFIG_LIMIT), source)
     if not isinstance(document, dict):
         message, remedy = "must be a mapping of sections", "begin with `host:` and `credentials:`"
         raise InvalidInput(Problem(source, "", "", message, remedy))
@@ -103,6 +106,21 @@ def load_config(path: Path) -> Config:
         log_format=log["format"],
         connection=connection,
         initiation=initiation,
+    )
+
+
+def missing_addresses(config: Config, present: Container[Address]) -> tuple[Problem, ...]:
+    """Which of the host's addresses none of this machine's interfaces has. They may come later."""
+    return tuple(
+        Problem(
+            str(config.path),
+            f"host.addresses[{index}]",
+            str(address),
+            "no interface of this host has it",
+            "correct it, or give it to an interface",
+        )
+        for index, address in enumerate(config.host.addresses)
+        if address not in present
     )
 
 

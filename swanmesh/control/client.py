@@ -19,8 +19,11 @@ from urllib.parse import urlencode
 import msgspec
 
 from swanmesh.control.protocol import (
+    ConfirmReply,
+    ConfirmRequest,
     ErrorReply,
     EventRecord,
+    HeldReply,
     PeerCommandReply,
     PeerCommandRequest,
     PlanReply,
@@ -111,11 +114,21 @@ class Client:
     def metrics(self) -> bytes:
         return self._bytes("GET", "/metrics")
 
-    def reload(self, files: Sequence[Path] | None = None) -> ReloadReply:
-        """Have the service read these peer files again, or everything."""
+    def reload(self, files: Sequence[Path] | None = None, *, removed: bool = False) -> ReloadReply:
+        """Have the service read these peer files again, or everything. `removed`: those of them that are gone
+        were removed on purpose."""
         names = None if files is None else [os.fspath(file) for file in files]
-        body = msgspec.json.encode(ReloadRequest(files=names))
+        body = msgspec.json.encode(ReloadRequest(files=names, removed=removed))
         return self._decode(self._bytes("POST", "/v1/reload", body), ReloadReply)
+
+    def held(self) -> HeldReply:
+        """What the service holds back until it is confirmed."""
+        return self._decode(self._bytes("GET", "/v1/confirm"), HeldReply)
+
+    def confirm(self, subject: Literal["removal"]) -> ConfirmReply:
+        """Let happen what is held."""
+        body = msgspec.json.encode(ConfirmRequest(subject=subject))
+        return self._decode(self._bytes("POST", "/v1/confirm", body), ConfirmReply)
 
     def command(self, command: Literal["up", "down", "rekey"], peer: str) -> PeerCommandReply:
         body = msgspec.json.encode(PeerCommandRequest(command=command, peer=peer))

@@ -34,6 +34,8 @@ class Counters:
     """Packets sent to charon: commands and event registrations."""
     events_lost: int = 0
     """Events of charon's that were not understood or came too fast."""
+    removals_held: int = 0
+    """Peers that would be removed, were they not too many at once."""
     last_resync: float | None = None
     """When charon was last compared as a whole, in seconds since the epoch."""
 
@@ -84,6 +86,9 @@ class _Collector:
         )
         yield _gauge(
             "swanmesh_problems", "Mistakes in files that are kept out of force.", len(status.problems)
+        )
+        yield _gauge(
+            "swanmesh_removals_held", "Peers whose removal waits for a confirmation.", counters.removals_held
         )
         if counters.last_resync is not None:
             yield _gauge(

@@ -117,12 +117,31 @@ class ReloadRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Read files again now. `files` narrows it to those peer files (paths); null means everything."""
 
     files: list[str] | None = None
+    removed: bool = False
+    """Those of `files` that are gone were removed on purpose: their peers go at once, however many."""
 
 
 class ReloadReply(msgspec.Struct, kw_only=True):
     changed: list[str]
     """Names of the peers added, changed or removed by this reload."""
     problems: list[str]
+
+
+class HeldReply(msgspec.Struct, kw_only=True):
+    """What is held back until somebody confirms it."""
+
+    problems: list[str]
+    peers: list[str]
+    """Names of the peers whose removal is held."""
+
+
+class ConfirmRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    subject: Literal["removal"]
+
+
+class ConfirmReply(msgspec.Struct, kw_only=True):
+    peers: list[str]
+    """Names of the peers that are removed now; empty if nothing was held."""
 
 
 class PeerCommandRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -151,8 +170,8 @@ class EventRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One line of the event stream; hooks get the same on standard input."""
 
     event: str
-    """peer-added, peer-up, peer-down, peer-removed, charon-lost, charon-back, started, stopping,
-    and `action` for each action carried out."""
+    """peer-added, peer-up, peer-down, peer-removed, removal-held, charon-lost, charon-back, started,
+    stopping, and `action` for each action carried out."""
     time: float
     peer: str = ""
     addresses: list[str] = []
@@ -181,6 +200,10 @@ class Service(Protocol):
         ...
 
     async def reload(self, request: ReloadRequest) -> ReloadReply: ...
+
+    def held(self) -> HeldReply: ...
+
+    def confirm(self, request: ConfirmRequest) -> ConfirmReply: ...
 
     def command(self, request: PeerCommandRequest) -> PeerCommandReply:
         """Raises UnknownPeer."""

@@ -19,7 +19,14 @@ from aiohttp import web
 
 from swanmesh.control.gate import Gate, GateKeeper, Limits
 from swanmesh.control.listener import BACKLOG, Listener, listen
-from swanmesh.control.protocol import ErrorReply, PeerCommandRequest, ReloadRequest, Service, UnknownPeer
+from swanmesh.control.protocol import (
+    ConfirmRequest,
+    ErrorReply,
+    PeerCommandRequest,
+    ReloadRequest,
+    Service,
+    UnknownPeer,
+)
 from swanmesh.control.stream import records
 from swanmesh.core.model import InvalidInput
 from swanmesh.core.peers import check_name
@@ -101,6 +108,8 @@ class ControlServer:
         router.add_get("/v1/status", self._status)
         router.add_get("/v1/plan", self._plan)
         router.add_post("/v1/reload", self._reload)
+        router.add_get("/v1/confirm", self._held)
+        router.add_post("/v1/confirm", self._confirm)
         router.add_post("/v1/peer-command", self._peer_command)
         router.add_get("/v1/wait", self._wait)
         router.add_get("/v1/events", self._events)
@@ -185,6 +194,13 @@ class ControlServer:
         wanted = await self._body(request, ReloadRequest)
         # Shielded: a caller that goes away must not leave a reload half done.
         return _json(await asyncio.shield(asyncio.ensure_future(self._service.reload(wanted))))
+
+    async def _held(self, request: web.Request) -> web.StreamResponse:
+        _query(request)
+        return _json(self._service.held())
+
+    async def _confirm(self, request: web.Request) -> web.StreamResponse:
+        return _json(self._service.confirm(await self._body(request, ConfirmRequest)))
 
     async def _peer_command(self, request: web.Request) -> web.StreamResponse:
         wanted = await self._body(request, PeerCommandRequest)

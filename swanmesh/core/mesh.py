@@ -44,6 +44,7 @@ from swanmesh.core.inputs.files import host_changed, peers_changed
 from swanmesh.core.inputs.kernel import forget_kernel_doubts, kernel_step, take_kernel, take_kernel_event
 from swanmesh.core.inputs.operator import hold_up_or_down, rekey
 from swanmesh.core.inputs.outcomes import take_outcome
+from swanmesh.core.inputs.removal import confirm, look_at_unknown, take_files
 from swanmesh.core.model import Peer, Settings
 from swanmesh.core.observed import Event, Holdings, IkeSa
 from swanmesh.core.pair import Pair
@@ -88,46 +89,41 @@ class Mesh:
 
     # Inputs.
 
-    def configure(self, settings: Settings, peers: Iterable[Peer], now: float) -> None:
-        """`swanmesh.yaml` or the credentials changed. `peers`: all that the files hold, as after a scan."""
+    def configure(self, settings: Settings, now: float) -> None:
+        """`swanmesh.yaml` or the credentials changed."""
         state = self.state
         before = state.settings
         state.settings = settings
         if settings.credentials != before.credentials:
             state.charon.credentials_loaded = False
-        gone = {peer.name: peer for peer in state.book.peers.values()}
-        names = set(gone)
-        state.book = PeerBook(settings.host)
-        state.book.update(put=peers)
-        state.leaving |= {name: peer for name, peer in gone.items() if state.book.named(name) is None}
+        names = state.book.set_host(settings.host) | {peer.name for peer in state.book.peers.values()}
         state.admission.limit = settings.initiation.in_flight
         state.looks.resync = settings.initiation.resync
-        names |= {peer.name for peer in state.book.peers.values()}
         host_changed(state, now)
         peers_changed(state, names, now, NONE if settings == before else SETTINGS_CHANGED)
-        self._forget_gone()
+        look_at_unknown(state)
 
-    def update_peers(self, put: Iterable[Peer], drop: Iterable[str], now: float) -> frozenset[str]:
-        """Peer files changed. `drop`: files that are gone. Returns the names of the peers that changed."""
-        state = self.state
-        before = {source: state.book.peers.get(source) for source in drop}
-        names = state.book.update(put, before)
-        for gone in before.values():
-            if gone is not None and state.book.named(gone.name) is None:
-                state.leaving[gone.name] = gone
-        peers_changed(state, names, now)
+    def update_peers(
+        self, put: Iterable[Peer], drop: Iterable[str], now: float, *, gone: Iterable[str] = ()
+    ) -> frozenset[str]:
+        """Peer files changed. `drop`: files that were removed on purpose, whose peers go at once. `gone`:
+        files that are not there any more; their peers go after a while, unless too many would. Returns the
+        names of the peers that changed."""
+        names = take_files(self.state, put, drop, gone, now)
         self._forget_gone()
         return names
 
-    def hold(self, reason: Reason) -> None:
-        """Leave alone what charon holds of unknown peers for as long as `reason` is not empty."""
-        if reason == self.state.hold:
-            return
-        self.state.hold = reason
-        for pair in self.state.pairs:
-            if pair.connection is None and pair.peer not in self.state.leaving:
-                pair.left_alone = reason
-                self.state.pairs.mark(pair)
+    def hold(self, doubt: Reason) -> None:
+        """Leave alone what charon holds of unknown peers, and remove nobody for want of a file, for as long
+        as there is a `doubt` whether the files tell of everybody."""
+        self.state.book.removals.doubt = doubt
+        look_at_unknown(self.state)
+
+    def confirm(self, now: float) -> list[str]:
+        """Let the removals happen that are held. Returns the names of the peers that go."""
+        names = confirm(self.state, now)
+        self._forget_gone()
+        return names
 
     def charon_back(
         self, version: str, holdings: Holdings, now: float, algorithms: frozenset[str] | None = None
@@ -136,6 +132,7 @@ class Mesh:
         state = self.state
         news = state.observed_once
         charon_back(state, holdings, Abilities(version, algorithms), now)
+        look_at_unknown(state, news=True)
         forget_kernel_doubts(state)
         state.kernel.want(now, Reason("charon-answers", "charon answers"))
         state.observed_once = True
@@ -206,6 +203,9 @@ class Mesh:
         """Decide on all that changed or whose time has come. Call again at `due` at the latest."""
         state = self.state
         actions: list[Action] = []
+        removal = state.book.removals.due
+        if removal is not None and removal <= now:
+            self.update_peers((), (), now)
         if state.charon.reachable:
             actions += self._credentials(now)
             actions += self._asked
@@ -228,14 +228,15 @@ class Mesh:
     def due(self) -> float | None:
         """When `step` is due if nothing happens before; 0 means at once."""
         state = self.state
+        removal = state.book.removals.due
         if state.pairs.marked or state.unloaded:
             return 0.0
         if not state.charon.reachable:
-            return None
+            return removal
         charon, credentials = state.charon, None
         if not charon.credentials_loaded and not charon.credentials_loading:
             credentials = charon.credentials_refusals.retry_at
-        dues = (state.pairs.due, state.looks.due, state.kernel.due, credentials)
+        dues = (state.pairs.due, state.looks.due, state.kernel.due, credentials, removal)
         times = [at for at in dues if at is not None]
         return min(times, default=None)
 

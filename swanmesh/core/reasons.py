@@ -45,6 +45,8 @@ UNLOADED_AT_START = Reason(
 )
 DISCOVERY = Reason("neighbour-discovery", "IPv6 neighbour discovery must pass while traps stand")
 NO_IPV6 = Reason("neighbour-discovery", "this host has no IPv6 address any more")
+FILES_IN_DOUBT = "files-in-doubt"
+"""Code: what no file describes is left alone, for a file that may describe it says nothing valid."""
 MISSING_CREDENTIALS = Reason(
     "missing-credentials", "charon does not hold this host's certificate and key, or the mesh's authorities"
 )

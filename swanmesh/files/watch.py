@@ -235,6 +235,9 @@ class Watch:
         for folder in folders:
             if event.name is not None:
                 self._take_file(folder, event.name.name, event.mask)
+            elif event.mask & Mask.ATTRIB:
+                # The folder's own mode or owner, by which its files are trusted.
+                self._all_changed()
 
     def _take_file(self, folder: _Folder, name: str, mask: Mask) -> None:
         if name.startswith("..") and mask & (Mask.CREATE | Mask.MOVED_TO):

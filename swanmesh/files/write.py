@@ -2,30 +2,23 @@
 
 A file is written under a name that readers pass over, brought to the disk, and renamed over the old one. What
 was there stays linked under another such name until all is done, so that a failure puts everything back. A
-kill in the middle leaves whole files, some of them new: the same change again completes it.
+kill in the middle leaves whole files, some of them new: the same change again completes it. No symbolic link
+is followed: what is written stands in the folder that was named.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
+import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+from swanmesh.files.errors import words, writing_remedy
 
 TEMPORARY = ".swanmesh-"
 """How the names of unfinished files begin."""
-
-_REMEDIES = {
-    errno.ENOSPC: "free some space on that file system and try again",
-    errno.EDQUOT: "free some space within the quota and try again",
-    errno.EROFS: "mount that file system writable and try again",
-    errno.EACCES: "run it as root or as the owner of the directory",
-    errno.EPERM: "run it as root or as the owner of the directory",
-    errno.ENOENT: "create the directory first",
-    errno.ENOTDIR: "correct the path: a part of it is no directory",
-    errno.EFBIG: "raise the limit on the size of files (ulimit -f) and try again",
-}
 
 
 class NotWritten(Exception):
@@ -33,77 +26,100 @@ class NotWritten(Exception):
 
     def __init__(self, path: Path, reason: str, remedy: str) -> None:
         super().__init__(f"{path}: not written: {reason}; {remedy} (nothing was changed)")
-        self.path = path
-        self.reason = reason
-        self.remedy = remedy
 
 
-class Replacement:
-    """Many files get new content at once, or keep the old."""
-
-    def __init__(self, changes: Sequence[tuple[Path, bytes | None]]) -> None:
-        # Rename replaces a link, not what it points to: follow it first.
-        self._changes = [(path.resolve(), content) for path, content in changes]
-        self._temporaries: list[Path | None] = []
-        self._undo: list[tuple[Path, Path | None]] = []
-
-    def carry_out(self) -> None:
-        """Raises NotWritten, having put everything back."""
-        current = Path()
-        try:
-            for current, content in self._changes:
-                self._prepare(current, content)
-            for (current, _), temporary in zip(self._changes, self._temporaries, strict=True):
-                self._exchange(current, temporary)
-            for current in {path.parent for path, _ in self._changes}:
-                _sync_directory(current)
-        except BaseException as error:
-            self._roll_back()
-            if isinstance(error, OSError):
-                raise not_written(current, error) from None
-            raise
-        for _, backup in self._undo:
-            _discard(backup)
-
-    def _prepare(self, path: Path, content: bytes | None) -> None:
-        if content is None:
-            self._temporaries.append(None)
-            return
-        temporary = path.parent / f"{TEMPORARY}{os.getpid()}-{len(self._temporaries)}.tmp"
-        self._temporaries.append(temporary)
-        _write_through(temporary, content)
-
-    def _exchange(self, path: Path, temporary: Path | None) -> None:
-        backup = None
-        if path.exists():
-            backup = path.parent / f"{TEMPORARY}{os.getpid()}-{len(self._undo)}.old"
-            os.link(path, backup)
-        self._undo.append((path, backup))
-        if temporary is None:
-            path.unlink()
-        else:
-            temporary.replace(path)
-
-    def _roll_back(self) -> None:
-        for path, backup in reversed(self._undo):
-            with contextlib.suppress(OSError):
-                if backup is None:
-                    path.unlink(missing_ok=True)
-                else:
-                    # Where the two are still one file, rename leaves both names: see rename(2).
-                    backup.replace(path)
-            _discard(backup)
-        for temporary in self._temporaries:
-            _discard(temporary)
+def not_written(path: Path, error: OSError) -> NotWritten:
+    """The system's error in words, with its remedy."""
+    reason = "it exists already" if isinstance(error, FileExistsError) else words(error)
+    return NotWritten(path, reason, writing_remedy(error))
 
 
-def _write_through(path: Path, content: bytes) -> None:
-    """Create `path` with `content` and bring it to the disk. Raises OSError."""
-    # Left over from a killed process of the same id, in a directory that `_sweep` did not see.
-    path.unlink(missing_ok=True)
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What becomes of one file."""
+
+    path: Path
+    content: bytes | None
+    """None removes it."""
+    mode: int = 0o644
+    replace: bool = True
+    """Whether a file that exists may be replaced."""
+
+
+def make_folder(path: Path, mode: int) -> None:
+    """Make the folder if only it is missing. Raises NotWritten, also where something else stands."""
     try:
-        os.fchmod(fd, 0o644)
+        path.mkdir(mode=mode, exist_ok=True)
+    except OSError as error:
+        raise not_written(path, error) from None
+
+
+def write_whole(changes: Sequence[Change]) -> None:
+    """Carry out all changes or none. No content is ever visible in part, or under a wider mode than its own.
+
+    Raises NotWritten, having put everything back.
+    """
+    temporaries: list[Path | None] = []
+    undo: list[tuple[Path, Path | None]] = []
+    current = Path()
+    try:
+        for change in changes:
+            current = change.path
+            temporaries.append(None if change.content is None else _spare(current))
+            if change.content is not None:
+                _write_through(temporaries[-1] or current, change.content, change.mode)
+        for change, temporary in zip(changes, temporaries, strict=True):
+            current = change.path
+            _exchange(change, temporary, undo)
+        for current in {change.path.parent for change in changes}:
+            _sync_directory(current)
+    except BaseException as error:
+        _roll_back(undo)
+        if isinstance(error, OSError):
+            raise not_written(current, error) from None
+        raise
+    finally:
+        for left in (*temporaries, *(backup for _, backup in undo)):
+            _discard(left)
+
+
+def _spare(path: Path) -> Path:
+    return path.parent / f"{TEMPORARY}{secrets.token_hex(8)}.tmp"
+
+
+def _exchange(change: Change, temporary: Path | None, undo: list[tuple[Path, Path | None]]) -> None:
+    path = change.path
+    if temporary is not None and not change.replace:
+        # link, unlike rename, fails if the name is taken.
+        os.link(temporary, path)
+        undo.append((path, None))
+        return
+    backup = None
+    if os.path.lexists(path):
+        backup = _spare(path)
+        os.link(path, backup, follow_symlinks=False)
+    undo.append((path, backup))
+    if temporary is None:
+        path.unlink()
+    else:
+        temporary.replace(path)
+
+
+def _roll_back(undo: list[tuple[Path, Path | None]]) -> None:
+    for path, backup in reversed(undo):
+        with contextlib.suppress(OSError):
+            if backup is None:
+                path.unlink(missing_ok=True)
+            else:
+                # Where the two are still one file, rename leaves both names: see rename(2).
+                backup.replace(path)
+
+
+def _write_through(path: Path, content: bytes, mode: int) -> None:
+    """Create `path` with `content` and bring it to the disk. Raises OSError."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    try:
+        os.fchmod(fd, mode)
         view = memoryview(content)
         while view:
             view = view[os.write(fd, view) :]
@@ -124,9 +140,3 @@ def _discard(path: Path | None) -> None:
     if path is not None:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
-
-
-def not_written(path: Path, error: OSError) -> NotWritten:
-    """The system's error in words, with its remedy."""
-    remedy = _REMEDIES.get(error.errno or 0, "look at the file system and try again")
-    return NotWritten(path, (error.strerror or str(error)).lower(), remedy)

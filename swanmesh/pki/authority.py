@@ -18,8 +18,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from swanmesh.core.model import Address, InvalidInput, Problem
 from swanmesh.core.peers import check_name
-from swanmesh.pki.certificates import IPSEC_IKE
-from swanmesh.pki.storage import NotStored, read, write
+from swanmesh.files.read import read_trusted
+from swanmesh.files.trust import Fault, find_fault
+from swanmesh.files.write import Change, make_folder, not_written, write_whole
+from swanmesh.pki.certificates import IPSEC_IKE, LIMIT
 
 DAY = 86400.0
 AUTHORITY_LIFETIME = 3650 * DAY
@@ -46,12 +48,17 @@ class Issued:
         """Write NAME.pem (0644) and NAME.key (0600) and return their paths. The directory is made if only it
         is missing.
 
-        Raises NotStored, also if one of them exists and `replace` is not set; nothing is written then.
+        Raises NotWritten, also if one of them exists and `replace` is not set, and InvalidInput where others
+        could write; nothing is written then.
         """
-        _make_directory(directory)
+        _prepare(directory)
         certificate, key = directory / f"{self.name}.pem", directory / f"{self.name}.key"
-        files = [(certificate, self.certificate, 0o644), (key, self.private_key, 0o600)]
-        write(files, replace=replace)
+        write_whole(
+            [
+                Change(path=certificate, content=self.certificate, replace=replace),
+                Change(path=key, content=self.private_key, mode=0o600, replace=replace),
+            ]
+        )
         return certificate, key
 
 
@@ -75,8 +82,8 @@ class Authority:
         """Make an authority in `directory`: ca.pem (0644) and ca.key (0600). The directory is made if only it
         is missing.
 
-        Raises NotStored if an authority is there already: it is never replaced. Raises InvalidInput for a
-        name that no certificate can hold.
+        Raises NotWritten if an authority is there already: it is never replaced. Raises InvalidInput where
+        others could write, and for a name that no certificate can hold.
         """
         if not name.isprintable() or not 1 <= len(name.encode()) <= _COMMON_NAME_LIMIT:
             message = f"must have 1 to {_COMMON_NAME_LIMIT} bytes of printable text"
@@ -89,10 +96,13 @@ class Authority:
             .add_extension(_usage(authority=True), critical=True)
             .sign(key, hashes.SHA256())
         )
-        _make_directory(directory)
+        _prepare(directory)
         # The key first: a certificate is never there without it.
-        write(
-            [(directory / "ca.key", _key_pem(key), 0o600), (directory / "ca.pem", _pem(certificate), 0o644)]
+        write_whole(
+            [
+                Change(path=directory / "ca.key", content=_key_pem(key), mode=0o600, replace=False),
+                Change(path=directory / "ca.pem", content=_pem(certificate), replace=False),
+            ]
         )
         return cls(directory=directory, certificate=certificate, private_key=key)
 
@@ -100,7 +110,8 @@ class Authority:
     def load(cls, directory: Path) -> Authority:
         """The authority in `directory`. Raises InvalidInput if there is none, or it is not whole."""
         certificate_path, key_path = directory / "ca.pem", directory / "ca.key"
-        data, secret = read(certificate_path, ""), read(key_path, "", secret=True)
+        data = read_trusted(certificate_path, LIMIT)
+        secret = read_trusted(key_path, LIMIT, secret=True)
         try:
             certificate = x509.load_pem_x509_certificate(data)
         except ValueError:
@@ -195,12 +206,18 @@ def _usage(*, authority: bool) -> x509.KeyUsage:
     )
 
 
-def _make_directory(directory: Path) -> None:
+def _prepare(directory: Path) -> None:
+    """Make the directory if only it is missing. Raises NotWritten, and InvalidInput where others could take
+    the key or put another in its place."""
+    make_folder(directory, 0o700)
     try:
-        directory.mkdir(mode=0o700, exist_ok=True)
+        fault = find_fault(directory)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise NotStored(directory, reason, "create the directory above it, or choose another place") from None
+        raise not_written(directory, error) from None
+    if directory.is_symlink():
+        fault = Fault(directory, "is a symbolic link", "name the folder itself")
+    if fault is not None:
+        raise InvalidInput(fault.problem(directory))
 
 
 def _broken(path: Path, message: str) -> InvalidInput:

@@ -20,7 +20,10 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKey
 from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 
 from swanmesh.core.model import Credentials, InvalidInput, Problem, shown
-from swanmesh.pki.storage import read
+from swanmesh.files.read import read_trusted
+
+LIMIT = 1024 * 1024
+"""Bytes of a file with keys or certificates."""
 
 PrivateKey: TypeAlias = (
     rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
@@ -127,7 +130,7 @@ class _Reading:
 
     def certificates(self, path: Path, key: str) -> list[_Found]:
         try:
-            data = read(path, key)
+            data = read_trusted(path, LIMIT, key=key)
         except InvalidInput as invalid:
             self.problems.extend(invalid.problems)
             return []
@@ -147,7 +150,7 @@ class _Reading:
 
     def private_key(self, path: Path) -> PrivateKey | None:
         try:
-            data = read(path, _KEY, secret=True)
+            data = read_trusted(path, LIMIT, key=_KEY, secret=True)
         except InvalidInput as invalid:
             self.problems.extend(invalid.problems)
             return None

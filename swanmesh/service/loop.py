@@ -27,9 +27,10 @@ from swanmesh.control.listener import Listener, listen
 from swanmesh.control.metrics import Counters
 from swanmesh.control.protocol import ReloadReply
 from swanmesh.core import abilities
+from swanmesh.core.inputs.removal import held_problems
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import InvalidInput
-from swanmesh.core.reasons import NONE, Reason
+from swanmesh.core.reasons import Reason
 from swanmesh.core.xfrm import KernelWatched
 from swanmesh.files.watch import Watch
 from swanmesh.hooks.runner import Hooks
@@ -52,11 +53,6 @@ _RECOVERY = 10.0
 def now() -> float:
     """The core's clock: never goes back, and counts the time that the machine was asleep."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-def held(words: str) -> Reason:
-    """Why what charon holds of unknown peers is left alone."""
-    return Reason("files-unreadable", words) if words else NONE
 
 
 class Daemon:
@@ -84,8 +80,7 @@ class Daemon:
         self._kernel = KernelLink(self._put)
         self._watch_kernel = watch_kernel
         self._watch = self._new_watch()
-        self.mesh.hold(held(sources.hold))
-        self.mesh.update_peers(sources.peers, (), self.started)
+        self.sources.tell(self.mesh, sources.first(self.mesh.state.book), self.started)
 
     # What the control socket reads and asks for.
 
@@ -97,9 +92,9 @@ class Daemon:
         kernel = self.mesh.state.kernel
         if self._watch_kernel and not kernel.watched and kernel.reason:
             degraded.append(f"the kernel's IPsec is not watched: {kernel.reason}")
-        config, charon = self.sources.config, self.mesh.state.charon
-        unable = abilities.problems(config.connection, charon.abilities, str(config.path))
-        problems = (*self.sources.problems, *self.mesh.state.book.problems, *unable)
+        config, state = self.sources.config, self.mesh.state
+        unable = abilities.problems(config.connection, state.charon.abilities, str(config.path))
+        problems = (*self.sources.problems, *state.book.problems, *held_problems(state), *unable)
         return [str(problem) for problem in problems] + degraded
 
     @property
@@ -127,18 +122,16 @@ class Daemon:
         self._wake.set()
         return message
 
-    def reload(self, paths: Iterable[Path] | None) -> ReloadReply:
-        """Read these files again, or all; what is valid comes into force."""
+    def reload(self, paths: Iterable[Path] | None, *, removed: bool = False) -> ReloadReply:
+        """Read these files again, or all; what is valid comes into force. `removed`: those of them that are
+        gone were removed on purpose."""
         before = set(self.problems())
-        update = self.sources.read(paths)
-        at = now()
+        if paths is None:
+            self.sources.look_at_addresses()
+        update = self.sources.read(paths, self.mesh.state.book, removed=removed)
+        names = self.sources.tell(self.mesh, update, now())
         if update.settings is not None:
-            names = {peer.name for peer in update.put}
-            self.mesh.configure(update.settings, self.sources.peers, at)
             self.log.info("settings changed", host=update.settings.host.name)
-        else:
-            names = set(self.mesh.update_peers(update.put, update.drop, at))
-        self.mesh.hold(held(self.sources.hold))
         config = self.sources.config
         self.hooks.directory, self.hooks.environment = config.hooks, config.environment
         self.counters.reloads += 1
@@ -151,6 +144,13 @@ class Daemon:
         for problem in self.problems():
             if problem not in before:
                 self.log.error("not in force", problem=problem)
+
+    def confirm(self) -> list[str]:
+        """Let happen what is held. Returns the names of the peers that are removed."""
+        names = self.mesh.confirm(now())
+        self.log.info("asked", command="confirm removal", peers=names)
+        self._wake.set()
+        return names
 
     # The loop.
 
@@ -328,6 +328,8 @@ class Daemon:
         while True:
             self._notifier.watchdog()
             self._notifier.status(self._summary())
+            if self.sources.look_at_addresses():
+                self._guarded(self.reload, None)
             try:
                 async with asyncio.timeout(min(interval or 10.0, 10.0)):
                     await self._stop.wait()

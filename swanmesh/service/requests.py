@@ -10,7 +10,10 @@ from typing import Protocol
 
 from swanmesh.control.metrics import Counters, render
 from swanmesh.control.protocol import (
+    ConfirmReply,
+    ConfirmRequest,
     EventRecord,
+    HeldReply,
     PeerCommandReply,
     PeerCommandRequest,
     PlanReply,
@@ -20,6 +23,7 @@ from swanmesh.control.protocol import (
     UnknownPeer,
     WaitReply,
 )
+from swanmesh.core.inputs.removal import held, held_problems
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.verdict import peer_verdict
 from swanmesh.service import status as report
@@ -44,7 +48,9 @@ class Controller(Protocol):
 
     def problems(self) -> list[str]: ...
 
-    def reload(self, paths: Iterable[Path] | None) -> ReloadReply: ...
+    def reload(self, paths: Iterable[Path] | None, *, removed: bool = False) -> ReloadReply: ...
+
+    def confirm(self) -> list[str]: ...
 
     def command(self, command: str, peer: str) -> str: ...
 
@@ -82,12 +88,20 @@ class DaemonService:
             actions=dict(counters.actions),
             vici_requests=self._daemon.vici_requests,
             events_lost=self._daemon.events_lost,
+            removals_held=len(held(self._daemon.mesh.state)),
         )
         return await asyncio.to_thread(render, self.status(), counters)
 
     async def reload(self, request: ReloadRequest) -> ReloadReply:
         paths = None if request.files is None else [Path(file) for file in request.files]
-        return self._daemon.reload(paths)
+        return self._daemon.reload(paths, removed=request.removed)
+
+    def held(self) -> HeldReply:
+        state = self._daemon.mesh.state
+        return HeldReply(problems=[str(problem) for problem in held_problems(state)], peers=held(state))
+
+    def confirm(self, request: ConfirmRequest) -> ConfirmReply:
+        return ConfirmReply(peers=self._daemon.confirm())
 
     def command(self, request: PeerCommandRequest) -> PeerCommandReply:
         try:

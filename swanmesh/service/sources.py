@@ -1,15 +1,20 @@
-"""This host's files as the core gets them: settings and peers, the last good state of each kept in force."""
+"""This host's files as the core gets them: the settings, of which the last good ones stay in force, and what
+the peers' files say. Which peers are in force is the business of the core's `PeerBook` alone."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from swanmesh.config.peer_files import PeerDirectory, Scan, is_peer_file
-from swanmesh.config.settings import Config, load_config
-from swanmesh.core.model import InvalidInput, Peer, Problem, Settings
+from swanmesh.config.peer_files import PeerDirectory
+from swanmesh.config.settings import Config, load_config, missing_addresses
+from swanmesh.core.mesh import Mesh
+from swanmesh.core.model import Address, InvalidInput, Peer, Problem, Settings
+from swanmesh.core.peers import PeerBook
+from swanmesh.core.reasons import FILES_IN_DOUBT, NONE, Reason
+from swanmesh.kernel.addresses import own_addresses
 from swanmesh.pki.certificates import load_credentials
 
 
@@ -20,62 +25,119 @@ class Update:
     settings: Settings | None = None
     """New settings; None if they are as before."""
     put: tuple[Peer, ...] = ()
+    """New versions of peers' files."""
     drop: tuple[str, ...] = ()
-    """Files that are gone."""
+    """Files that were removed on purpose."""
+    gone: tuple[str, ...] = ()
+    """Files that are not there any more."""
 
 
 class Sources:
     """`swanmesh.yaml`, the credentials it names and `peers.d`.
 
-    `config`, `settings` and `peers` are what is in force; `problems` what is kept out of it, and why.
+    `config` and `settings` are what is in force; `problems` what is kept out of it, and why.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Read everything. Raises InvalidInput if configuration or credentials are not valid: there is
-        no last good state yet. A peer file that is not valid is a problem and no more."""
+    def __init__(self, path: Path, *, addresses: Callable[[], frozenset[Address]] = own_addresses) -> None:
+        """Read configuration and credentials. Raises InvalidInput if they are not valid: there is no last
+        good state yet. `addresses` tells which addresses this machine has."""
         self._path = path
+        self._addresses = addresses
+        self._present: frozenset[Address] | None = None
         self.config = load_config(path)
         self.settings = _settings(self.config)
         self._directory = PeerDirectory(self.config.peers)
-        self._in_force: dict[Path, Peer] = {}
         self._config_problems: tuple[Problem, ...] = ()
         self._scan = self._directory.scan()
-        self._take(self._scan)
-
-    @property
-    def peers(self) -> tuple[Peer, ...]:
-        return tuple(self._in_force.values())
+        self.look_at_addresses()
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        return self._config_problems + self._scan.problems
+        return (*self._config_problems, *self._missing(self.config), *self._scan.problems)
 
-    @property
-    def hold(self) -> str:
-        """Why what charon holds of unknown peers must be left alone; empty if all files could be read.
+    def doubt(self, book: PeerBook) -> Reason:
+        """Why the files may not tell of all peers, or the settings not of all that works; empty if they do.
 
-        A file that never could be read may describe any of them."""
+        A file of which no version is in force may describe anybody."""
+        unknown = sorted(path for path in self._scan.unreadable if str(path) not in book.peers)
         if not self._scan.complete:
-            return f"{self._directory.path} cannot be read"
-        unknown = sorted(path for path in self._scan.unreadable if path not in self._in_force)
-        return f"{unknown[0]} cannot be read, and may describe this peer" if unknown else ""
+            words = f"{self._directory.path} cannot be read"
+        elif self._scan.unread:
+            words = f"{self._scan.unread[0]} is not read, and may describe this peer"
+        elif unknown:
+            words = f"{unknown[0]} cannot be read, and may describe this peer"
+        elif missing := self._missing(self.config):
+            words = str(missing[0])
+        else:
+            return NONE
+        return Reason(FILES_IN_DOUBT, words)
 
-    def read(self, paths: Iterable[Path] | None = None) -> Update:
-        """Read these files again, or all. Work is proportional to `paths` where only peer files are named."""
+    def look_at_addresses(self) -> bool:
+        """Ask the machine for its addresses. Returns whether that changes what is wrong with the settings."""
+        before = self._present
+        try:
+            self._present = self._addresses()
+        except OSError:
+            self._present = None
+        wanted = set(self.config.host.addresses)
+        changed = (before or frozenset()) ^ (self._present or frozenset())
+        return bool(changed & wanted) or (bool(changed) and bool(self._config_problems))
+
+    def first(self, book: PeerBook) -> Update:
+        """What was read when this was made."""
+        return self._update(None, book.sources, self._scan.peers.values(), book, removed=False)
+
+    def read(self, paths: Iterable[Path] | None, book: PeerBook, *, removed: bool = False) -> Update:
+        """Read these files again, or all; what `book` does not know yet is new. `removed`: those of `paths`
+        that are gone were removed on purpose. Work is proportional to `paths` where only peers' files are
+        named."""
         wanted = None if paths is None else {path.absolute() for path in paths}
-        if wanted is not None and all(p.parent == self.config.peers and is_peer_file(p) for p in wanted):
+        if wanted is not None and all(path.parent == self.config.peers for path in wanted):
             self._scan = self._directory.look(wanted)
-            return self._take(self._scan, wanted)
+            found = [self._scan.peers[path] for path in wanted if path in self._scan.peers]
+            return self._update(None, map(str, wanted), found, book, removed=removed)
         settings = self._read_settings()
         if self._directory.path != self.config.peers:
             self._directory = PeerDirectory(self.config.peers)
         self._scan = self._directory.scan()
-        update = self._take(self._scan)
-        return Update(settings=settings, put=update.put, drop=update.drop)
+        return self._update(settings, book.sources, self._scan.peers.values(), book, removed=removed)
+
+    def _update(
+        self,
+        settings: Settings | None,
+        sources: Iterable[str],
+        found: Iterable[Peer],
+        book: PeerBook,
+        *,
+        removed: bool,
+    ) -> Update:
+        put = tuple(peer for peer in found if not book.knows(peer))
+        gone = tuple(sorted(self._gone(sources)))
+        if removed:
+            return Update(settings=settings, put=put, drop=gone)
+        return Update(settings=settings, put=put, gone=gone)
+
+    def tell(self, mesh: Mesh, update: Update, now: float) -> frozenset[str]:
+        """Give the core what was read. Returns the names of the peers that changed."""
+        if update.settings is not None:
+            mesh.configure(update.settings, now)
+        # Twice: what was read may bring a doubt or end it, and nobody must be removed in between.
+        mesh.hold(self.doubt(mesh.state.book))
+        names = mesh.update_peers(update.put, update.drop, now, gone=update.gone)
+        mesh.hold(self.doubt(mesh.state.book))
+        return names
+
+    def _gone(self, sources: Iterable[str]) -> Iterable[str]:
+        if self._scan.complete:
+            for source in sources:
+                path = Path(source)
+                if path not in self._scan.peers and path not in self._scan.unreadable:
+                    yield source
 
     def _read_settings(self) -> Settings | None:
         try:
             config = load_config(self._path)
+            self._check_addresses(config)
             settings = _settings(config)
         except InvalidInput as invalid:
             self._config_problems = invalid.problems
@@ -85,18 +147,22 @@ class Sources:
         self.config, self.settings = config, settings
         return settings if changed else None
 
-    def _take(self, scan: Scan, paths: Iterable[Path] | None = None) -> Update:
-        concerned = (scan.peers.keys() | self._in_force.keys()) if paths is None else set(paths)
-        put, drop = [], []
-        for path in concerned:
-            peer, known = scan.peers.get(path), self._in_force.get(path)
-            if peer is not None and peer != known:
-                self._in_force[path] = peer
-                put.append(peer)
-            elif peer is None and known is not None and path not in scan.unreadable and scan.complete:
-                del self._in_force[path]
-                drop.append(str(path))
-        return Update(put=tuple(put), drop=tuple(drop))
+    def _check_addresses(self, config: Config) -> None:
+        """Raises InvalidInput for a change that would end what works for an address that no interface has."""
+        old, new = set(self.config.host.addresses), set(config.host.addresses)
+        ended = (old - new) & (self._present or frozenset())
+        lost = [problem for problem in self._missing(config) if problem.value not in map(str, old)]
+        if ended and lost:
+            raise InvalidInput(*(_held_back(problem, ended) for problem in lost))
+
+    def _missing(self, config: Config) -> tuple[Problem, ...]:
+        return () if self._present is None else missing_addresses(config, self._present)
+
+
+def _held_back(problem: Problem, ended: Iterable[Address]) -> Problem:
+    works = ", ".join(sorted(map(str, ended)))
+    message = f"{problem.message}, and the change would end what works for {works}: nothing of it is in force"
+    return Problem(problem.file, problem.key, problem.value, message, problem.remedy)
 
 
 def _settings(config: Config) -> Settings:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,6 +32,8 @@ class Place:
         self.config = folder / "swanmesh.yaml"
         self.peers = folder / "peers.d"
         self.peers.mkdir()
+        self.addresses = frozenset({ip_address(ADDRESS)})
+        """What this machine's interfaces have, for the service."""
         self.charon = FakeCharon(folder / "charon.vici")
         self.client = Client(folder / "control.sock", timeout=10)
         authority = Authority.create(folder / "pki", now=time.time())
@@ -64,7 +67,8 @@ class Place:
 @contextlib.asynccontextmanager
 async def service(place: Place, *, watch_kernel: bool = False) -> AsyncIterator[Daemon]:
     """The daemon from its start to its stop."""
-    daemon = Daemon(Sources(place.config), Notifier({}), watch_kernel=watch_kernel)
+    sources = Sources(place.config, addresses=lambda: place.addresses)
+    daemon = Daemon(sources, Notifier({}), watch_kernel=watch_kernel)
     running = asyncio.create_task(daemon.run())
     try:
         async with asyncio.timeout(20):

@@ -296,3 +296,65 @@ async def test_what_swanctl_unloads_is_loaded_again_before_charon_is_looked_at(p
         commands = [command for command, _ in place.charon.requests]
         assert commands[: commands.index("load-conn")] == []
     await place.charon.stop()
+
+
+@asynchronous
+async def test_an_emptied_folder_is_held_told_and_confirmed(place: Place) -> None:
+    await place.charon.start()
+    for number in range(10, 16):
+        place.write_peer(f"web{number}.mesh.example", f"192.0.2.{number}")
+    async with service(place) as daemon:
+        await all_up(place, daemon)
+        held = dict(place.charon.sas)
+        listener = Listener(daemon)
+        files = {path: path.read_text() for path in place.peers.iterdir()}
+        for path in files:
+            path.unlink()
+        await until(daemon, lambda: "removal-held" in listener.kinds())
+        problems = "\n".join((await status(place)).problems)
+        assert f"{len(files)} peers are gone" in problems
+        assert "swanmesh confirm removal" in problems
+        assert f"swanmesh_removals_held {len(files)}.0".encode() in await asked(place.client.metrics)
+        assert place.charon.sas == held
+        for path, text in files.items():
+            path.write_text(text)
+        await until(daemon, lambda: not daemon.problems())
+        assert place.charon.sas == held
+        for path in files:
+            path.unlink()
+        await until(daemon, lambda: bool(daemon.problems()))
+        assert len((await asked(lambda: place.client.confirm("removal"))).peers) == len(files)
+        await until(daemon, lambda: not place.charon.connections)
+    await place.charon.stop()
+
+
+@asynchronous
+async def test_removals_on_purpose_are_not_held_though_the_watch_sees_them_first(place: Place) -> None:
+    await place.charon.start()
+    for number in range(10, 16):
+        place.write_peer(f"web{number}.mesh.example", f"192.0.2.{number}")
+    async with service(place) as daemon:
+        await all_up(place, daemon)
+        files = list(place.peers.iterdir())
+        for path in files:
+            path.unlink()
+        await until(daemon, lambda: bool(daemon.problems()))
+        await asked(lambda: place.client.reload(files, removed=True))
+        assert daemon.problems() == []
+        await until(daemon, lambda: not place.charon.connections)
+    await place.charon.stop()
+
+
+@asynchronous
+async def test_a_folder_that_others_may_write_is_a_problem_until_it_is_mended(place: Place) -> None:
+    await place.charon.start()
+    async with service(place) as daemon:
+        await all_up(place, daemon)
+        held = dict(place.charon.sas)
+        place.peers.chmod(0o777)
+        await until(daemon, lambda: any("chmod go-w" in problem for problem in daemon.problems()))
+        assert place.charon.sas == held
+        place.peers.chmod(0o755)
+        await until(daemon, lambda: not daemon.problems())
+        assert place.charon.sas == held
+    await place.charon.stop()

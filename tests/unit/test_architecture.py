@@ -21,7 +21,7 @@ ALLOWED = {
     "files": {"files", "core"},
     **{room: {room} | BASE for room in MIDDLE},
     "service": {"service"} | MIDDLE | BASE,
-    "cli": {"cli", "config", "pki", "hooks", "control"} | BASE,
+    "cli": {"cli", "kernel", "config", "pki", "hooks", "control"} | BASE,
 }
 """Room of the importer -> the rooms that it may import."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,8 @@ def machine(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     for name in ("SWANMESH_CONFIG", "SWANMESH_SOCKET", "SWANMESH_DEBUG"):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "swanmesh.yaml").write_text(CONFIG)
+    addresses = frozenset(map(ip_address, ("127.0.0.1", "203.0.113.1", "2001:db8::1")))
+    monkeypatch.setattr("swanmesh.cli.offline.own_addresses", lambda: addresses)
 
     def swanmesh(*arguments: str) -> Ended:
         capsys.readouterr()

@@ -12,14 +12,18 @@ from pathlib import Path
 import pytest
 
 from swanmesh.cli.main import _MODULES
-from tests.unit.cli.conftest import Machine
+from tests.unit.cli.conftest import Ended, Machine
 from tests.unit.control.plain_service import ServerThread, peer_status
 from tests.unit.control.waiting import wait_until
 
 
 def make_credentials(machine: Machine) -> None:
-    assert machine.swanmesh("ca", "init").status == 0
-    assert machine.swanmesh("ca", "issue", "web1.mesh.example", "203.0.113.1", "2001:db8::1").status == 0
+    assert ca(machine, "init").status == 0
+    assert ca(machine, "issue", "web1.mesh.example", "203.0.113.1", "2001:db8::1").status == 0
+
+
+def ca(machine: Machine, command: str, *arguments: str) -> Ended:
+    return machine.swanmesh("ca", command, *arguments, "--directory", str(machine.folder / "pki"))
 
 
 def test_ca_makes_what_check_accepts(machine: Machine) -> None:
@@ -35,17 +39,17 @@ def test_ca_makes_what_check_accepts(machine: Machine) -> None:
 def test_ca_never_replaces_an_authority_or_unasked_a_host(machine: Machine, tmp_path: Path) -> None:
     make_credentials(machine)
     before = (machine.folder / "pki" / "ca.key").read_bytes()
-    ended = machine.swanmesh("ca", "init")
+    ended = ca(machine, "init")
     assert (ended.status, "exists already" in ended.err) == (1, True)
     assert (machine.folder / "pki" / "ca.key").read_bytes() == before
-    assert machine.swanmesh("ca", "issue", "web1.mesh.example", "203.0.113.1").status == 1
-    assert machine.swanmesh("ca", "issue", "web1.mesh.example", "203.0.113.1", "--replace").status == 0
+    assert ca(machine, "issue", "web1.mesh.example", "203.0.113.1").status == 1
+    assert ca(machine, "issue", "web1.mesh.example", "203.0.113.1", "--replace").status == 0
     other = tmp_path / "other"
     other.mkdir()
-    ended = machine.swanmesh("ca", "issue", "web7", "203.0.113.7", "--output", str(other), "--json")
+    ended = ca(machine, "issue", "web7", "203.0.113.7", "--output", str(other), "--json")
     assert ended.json["certificate"] == str(other / "web7.pem")
-    assert machine.swanmesh("ca", "issue", "../web7", "203.0.113.7").status == 2
-    assert machine.swanmesh("ca", "issue", "web8", "nowhere").status == 2
+    assert ca(machine, "issue", "../web7", "203.0.113.7").status == 2
+    assert ca(machine, "issue", "web8", "nowhere").status == 2
     assert machine.swanmesh("ca", "issue", "web8", "203.0.113.8", "--directory", "/nonexistent").status == 2
 
 
@@ -78,8 +82,8 @@ def test_check_looks_at_peers_though_the_configuration_is_broken(machine: Machin
 
 
 def test_check_warns_of_a_certificate_that_ends_soon(machine: Machine) -> None:
-    machine.swanmesh("ca", "init")
-    machine.swanmesh("ca", "issue", "web1.mesh.example", "203.0.113.1", "--days", "7")
+    ca(machine, "init")
+    ca(machine, "issue", "web1.mesh.example", "203.0.113.1", "--days", "7")
     machine.peers.mkdir()
     ended = machine.swanmesh("check")
     assert ended.status == 0
@@ -247,3 +251,77 @@ def test_main_alone_imports_no_yaml_and_no_msgspec() -> None:
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert ended.stdout == "[]\n"
+
+
+# Slips
+
+
+def test_an_own_address_that_no_interface_has_is_a_mistake(machine: Machine) -> None:
+    make_credentials(machine)
+    machine.config.write_text(machine.config.read_text().replace("203.0.113.1", "203.0.113.10"))
+    ended = machine.swanmesh("check")
+    assert ended.status == 2
+    assert "host.addresses[0] (203.0.113.10): no interface of this host has it" in ended.err
+
+
+def test_check_tells_what_the_service_holds_and_confirm_lets_it_happen(
+    machine: Machine, server: ServerThread
+) -> None:
+    make_credentials(machine)
+    machine.peers.mkdir()
+    server.service.held_peers = ["web2", "web3"]
+    ended = machine.swanmesh("check")
+    assert (ended.status, "web2 is held" in ended.err, ended.out) == (2, True, "")
+    assert machine.swanmesh("check", "--json").json["held"] == ["web2 is held", "web3 is held"]
+    ended = machine.swanmesh("confirm", "removal")
+    assert (ended.status, ended.out) == (0, "2 peers removed: web2, web3\n")
+    assert machine.swanmesh("confirm", "removal", "--json").json == {"removed": []}
+    assert machine.swanmesh("confirm", "removal").out == "nothing is held\n"
+    assert machine.swanmesh("check").status == 0
+    assert machine.swanmesh("confirm", "everything").status == 2
+    server.stop()
+    assert machine.swanmesh("confirm", "removal").status == 3
+
+
+@pytest.mark.parametrize("file", ["swanmesh.yaml", "pki/ca.pem", "pki/web1.mesh.example.key", "peers.d"])
+def test_what_others_could_write_is_a_mistake(machine: Machine, file: str) -> None:
+    make_credentials(machine)
+    machine.peers.mkdir()
+    path = machine.folder / file
+    path.chmod(0o777 if path.is_dir() else 0o666)
+    ended = machine.swanmesh("check")
+    assert ended.status == 2
+    assert str(path) in ended.err
+    assert "run: chmod " in ended.err
+
+
+def test_an_authority_is_made_only_where_it_is_told_and_nobody_else_may_write(machine: Machine) -> None:
+    for arguments in (["init"], ["issue", "web2", "203.0.113.2"]):
+        ended = machine.swanmesh("ca", *arguments)
+        assert ended.status == 2
+        assert "--directory" in ended.err
+    open_folder = machine.folder / "open"
+    open_folder.mkdir()
+    open_folder.chmod(0o777)
+    ended = machine.swanmesh("ca", "init", "--directory", str(open_folder))
+    assert (ended.status, f"run: chmod go-w {open_folder}" in ended.err) == (2, True)
+    make_credentials(machine)
+    link = machine.folder / "link"
+    link.symlink_to(machine.folder / "pki")
+    for place in (open_folder, link):
+        ended = ca(machine, "issue", "web2", "203.0.113.2", "--output", str(place))
+        assert ended.status == 2
+        assert str(place) in ended.err
+    assert list(open_folder.iterdir()) == []
+    assert not (machine.folder / "pki" / "web2.pem").exists()
+
+
+def test_a_link_in_the_place_of_a_certificate_is_replaced_and_not_followed(machine: Machine) -> None:
+    make_credentials(machine)
+    target = machine.folder / "target"
+    target.write_text("precious")
+    (machine.folder / "pki" / "web2.pem").symlink_to(target)
+    assert ca(machine, "issue", "web2", "203.0.113.2").status == 1
+    assert ca(machine, "issue", "web2", "203.0.113.2", "--replace").status == 0
+    assert target.read_text() == "precious"
+    assert not (machine.folder / "pki" / "web2.pem").is_symlink()

@@ -60,6 +60,7 @@ def test_the_same_again_is_unchanged_and_other_addresses_an_update(
                 "file": str(machine.peers / "web2.yaml"),
                 "result": "updated",
                 "own": False,
+                "dropped": ["203.0.113.2"],
                 "state": "up",
                 "reason": "",
             }
@@ -295,9 +296,51 @@ def test_thousands_of_peers_do_not_slow_one_down(machine: Machine, monkeypatch: 
         parsed.append(path.name)
         return read_peer(path)
 
-    monkeypatch.setattr("swanmesh.config.conflicts.read_peer", counting)
+    monkeypatch.setattr("swanmesh.config.adding.read_peer", counting)
     assert machine.swanmesh("add-peer", "new", "203.0.113.7", "2001:db8::7").status == 0
     ended = machine.swanmesh("add-peer", "newer", "203.0.113.8", "2001:db8:0::a:1f")
     assert ended.status == 2
     assert "old31.yaml" in ended.err
     assert parsed == ["old31.yaml"]
+
+
+def test_addresses_that_go_are_told(machine: Machine, server: ServerThread) -> None:
+    server.service.put(peer_status("web2", "203.0.113.2"))
+    machine.swanmesh("add-peer", "web2", "203.0.113.2", "2001:db8::2")
+    ended = machine.swanmesh("add-peer", "web2", "203.0.113.2")
+    assert ended.out == "web2: updated; up\nweb2: no longer has 2001:db8::2\n"
+
+
+def test_a_link_in_peers_d_is_not_followed(machine: Machine) -> None:
+    machine.peers.mkdir()
+    target = machine.folder / "target"
+    target.write_text("name: web2\naddresses: [203.0.113.2]\n")
+    (machine.peers / "web2.yaml").symlink_to(target)
+    ended = machine.swanmesh("add-peer", "web2", "203.0.113.22")
+    assert ended.status == 2
+    assert f"web2.yaml: is a symbolic link; change {target}" in ended.err
+    assert "203.0.113.22" not in target.read_text()
+
+
+def test_an_own_entry_with_addresses_of_another_is_refused(machine: Machine) -> None:
+    ended = machine.swanmesh("add-peer", "web1.mesh.example", "203.0.113.11")
+    assert ended.status == 2
+    assert "addresses[0] (203.0.113.11): is not in host.addresses" in ended.err
+    assert machine.files == []
+
+
+def test_the_service_is_told_that_a_removal_is_on_purpose(machine: Machine, server: ServerThread) -> None:
+    names = [f"web{number}" for number in range(2, 252)]
+    for name in names:
+        machine.write_peer(f"{name}.yaml", f"name: {name}\naddresses: [198.51.100.{name[3:]}]\n")
+    assert machine.swanmesh("remove-peer", *names).status == 0
+    assert [request.removed for request in server.service.reloads] == [True, True]
+    told = [file for request in server.service.reloads for file in request.files or ()]
+    assert told == [str(machine.peers / f"{name}.yaml") for name in names]
+
+
+def test_many_removed_without_a_service_are_held_at_its_start_and_that_is_told(machine: Machine) -> None:
+    for number in range(2, 8):
+        machine.swanmesh("add-peer", f"web{number}", f"203.0.113.{number}")
+    assert "confirm" not in machine.swanmesh("remove-peer", "web2").out
+    assert "swanmesh confirm removal" in machine.swanmesh("remove-peer", "web3", "web4", "web5", "web6").out

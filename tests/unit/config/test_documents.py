@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swanmesh.config.documents import PEER_LIMIT, parse_document, plain_scalar, read_bytes, read_document
+from swanmesh.config.documents import decode_document, parse_document, plain_scalar
 from swanmesh.core.model import InvalidInput
 
 _PRINTABLE = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=30)
@@ -123,58 +122,4 @@ def test_a_file_that_is_not_utf_8_is_refused_with_its_line(tmp_path: Path) -> No
     path = tmp_path / "a.yaml"
     path.write_bytes(b"name: a\naddresses: [\xff]\n")
     with pytest.raises(InvalidInput, match=r"line 2.*is not UTF-8"):
-        read_document(path, PEER_LIMIT)
-
-
-def test_a_large_file_is_refused_unread(tmp_path: Path) -> None:
-    path = tmp_path / "large.yaml"
-    with path.open("wb") as file:
-        file.truncate(10 * 1024**4)  # ten terabytes of hole: reading would not end
-    with pytest.raises(InvalidInput, match="is larger than 64 KiB"):
-        read_document(path, PEER_LIMIT)
-
-
-def test_a_file_may_have_just_the_allowed_size(tmp_path: Path) -> None:
-    path = tmp_path / "a.yaml"
-    path.write_bytes(b"x" * PEER_LIMIT)
-    assert read_bytes(path, PEER_LIMIT) == b"x" * PEER_LIMIT
-    path.write_bytes(b"x" * (PEER_LIMIT + 1))
-    with pytest.raises(InvalidInput, match="is larger"):
-        read_bytes(path, PEER_LIMIT)
-
-
-def test_a_file_that_tells_no_size_is_read_no_further_than_allowed() -> None:
-    with pytest.raises(InvalidInput, match="is larger than"):
-        read_bytes(Path("/proc/self/smaps"), 1024)  # its size is 0 until it is read
-
-
-def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
-    path = tmp_path / "pipe.yaml"
-    os.mkfifo(path)
-    with pytest.raises(InvalidInput, match="is not a regular file"):
-        read_document(path, PEER_LIMIT)
-
-
-@pytest.mark.parametrize("device", ["/dev/zero", "/dev/null"])
-def test_a_device_behind_a_link_is_refused(tmp_path: Path, device: str) -> None:
-    path = tmp_path / "device.yaml"
-    path.symlink_to(device)
-    with pytest.raises(InvalidInput, match="is not a regular file"):
-        read_document(path, PEER_LIMIT)
-
-
-def test_what_cannot_be_opened_is_named_with_a_remedy(tmp_path: Path) -> None:
-    loop = tmp_path / "loop.yaml"
-    loop.symlink_to(loop)
-    (tmp_path / "file").touch()
-    for path, message in (
-        (tmp_path / "none.yaml", "no such file"),
-        (loop, "symbolic link"),
-        (tmp_path / "file" / "a.yaml", "not a directory"),
-        (tmp_path / ("a" * 300), "name too long"),
-        (tmp_path, "is not a regular file"),
-    ):
-        with pytest.raises(InvalidInput, match=message) as caught:
-            read_document(path, PEER_LIMIT)
-        assert str(path) in str(caught.value)
-        assert caught.value.problems[0].remedy
+        decode_document(path.read_bytes(), str(path))

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from swanmesh.config import edit
 from swanmesh.config.documents import parse_document
-from swanmesh.config.edit import PeerEditor, file_name, peer_text, remove_peers, write_peer, write_peers
+from swanmesh.config.edit import PeerEditor, file_name, peer_text
 from swanmesh.config.peer_files import PeerDirectory, peer_from_document, read_peer
 from swanmesh.core.model import InvalidInput, Peer, Policy
 from swanmesh.core.peers import parse_peer
 from swanmesh.files.write import NotWritten
+from tests.unit.config.editing import remove_peers, write_peer, write_peers
 from tests.unit.config.elsewhere import NOBODY, REPOSITORY, open_directory, run_python
 
 LABEL = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)
@@ -112,12 +113,8 @@ def test_a_file_in_the_way_is_not_taken(tmp_path: Path) -> None:
 def test_a_name_never_becomes_a_path_unchecked(tmp_path: Path, name: str) -> None:
     directory = tmp_path / "peers.d"
     directory.mkdir()
-    for act in (
-        lambda: write_peer(directory, name, ["203.0.113.1"]),
-        lambda: remove_peers(directory, [name]),
-    ):
-        with pytest.raises(InvalidInput):
-            act()
+    with pytest.raises(InvalidInput):
+        write_peer(directory, name, ["203.0.113.1"])
     assert contents(directory) == {}
 
 
@@ -163,15 +160,38 @@ def test_what_was_written_can_be_put_back(tmp_path: Path) -> None:
     assert contents(tmp_path) == before
 
 
-def test_a_link_is_followed_and_not_replaced(tmp_path: Path) -> None:
+def test_a_link_is_never_written_through(tmp_path: Path) -> None:
     (tmp_path / "peers.d").mkdir()
     target = tmp_path / "target"
     target.write_text("name: a\naddresses: [203.0.113.1]\n")
     link = tmp_path / "peers.d" / "a.yaml"
     link.symlink_to(target)
-    write_peer(tmp_path / "peers.d", "a", ["203.0.113.2"])
-    assert link.is_symlink()
-    assert "203.0.113.2" in target.read_text()
+    assert not write_peer(tmp_path / "peers.d", "a", ["203.0.113.1"]).changed
+    with pytest.raises(InvalidInput, match=rf"a\.yaml: is a symbolic link; change {target}, or put a file"):
+        write_peer(tmp_path / "peers.d", "a", ["203.0.113.2"])
+    assert "203.0.113.1" in target.read_text()
+    remove_peers(tmp_path / "peers.d", ["a"])
+    assert target.exists() and not link.is_symlink()
+
+
+def test_a_link_to_nowhere_is_not_taken_for_free_room(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InvalidInput, match=r"a\.yaml"):
+        write_peer(tmp_path, "a", ["203.0.113.2"])
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_nothing_is_written_where_others_could_change_it(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    with pytest.raises(InvalidInput, match=f"run: chmod go-w {tmp_path}"):
+        write_peer(tmp_path, "a", ["203.0.113.2"])
+    assert contents(tmp_path) == {}
+
+
+def test_addresses_that_a_peer_loses_are_told(tmp_path: Path) -> None:
+    assert write_peer(tmp_path, "a", ["203.0.113.1", "203.0.113.2", "2001:db8::1"]).dropped == ()
+    written = write_peer(tmp_path, "a", ["2001:db8:0::1", "203.0.113.3"])
+    assert [str(address) for address in written.dropped] == ["203.0.113.1", "203.0.113.2"]
 
 
 def test_left_overs_of_a_killed_writer_are_swept(tmp_path: Path) -> None:
@@ -194,7 +214,8 @@ def test_a_full_disk_changes_nothing(tmp_path: Path) -> None:
         import os, sys
         from pathlib import Path
         from swanmesh.core.peers import parse_peer
-        from swanmesh.config.edit import NotWritten, write_peer, write_peers
+        from swanmesh.files.write import NotWritten
+        from tests.unit.config.editing import write_peer, write_peers
         directory = Path(sys.argv[1])
         write_peer(directory, "a", ["203.0.113.1"])
         before = (directory / "a.yaml").read_bytes()
@@ -222,7 +243,9 @@ def test_a_full_disk_changes_nothing(tmp_path: Path) -> None:
         (directory / "filler").unlink()
         print(write_peer(directory, "a", ["203.0.113.2"]).changed)
     """
-    output = run_python(code, tmp_path, before=f"mount -t tmpfs -o size=64k tmpfs {tmp_path}").splitlines()
+    output = run_python(
+        code, tmp_path, before=f"mount -t tmpfs -o size=64k,mode=755 tmpfs {tmp_path}"
+    ).splitlines()
     assert output[3] == "True"
     for line, name in zip(output[:3], ("c.yaml", "a.yaml", "b.yaml"), strict=True):
         assert name in line
@@ -237,7 +260,8 @@ def test_a_failure_among_the_renames_puts_everything_back(tmp_path: Path) -> Non
         import sys
         from pathlib import Path
         from swanmesh.core.peers import parse_peer
-        from swanmesh.config.edit import NotWritten, write_peers
+        from swanmesh.files.write import NotWritten
+        from tests.unit.config.editing import write_peers
         try:
             write_peers(Path(sys.argv[1]), [parse_peer(n, [f"203.0.113.{i}"], source="")
                                             for i, n in enumerate("abcd", 10)])
@@ -253,13 +277,14 @@ def test_a_read_only_file_system_is_named(tmp_path: Path) -> None:
     code = """
         import sys
         from pathlib import Path
-        from swanmesh.config.edit import NotWritten, write_peer
+        from swanmesh.files.write import NotWritten
+        from tests.unit.config.editing import write_peer
         try:
             write_peer(Path(sys.argv[1]), "a", ["203.0.113.1"])
         except NotWritten as error:
             print(error)
     """
-    before = f"mount -t tmpfs tmpfs {tmp_path}; mount -o remount,ro {tmp_path}"
+    before = f"mount -t tmpfs -o mode=755 tmpfs {tmp_path}; mount -o remount,ro {tmp_path}"
     assert "read-only file system; mount that file system writable" in run_python(
         code, tmp_path, before=before
     )
@@ -269,7 +294,8 @@ def test_no_permission_is_told_with_who_may() -> None:
     code = """
         import sys
         from pathlib import Path
-        from swanmesh.config.edit import NotWritten, remove_peers, write_peer
+        from swanmesh.files.write import NotWritten
+        from tests.unit.config.editing import remove_peers, write_peer
         directory = Path(sys.argv[1])
         for act in (lambda: write_peer(directory, "b", ["203.0.113.2"]),
                     lambda: write_peer(directory, "a", ["203.0.113.2"]),

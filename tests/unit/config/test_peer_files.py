@@ -28,9 +28,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The names of the files that are read, as they are."""
     names: list[str] = []
 
-    def counting(path: Path) -> Peer:
+    def counting(path: Path, *, folder: Path) -> Peer:
         names.append(path.name)
-        return read_peer(path)
+        return read_peer(path, folder=folder)
 
     monkeypatch.setattr(files, "read_peer", counting)
     yield names
@@ -105,13 +105,79 @@ def test_a_scan_takes_what_is_valid_and_tells_the_rest(tmp_path: Path) -> None:
     bad = tmp_path / "bad.yaml"
     bad.write_text("name: bad\n")
     write(tmp_path / ".hidden.yaml", "hidden", 2)
-    (tmp_path / "notes.txt").write_text("{{{")
+    (tmp_path / "good.yaml~").write_text("{{{")
+    (tmp_path / "#good.yaml#").write_text("{{{")
     (tmp_path / "folder.yaml").mkdir()
     scan = PeerDirectory(tmp_path).scan()
     assert {path: peer.name for path, peer in scan.peers.items()} == {good: "good"}
     assert scan.unreadable == {bad, tmp_path / "folder.yaml"}
     assert {problem.file for problem in scan.problems} == {str(bad), str(tmp_path / "folder.yaml")}
     assert scan.complete
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("web2.yml", "rename it to web2.yaml, or move it elsewhere"),
+        ("web2.yaml.bak", "move it elsewhere, or name it NAME.yaml if it is a peer's"),
+        ("web2.yaml.new", "move it elsewhere"),
+        ("notes.txt", "move it elsewhere"),
+        ("old/", "move it elsewhere"),
+    ],
+)
+@pytest.mark.parametrize("way", ["scan", "look"])
+def test_whatever_is_visible_and_not_read_is_a_problem(
+    tmp_path: Path, name: str, remedy: str, way: str
+) -> None:
+    directory = PeerDirectory(tmp_path)
+    path = tmp_path / name
+    path.mkdir() if name.endswith("/") else path.touch()
+    scan = directory.scan() if way == "scan" else directory.look([path])
+    (problem,) = scan.problems
+    assert (problem.file, scan.unread, scan.complete) == (str(path), (path,), True)
+    assert "no peer is removed" in problem.message
+    assert remedy in problem.remedy
+    path.rmdir() if name.endswith("/") else path.unlink()
+    scan = directory.scan() if way == "scan" else directory.look([path])
+    assert (scan.problems, scan.unread) == ((), ())
+
+
+def test_what_others_could_write_says_nothing(tmp_path: Path) -> None:
+    peers = tmp_path / "peers.d"
+    peers.mkdir()
+    path = write(peers / "a.yaml", "a", 1)
+    directory = PeerDirectory(peers)
+    assert len(directory.scan().peers) == 1
+    path.chmod(0o666)
+    scan = directory.scan()
+    assert scan.unreadable == {path}
+    assert scan.problems[0].remedy == f"run: chmod go-w {path}"
+    path.chmod(0o644)
+    assert directory.scan().problems == ()
+    peers.chmod(0o777)
+    for scan in (directory.scan(), directory.look([path]), PeerDirectory(peers).scan()):
+        assert not scan.complete
+        assert scan.problems[-1].remedy == f"run: chmod go-w {peers}"
+    peers.chmod(0o755)
+    tmp_path.chmod(0o777)
+    assert directory.scan().problems[0].remedy == f"run: chmod go-w {tmp_path}"
+    tmp_path.chmod(0o1777)
+    scan = directory.scan()
+    assert (list(scan.peers), scan.problems, scan.complete) == ([path], (), True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files away")
+def test_what_belongs_to_somebody_else_says_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.yaml", "a", 1)
+    os.chown(path, NOBODY, -1)
+    (tmp_path / "elsewhere").mkdir(mode=0o777)
+    (tmp_path / "elsewhere").chmod(0o777)
+    link = tmp_path / "b.yaml"
+    link.symlink_to(write(tmp_path / "elsewhere" / "b", "b", 2))
+    peers = PeerDirectory(tmp_path).scan()
+    remedies = {problem.file: problem.remedy for problem in peers.problems}
+    assert f"chown root {path}" in remedies[str(path)]
+    assert remedies[str(link)] == f"run: chmod go-w {tmp_path / 'elsewhere'}"
 
 
 def test_a_linked_file_counts(tmp_path: Path) -> None:

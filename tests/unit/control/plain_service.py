@@ -14,7 +14,10 @@ from swanmesh.control.metrics import Counters, render
 from swanmesh.control.protocol import (
     Association,
     CharonStatus,
+    ConfirmReply,
+    ConfirmRequest,
     EventRecord,
+    HeldReply,
     HostStatus,
     PairStatus,
     PeerCommandReply,
@@ -84,6 +87,7 @@ class PlainService:
         self.commands: list[tuple[str, str]] = []
         self.reload_reply = ReloadReply(changed=[], problems=[])
         self.counters = Counters()
+        self.held_peers: list[str] = []
         self.readers: list[deque[EventRecord]] = []
         self.failing = False
         self.changed = asyncio.Event()
@@ -128,6 +132,13 @@ class PlainService:
     async def reload(self, request: ReloadRequest) -> ReloadReply:
         self.reloads.append(request)
         return self.reload_reply
+
+    def held(self) -> HeldReply:
+        return HeldReply(problems=[f"{name} is held" for name in self.held_peers], peers=self.held_peers)
+
+    def confirm(self, request: ConfirmRequest) -> ConfirmReply:
+        peers, self.held_peers = self.held_peers, []
+        return ConfirmReply(peers=peers)
 
     def command(self, request: PeerCommandRequest) -> PeerCommandReply:
         if request.peer not in self.peers:

@@ -19,6 +19,7 @@ from swanmesh.core.actions import (
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.observed import IkeDown
 from swanmesh.core.reasons import NONE, Reason
+from swanmesh.core.removals import SETTLE
 from swanmesh.core.verdict import pair_verdict
 from tests.unit.core.build import association, holdings, name_of, peer, settings
 from tests.unit.core.life import HOW, Life
@@ -43,7 +44,7 @@ def test_a_changed_connection_is_loaded_with_what_changed_as_its_reason() -> Non
     life = Life()
     life.up()
     how = replace(life.host.connection, dpd_delay=9)
-    life.mesh.configure(replace(life.host, connection=how), [life.peer], life.now)
+    life.mesh.configure(replace(life.host, connection=how), life.now)
     action = life.one()
     assert isinstance(action, LoadConnection) and action.reason.words == "settings changed"
     life.do(action)
@@ -185,10 +186,11 @@ def test_charon_lost_and_back() -> None:
 
 def test_a_peer_gone_by_a_reload_is_told_as_removed() -> None:
     life = Life()
-    load = life.one()
-    life.do(load)
-    life.mesh.configure(life.host, [], 1.0)
-    (unload,) = life.step(1.0)
+    life.initiate()
+    life.mesh.update_peers((), (), 1.0, gone=[life.peer.source])
+    assert life.step(1.0) == [], "it may come back"
+    unload = life.one(1.0 + SETTLE)
+    assert isinstance(unload, UnloadConnection)
     life.do(unload)
-    step = life.mesh.step(1.0)
+    step = life.mesh.step(1.0 + SETTLE)
     assert [(event.kind, event.peer) for event in step.events] == [("peer-removed", life.peer)]

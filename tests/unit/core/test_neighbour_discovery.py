@@ -53,5 +53,5 @@ def test_it_goes_when_the_host_has_no_ipv6_address_any_more() -> None:
     mesh.charon_back("5.9.8", EMPTY, 0.0)
     for action in mesh.step(0.0).actions:
         mesh.done(action, None, 0.1)
-    mesh.configure(settings("192.0.2.1"), (), 1.0)
+    mesh.configure(settings("192.0.2.1"), 1.0)
     assert [action.verb for action in mesh.step(1.0).actions] == ["unload"]

@@ -23,7 +23,7 @@ class Aging(Life):
         """`ends`: of the peer's certificates, each of a life of 90 days, on the core's clock."""
         super().__init__()
         self.host = replace(self.host, connection=replace(self.host.connection, ike_reauth=ike_reauth))
-        self.mesh.configure(self.host, [self.peer], 0.0)
+        self.mesh.configure(self.host, 0.0)
         self.mesh.wall_clock(OFFSET)
         self.sa: IkeSa | None = self.up()
         self.ends = ends
@@ -85,7 +85,7 @@ def test_another_certificate_of_this_host_is_shown_once() -> None:
     life.now = DAY
     renewed = replace(life.host.credentials, certificate=b"a new one", since=OFFSET + DAY)
     life.host = replace(life.host, credentials=renewed)
-    life.mesh.configure(life.host, [life.peer], life.now)
+    life.mesh.configure(life.host, life.now)
     again = [(at, action) for at, action in life.until(10 * DAY) if isinstance(action, RekeyIke)]
     ((at, action),) = again
     assert action.reason.code == "new-certificate" and DAY <= at <= DAY + 600.0

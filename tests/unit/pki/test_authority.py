@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from swanmesh.core.model import InvalidInput
+from swanmesh.files.write import NotWritten
 from swanmesh.pki.authority import AUTHORITY_LIFETIME, HOST_LIFETIME, Authority
 from swanmesh.pki.certificates import IPSEC_IKE, load_credentials
-from swanmesh.pki.storage import NotStored
 from tests.unit.config.elsewhere import run_python
 from tests.unit.pki.certify import NOW, authority, key, put
 
@@ -51,7 +51,7 @@ def test_a_place_for_a_hosts_files_is_made_if_only_it_is_missing(made: Authority
     assert certificate.read_bytes() == issued.certificate
     assert private.stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "web1").stat().st_mode & 0o777 == 0o700
-    with pytest.raises(NotStored, match="create the directory above it"):
+    with pytest.raises(NotWritten, match="create the directory first"):
         issued.write(tmp_path / "not" / "there")
 
 
@@ -110,16 +110,16 @@ def test_it_is_found_again(made: Authority) -> None:
 
 def test_an_authority_that_is_there_is_never_replaced(made: Authority) -> None:
     before = contents(made.directory)
-    with pytest.raises(NotStored, match=r"ca\.key: not written: it exists already"):
+    with pytest.raises(NotWritten, match=r"ca\.key: not written: it exists already"):
         Authority.create(made.directory, now=NOW_SECONDS)
     assert contents(made.directory) == before
     (made.directory / "ca.pem").unlink()
-    with pytest.raises(NotStored, match=r"ca\.key: not written: it exists already"):
+    with pytest.raises(NotWritten, match=r"ca\.key: not written: it exists already"):
         Authority.create(made.directory, now=NOW_SECONDS)
     assert contents(made.directory) == {"ca.key": before["ca.key"]}
     put(made.directory / "ca.pem", before["ca.pem"])
     (made.directory / "ca.key").unlink()
-    with pytest.raises(NotStored, match=r"ca\.pem: not written: it exists already"):
+    with pytest.raises(NotWritten, match=r"ca\.pem: not written: it exists already"):
         Authority.create(made.directory, now=NOW_SECONDS)
     assert contents(made.directory) == {"ca.pem": before["ca.pem"]}
 
@@ -129,10 +129,10 @@ def test_a_hosts_files_are_replaced_only_when_asked(made: Authority) -> None:
     issued.write(made.directory)
     before = contents(made.directory)
     other = made.issue("a", [], now=NOW_SECONDS)
-    with pytest.raises(NotStored, match="it exists already"):
+    with pytest.raises(NotWritten, match="it exists already"):
         other.write(made.directory)
     (made.directory / "a.key").unlink()
-    with pytest.raises(NotStored, match="it exists already"):
+    with pytest.raises(NotWritten, match="it exists already"):
         other.write(made.directory)
     assert contents(made.directory) == {name: data for name, data in before.items() if name != "a.key"}
     other.write(made.directory, replace=True)
@@ -213,9 +213,9 @@ def test_no_key_is_ever_shown(made: Authority) -> None:
 
 def test_a_place_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(NotStored, match="no such file or directory; create the directory above it"):
+    with pytest.raises(NotWritten, match="no such file or directory; create the directory first"):
         Authority.create(tmp_path / "no" / "pki", now=NOW_SECONDS)
-    with pytest.raises(NotStored, match="file exists"):
+    with pytest.raises(NotWritten, match="it exists already"):
         Authority.create(tmp_path / "file", now=NOW_SECONDS)
 
 
@@ -223,14 +223,15 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
     code = """
         import os, sys
         from pathlib import Path
-        from swanmesh.pki.storage import NotStored, write
+        from swanmesh.files.write import Change, NotWritten, write_whole
         directory = Path(sys.argv[1])
-        write([(directory / "a.key", b"old", 0o600)])
+        write_whole([Change(path=directory / "a.key", content=b"old", mode=0o600)])
         (directory / "filler").write_bytes(bytes(os.statvfs(directory).f_bavail * 4096))
         for name, replace in (("a.key", True), ("b.key", False)):
             try:
-                write([(directory / "x", b"", 0o600), (directory / name, b"new", 0o600)], replace=replace)
-            except NotStored as error:
+                write_whole([Change(path=directory / "x", content=b"", mode=0o600),
+                             Change(path=directory / name, content=b"new", mode=0o600, replace=replace)])
+            except NotWritten as error:
                 print(error)
         print(*sorted(path.name for path in directory.iterdir()), (directory / "a.key").read_bytes())
     """

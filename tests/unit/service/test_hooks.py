@@ -53,8 +53,9 @@ def folder(tmp_path: Path) -> Path:
     config = tmp_path / "swanmesh.yaml"
     config.write_text(f"{CONFIG}charon: {{socket: charon.vici}}\nlog: {{format: json}}\n")
     (tmp_path / "peers.d").mkdir()
-    assert swanmesh(tmp_path, "ca", "init") == 0
-    assert swanmesh(tmp_path, "ca", "issue", "web1.mesh.example", "203.0.113.1", "2001:db8::1") == 0
+    place = ("--directory", str(tmp_path / "pki"))
+    assert swanmesh(tmp_path, "ca", "init", *place) == 0
+    assert swanmesh(tmp_path, "ca", "issue", "web1.mesh.example", "203.0.113.1", "2001:db8::1", *place) == 0
     return tmp_path
 
 

@@ -137,7 +137,7 @@ class SimHost:
     def configure(self, settings: Settings) -> None:
         self.settings = settings
         if self.mesh is not None:
-            self.mesh.configure(settings, self.files.values(), self.clock.now)
+            self.mesh.configure(settings, self.clock.now)
             self._step()
 
     def command(self, command: str, name: str) -> None:

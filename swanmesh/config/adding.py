@@ -1,4 +1,4 @@
-"""Whether a new peer contradicts one that is there already: found before anything is written.
+"""Adding peers: all or none, nothing that contradicts what is there, and taken back if it does not do.
 
 Reading and parsing thousands of files for one new peer would take seconds. So every file is searched for the
 names and addresses in question, and only those that hold one are parsed.
@@ -6,6 +6,7 @@ names and addresses in question, and only those that hold one are parsed.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import re
@@ -13,16 +14,35 @@ import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from swanmesh.config.documents import PEER_LIMIT, read_bytes
-from swanmesh.config.edit import file_name
+from swanmesh.config.documents import PEER_LIMIT
+from swanmesh.config.edit import PeerEditor, Written, file_name
 from swanmesh.config.peer_files import is_peer_file, read_peer
 from swanmesh.core.model import Host, InvalidInput, Peer, Problem
 from swanmesh.core.peers import PeerBook
+from swanmesh.files.read import read_bytes
 
 _WORDS = re.compile(rb"[0-9a-z.:-]+")
 
 
-def find_conflicts(directory: Path, host: Host, new: Sequence[Peer]) -> tuple[Problem, ...]:
+@contextlib.contextmanager
+def adding(directory: Path, host: Host, peers: Sequence[Peer]) -> Iterator[list[Written]]:
+    """Write the peers' files, and let nobody else write until the block ends. If it raises, every file is put
+    back as it was.
+
+    Raises InvalidInput, with every contradiction, and NotWritten; nothing is written then.
+    """
+    with PeerEditor(directory, create=True) as editor:
+        if problems := _conflicts(directory, host, peers):
+            raise InvalidInput(*problems)
+        written = editor.write(peers)
+        try:
+            yield written
+        except BaseException:
+            editor.restore(written)
+            raise
+
+
+def _conflicts(directory: Path, host: Host, new: Sequence[Peer]) -> tuple[Problem, ...]:
     """What in `new` contradicts the other files of `directory`, this host or each other: one problem a peer,
     naming both files."""
     known = list(_claimants(directory, new))

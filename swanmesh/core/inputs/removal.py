@@ -1,0 +1,96 @@
+"""Peers that would be removed: because their file is gone, or because charon knows them and no file does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from swanmesh.core.inputs.files import peers_changed
+from swanmesh.core.model import Peer, Problem
+from swanmesh.core.peers import PeerBook
+from swanmesh.core.reasons import NONE, Reason
+from swanmesh.core.removals import WAYS_OUT, some, too_many
+from swanmesh.core.state import State
+
+
+def take_files(
+    state: State, put: Iterable[Peer], drop: Iterable[str], gone: Iterable[str], now: float
+) -> frozenset[str]:
+    """What the files say now. Returns the names of the peers that changed."""
+    removals = state.book.removals
+    was_held = removals.held
+    names, leaving = state.book.take(put, drop, gone, now)
+    state.leaving |= leaving
+    if removals.held and not was_held:
+        state.tell("removal-held", reason=_reason(_gone_problem(state.book)))
+    peers_changed(state, names, now)
+    look_at_unknown(state)
+    return names
+
+
+def look_at_unknown(state: State, *, news: bool = False) -> None:
+    """Leave alone what charon holds of peers that no file describes, where a file may describe them after all
+    or they are too many. `news`: charon was looked at, so there may be more of them."""
+    removals, doubt = state.book.removals, state.book.doubt
+    if not (news or doubt or state.hold or removals.unknown or removals.let_go):
+        return
+    pairs = [pair for pair in state.pairs if pair.connection is None]
+    names = frozenset(p.peer for p in pairs if p.peer and state.book.named(p.peer) is None) - set(
+        state.leaving
+    )
+    removals.let_go &= names
+    unknown = names - removals.let_go
+    if removals.unknown or too_many(len(unknown), len(state.book.peers) + len(unknown)):
+        news = not removals.unknown
+        removals.unknown = unknown
+        if news:
+            state.tell("removal-held", reason=_reason(_unknown_problem(unknown)))
+    state.hold = doubt or (_reason(_unknown_problem(removals.unknown)) if removals.unknown else NONE)
+    for pair in pairs:
+        goes = pair.peer in removals.let_go or pair.peer in state.leaving
+        left_alone = NONE if goes else state.hold
+        if pair.left_alone != left_alone:
+            pair.left_alone = left_alone
+            state.pairs.mark(pair)
+
+
+def confirm(state: State, now: float) -> list[str]:
+    """Let happen what is held. Returns the names of the peers that go."""
+    names, removals = held(state), state.book.removals
+    removals.unknown, removals.let_go = frozenset(), removals.unknown
+    take_files(state, (), list(removals) if removals.held else (), (), now)
+    return names
+
+
+def held(state: State) -> list[str]:
+    """Names of the peers that would be removed, were it not for the brake."""
+    book = state.book
+    return sorted({peer.name for peer in book.held.values()} | book.removals.unknown)
+
+
+def held_problems(state: State) -> list[Problem]:
+    """What is held, in words."""
+    book = state.book
+    gone = [_gone_problem(book)] if book.held else []
+    return [*gone, *([_unknown_problem(book.removals.unknown)] if book.removals.unknown else [])]
+
+
+def _gone_problem(book: PeerBook) -> Problem:
+    gone = [peer.name for peer in book.held.values()]
+    folder = next(iter(book.held)).rpartition("/")[0]
+    message = (
+        f"the files of {len(gone)} of {len(book.peers)} peers are gone ({some(gone)}): "
+        "nobody is removed, they stay in force"
+    )
+    return Problem(folder, "", "", message, WAYS_OUT)
+
+
+def _unknown_problem(names: frozenset[str]) -> Problem:
+    message = (
+        f"holds connections with {len(names)} peers that no file describes ({some(names)}): "
+        "nobody is removed, they stay as they are"
+    )
+    return Problem("charon", "", "", message, WAYS_OUT)
+
+
+def _reason(problem: Problem) -> Reason:
+    return Reason("removal-held", str(problem))
