@@ -44,7 +44,7 @@ from swanmesh.core.inputs.files import host_changed, peers_changed
 from swanmesh.core.inputs.kernel import forget_kernel_doubts, kernel_step, take_kernel, take_kernel_event
 from swanmesh.core.inputs.operator import hold_up_or_down, rekey
 from swanmesh.core.inputs.outcomes import take_outcome
-from swanmesh.core.inputs.removal import confirm, look_at_unknown, take_files
+from swanmesh.core.inputs.removal import confirm, look_at_unknown, prefer_what_is_held, take_files
 from swanmesh.core.model import Peer, Settings
 from swanmesh.core.observed import Event, Holdings, IkeSa
 from swanmesh.core.pair import Pair
@@ -104,12 +104,19 @@ class Mesh:
         look_at_unknown(state)
 
     def update_peers(
-        self, put: Iterable[Peer], drop: Iterable[str], now: float, *, gone: Iterable[str] = ()
+        self,
+        put: Iterable[Peer],
+        drop: Iterable[str],
+        now: float,
+        *,
+        gone: Iterable[str] = (),
+        broken: Iterable[str] = (),
     ) -> frozenset[str]:
         """Peer files changed. `drop`: files that were removed on purpose, whose peers go at once. `gone`:
-        files that are not there any more; their peers go after a while, unless too many would. Returns the
-        names of the peers that changed."""
-        names = take_files(self.state, put, drop, gone, now)
+        files that are not there any more; their peers go after a while, unless too many would. `broken`:
+        files that say nothing valid, so that what held before goes on. Returns the names of the peers that
+        changed."""
+        names = take_files(self.state, put, drop, now, gone, broken)
         self._forget_gone()
         return names
 
@@ -132,6 +139,8 @@ class Mesh:
         state = self.state
         news = state.observed_once
         charon_back(state, holdings, Abilities(version, algorithms), now)
+        if not news:
+            prefer_what_is_held(state, now)
         look_at_unknown(state, news=True)
         forget_kernel_doubts(state)
         state.kernel.want(now, Reason("charon-answers", "charon answers"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from swanmesh.core.model import Address, Host, InvalidInput, Peer, Policy, Problem, shown
 from swanmesh.core.reasons import FILES_IN_DOUBT, NONE, Reason
@@ -179,13 +179,19 @@ class PeerBook:
         return peer == last and peer.source not in self.removals
 
     def take(
-        self, put: Iterable[Peer], drop: Iterable[str], gone: Iterable[str], now: float
+        self,
+        put: Iterable[Peer],
+        drop: Iterable[str],
+        gone: Iterable[str],
+        broken: Iterable[str],
+        now: float,
     ) -> tuple[frozenset[str], dict[str, Peer]]:
-        """Take in what the files say: new versions, files removed on purpose, and files that are just gone.
+        """Take in what the files say: new versions, files removed on purpose, files that are just gone, and
+        files that say nothing valid, which stand nevertheless.
         Returns the names of the peers that changed, and those that leave by it."""
         put, gone = list(put), list(gone)
         drop = [*drop, *(source for source in gone if source not in self._in_force)]
-        self.removals.over([*(peer.source for peer in put), *drop])
+        self.removals.over([*(peer.source for peer in put), *drop, *broken])
         self.removals.gone((source for source in gone if source in self._in_force), now)
         # A peer that moved to another file is not removed; one whose address another takes goes at once.
         held_by = {peer.source: self._claims.get(peer.name) for peer in put}
@@ -211,6 +217,24 @@ class PeerBook:
             self._release(source)
         self._settle(candidates, good)
         return _changed(before, self._in_force)
+
+    def prefer(self, held: Callable[[Peer], bool]) -> frozenset[str]:
+        """Of files that contradict each other, with no version in force before, those come into force whose
+        peers charon `held`: they were in force before this service began. Returns the names of the peers that
+        changed."""
+        names: set[str] = set()
+        for source, (peer, _) in sorted(self._refused.items()):
+            rivals = {self._claims.get(claim) for claim in (peer.name, *peer.addresses)}
+            others = [self._in_force[rival] for rival in rivals if rival is not None]
+            if source in self._in_force or not others or not held(peer) or any(map(held, others)):
+                continue
+            for other in others:
+                self._release(other.source)
+            if self._contradiction(peer) is None:
+                self._accept(peer)
+                del self._refused[source]
+            names |= {peer.name, *(other.name for other in others)} | self.update(others)
+        return frozenset(names)
 
     def update(self, put: Iterable[Peer] = (), drop: Iterable[str] = ()) -> frozenset[str]:
         """Take in new versions and drop files that are gone, all at once: addresses may be exchanged between

@@ -24,7 +24,8 @@ class MeshEvent:
     """What others may want to know: the kinds that hooks and the event stream carry."""
 
     kind: str
-    """peer-added, peer-up, peer-down, peer-removed, peer-violation, charon-lost, charon-back."""
+    """peer-added, peer-up, peer-down, peer-removed, peer-violation, removal-held, charon-lost or
+    charon-back."""
     peer: Peer | None = None
     reason: Reason = NONE
 

@@ -123,7 +123,8 @@ class Sources:
             mesh.configure(update.settings, now)
         # Twice: what was read may bring a doubt or end it, and nobody must be removed in between.
         mesh.hold(self.doubt(mesh.state.book))
-        names = mesh.update_peers(update.put, update.drop, now, gone=update.gone)
+        broken = map(str, self._scan.unreadable)
+        names = mesh.update_peers(update.put, update.drop, now, gone=update.gone, broken=broken)
         mesh.hold(self.doubt(mesh.state.book))
         return names
 

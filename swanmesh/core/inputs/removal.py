@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from swanmesh.core.connections import desired
 from swanmesh.core.inputs.files import peers_changed
 from swanmesh.core.model import Peer, Problem
 from swanmesh.core.peers import PeerBook
@@ -13,12 +14,17 @@ from swanmesh.core.state import State
 
 
 def take_files(
-    state: State, put: Iterable[Peer], drop: Iterable[str], gone: Iterable[str], now: float
+    state: State,
+    put: Iterable[Peer],
+    drop: Iterable[str],
+    now: float,
+    gone: Iterable[str] = (),
+    broken: Iterable[str] = (),
 ) -> frozenset[str]:
     """What the files say now. Returns the names of the peers that changed."""
     removals = state.book.removals
     was_held = removals.held
-    names, leaving = state.book.take(put, drop, gone, now)
+    names, leaving = state.book.take(put, drop, gone, broken, now)
     state.leaving |= leaving
     if removals.held and not was_held:
         state.tell("removal-held", reason=_reason(_gone_problem(state.book)))
@@ -53,11 +59,21 @@ def look_at_unknown(state: State, *, news: bool = False) -> None:
             state.pairs.mark(pair)
 
 
+def prefer_what_is_held(state: State, now: float) -> None:
+    """Where files contradict each other at the start, charon tells which were in force before."""
+
+    def held(peer: Peer) -> bool:
+        loaded = [state.pairs.get(name) for name in desired(state.settings, peer)]
+        return bool(loaded) and all(pair is not None and pair.loaded for pair in loaded)
+
+    peers_changed(state, state.book.prefer(held), now)
+
+
 def confirm(state: State, now: float) -> list[str]:
     """Let happen what is held. Returns the names of the peers that go."""
     names, removals = held(state), state.book.removals
     removals.unknown, removals.let_go = frozenset(), removals.unknown
-    take_files(state, (), list(removals) if removals.held else (), (), now)
+    take_files(state, (), list(removals) if removals.held else (), now)
     return names
 
 

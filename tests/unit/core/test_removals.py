@@ -144,6 +144,13 @@ def test_it_may_be_told_after_the_files_were_seen_to_be_gone(service: Service) -
     assert len(service.unloaded) == 12 and service.problem == ""
 
 
+def test_a_file_that_is_back_broken_is_no_removal(service: Service) -> None:
+    service.vanish(PEERS[0])
+    service.mesh.update_peers((), (), service.now, broken=[PEERS[0].source])
+    service.step(1000.0)
+    assert service.unloaded == [] and service.in_force == 12
+
+
 def test_a_peer_that_moves_to_another_file_stays(service: Service) -> None:
     moved = [peer(one.name, str(one.addresses[0]), source=f"new.d/{one.name}.yaml") for one in PEERS]
     service.mesh.update_peers(moved, (), service.now, gone=[one.source for one in PEERS])

@@ -164,6 +164,18 @@ def test_a_contradiction_keeps_its_peer_through_settings_and_restarts(host: Host
     assert host.charon.sas.keys() == before.keys() and host.problems == ""
 
 
+def test_of_two_that_contradict_at_a_start_charon_tells_which_was_there(host: Host) -> None:
+    host.write("web2.yaml", "web2", "203.0.113.9")
+    before = dict(host.charon.sas)
+    for again in (host.reload, host.restart, host.restart):
+        again()
+        assert host.charon.sas.keys() == before.keys()
+        assert "web2.yaml: addresses[0] (203.0.113.9): the address stands in" in host.problems
+    host.write("web9.yaml", "web9", "203.0.113.19")
+    host.reload()
+    assert host.problems == "" and len(host.loaded) == 8 == len(host.charon.sas)
+
+
 def test_an_address_that_no_interface_has_ends_nothing(host: Host) -> None:
     before = dict(host.charon.sas)
     host.configure("203.0.113.111")
