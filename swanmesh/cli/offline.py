@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from swanmesh.config.peer_files import PeerDirectory
-from swanmesh.config.settings import Config, load_config, missing_addresses
+from swanmesh.config.sections import Config
+from swanmesh.config.settings import load_config, missing_addresses
 from swanmesh.control.protocol import PlannedAction, PlanReply
 from swanmesh.core.model import Credentials, Host, InvalidInput, Peer, Problem, Settings
 from swanmesh.core.peers import PeerBook
@@ -52,8 +53,9 @@ def read_files(config_path: Path) -> Files:
 def _read_credentials(files: Files, config: Config) -> None:
     now = time.time()
     try:
+        mine = config.credentials
         files.credentials = load_credentials(
-            config.certificate, config.private_key, config.authorities, name=config.host.name, now=now
+            mine.certificate, mine.private_key, mine.authorities, name=config.host.name, now=now
         )
     except InvalidInput as invalid:
         files.errors.extend(invalid.problems)
@@ -65,7 +67,7 @@ def _read_credentials(files: Files, config: Config) -> None:
             "have a new one issued (see `swanmesh ca issue`)",
         )
         files.warnings.append(
-            Problem(str(config.certificate), "credentials.certificate", "", message, remedy)
+            Problem(str(config.credentials.certificate), "credentials.certificate", "", message, remedy)
         )
 
 

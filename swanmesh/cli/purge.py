@@ -34,7 +34,7 @@ def purge(setup: Setup, as_json: bool) -> int:
         raise Failure(ExitStatus.FAILED, f"the service runs, and would load everything again; {remedy}")
     config = setup.config
     try:
-        purged = service.purge(config.charon_socket, config.charon_timeout)
+        purged = service.purge(config.charon.socket, config.charon.timeout)
     except service.NotPurged as error:
         raise Failure(ExitStatus.FAILED, str(error)) from error
     if as_json:

@@ -12,7 +12,7 @@ import click
 from swanmesh.cli.failures import ExitStatus, Failure
 
 if TYPE_CHECKING:
-    from swanmesh.config.settings import Config
+    from swanmesh.config.sections import Config
     from swanmesh.control.client import Client
 
 DEFAULT_CONFIG = Path("/etc/swanmesh/swanmesh.yaml")
@@ -55,7 +55,7 @@ class Setup:
         from swanmesh.files.read import read_bytes
 
         try:
-            return self.config.control_socket
+            return self.config.control.socket
         except InvalidInput as invalid:
             broken = invalid
         try:
@@ -92,7 +92,7 @@ def seconds(value: str) -> float:
 
 def _length(text: object) -> float | None:
     """The time that the text says, or None if it is none."""
-    from swanmesh.config.sections import duration
+    from swanmesh.core.setting import duration
 
     try:
         return float(text) if isinstance(text, str | float) else None

@@ -6,8 +6,11 @@ import enum
 import hashlib
 import ipaddress
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
+from swanmesh.core.setting import ESP_PROPOSALS, IKE_PROPOSALS, Count, Flag, Seconds
+
+DAY = 86400.0
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -86,23 +89,24 @@ class Credentials:
 class ConnectionSettings:
     """How each connection is made. Durations in seconds."""
 
-    ike_proposals: tuple[str, ...] = (
+    ike_proposals: Annotated[tuple[str, ...], IKE_PROPOSALS] = (
         "aes128gcm16-prfsha256-x25519",
         "aes128gcm16-prfsha256-ecp256",
     )
-    esp_proposals: tuple[str, ...] = (
+    esp_proposals: Annotated[tuple[str, ...], ESP_PROPOSALS] = (
         "aes128gcm16-x25519-esn",
         "aes128gcm16-ecp256-esn",
     )
-    dpd_delay: int = 5
+    dpd_delay: Annotated[int, Seconds(1, 3600, whole=True)] = 5
     """Silence after which charon asks the peer for a sign of life; charon's default is never."""
-    ike_rekey: int = 4 * 3600
-    ike_reauth: int = 24 * 3600
+    ike_rekey: Annotated[int, Seconds(10, 30 * DAY, whole=True)] = 4 * 3600
+    ike_reauth: Annotated[int, Seconds(10, 365 * DAY, whole=True)] = 24 * 3600
     """After so long a peer whose certificate is not known is authenticated anew (`decide/renewal.py`)."""
-    child_rekey: int = 3600
-    replay_window: int = 1024
-    """Packets. charon's default of 32 drops reordered packets at Gbit/s."""
-    encap: bool = False
+    child_rekey: Annotated[int, Seconds(10, 30 * DAY, whole=True)] = 3600
+    replay_window: Annotated[int, Count(32, 4096)] = 1024
+    """Packets. charon's default of 32 drops reordered packets at Gbit/s; the kernel keeps 4096 at most:
+    XFRMA_REPLAY_ESN_MAX in linux/xfrm.h."""
+    encap: Annotated[bool, Flag()] = False
     """ESP in UDP even without NAT: the way round a network that drops protocol 50 but lets UDP pass."""
 
 
@@ -110,23 +114,23 @@ class ConnectionSettings:
 class InitiationSettings:
     """When and how often an association is brought up. Durations in seconds."""
 
-    in_flight: int = 32
+    in_flight: Annotated[int, Count(1, 10_000, auto=True)] = 32
     """Initiations of ours under way at once, at most."""
-    takeover: float = 20.0
+    takeover: Annotated[float, Seconds(0, 3600)] = 20.0
     """How long the side that is not the pair's initiator waits before it initiates itself."""
-    backoff_base: float = 1.0
-    backoff_ceiling: float = 60.0
-    stable: float = 60.0
+    backoff_base: Annotated[float, Seconds(0.01, 3600)] = 1.0
+    backoff_ceiling: Annotated[float, Seconds(0.01, DAY)] = 60.0
+    stable: Annotated[float, Seconds(0, DAY)] = 60.0
     """An association that lived this long sets its pair's backoff back to the start."""
-    start_jitter: float = 0.5
+    start_jitter: Annotated[float, Seconds(0, 3600)] = 0.5
     """The first initiation of a pair waits a random part of this, so that hosts started together spread."""
-    attempt_look: float = 12.0
+    attempt_look: Annotated[float, Seconds(0.1, 3600)] = 12.0
     """After so long without an outcome charon is asked whether it still tries: a timed out IKE_SA_INIT
     ends without any event (strongSwan 5.9.8, sa/ike_sa.c:2434)."""
-    duplicate_settle: float = 10.0
+    duplicate_settle: Annotated[float, Seconds(0, 3600)] = 10.0
     """How long two associations of one pair must stand side by side before one counts as a duplicate:
     longer than the overlap of a rekey, a reauthentication or a make-before-break."""
-    resync: float = 60.0
+    resync: Annotated[float, Seconds(1, DAY)] = 60.0
     """The slow safety net: charon is looked at as a whole this often."""
 
 

@@ -76,7 +76,7 @@ class Daemon:
         self._recovering: asyncio.TimerHandle | None = None
         self._recovered = 0.0
         config = sources.config
-        self._link = Link(config.charon_socket, self._put, timeout=config.charon_timeout)
+        self._link = Link(config.charon.socket, self._put, timeout=config.charon.timeout)
         self._kernel = KernelLink(self._put)
         self._watch_kernel = watch_kernel
         self._watch = self._new_watch()
@@ -166,7 +166,7 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, self._hangup)
         # First of all, for it is also the lock between two services.
         config = self.sources.config
-        listener = listen(config.control_socket, config.control_group)
+        listener = listen(config.control.socket, config.control.group)
         tasks = [
             loop.create_task(work)
             for work in (
@@ -302,8 +302,8 @@ class Daemon:
 
     def _new_watch(self) -> Watch:
         config = self.sources.config
-        files = (config.path, config.certificate, config.private_key, *config.authorities)
-        return Watch(config.peers, files)
+        mine = config.credentials
+        return Watch(config.peers, (config.path, mine.certificate, mine.private_key, *mine.authorities))
 
     async def _follow_files(self) -> None:
         while True:
@@ -356,7 +356,7 @@ def main(path: Path) -> int:
             logs.complain(problem)
         return 2
     config = sources.config
-    logs.configure(config.log_level, config.log_format)
+    logs.configure(config.log.level, config.log.format)
     notifier = Notifier(os.environ)
     try:
         asyncio.run(Daemon(sources, notifier).run())

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swanmesh.config.peer_files import PeerDirectory
-from swanmesh.config.settings import Config, load_config, missing_addresses
+from swanmesh.config.sections import Config
+from swanmesh.config.settings import load_config, missing_addresses
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import Address, InvalidInput, Peer, Problem, Settings
 from swanmesh.core.peers import PeerBook
@@ -169,9 +170,9 @@ def _held_back(problem: Problem, ended: Iterable[Address]) -> Problem:
 def _settings(config: Config) -> Settings:
     """Raises InvalidInput if the credentials will not do."""
     credentials = load_credentials(
-        config.certificate,
-        config.private_key,
-        config.authorities,
+        config.credentials.certificate,
+        config.credentials.private_key,
+        config.credentials.authorities,
         name=config.host.name,
         now=time.time(),
     )
@@ -187,10 +188,10 @@ def _settings(config: Config) -> Settings:
 def _needs_restart(old: Config, new: Config) -> Iterable[Problem]:
     """Keys that the running service cannot follow; restarting it disturbs no association."""
     for key, before, after in (
-        ("charon.socket", old.charon_socket, new.charon_socket),
-        ("control.socket", old.control_socket, new.control_socket),
-        ("control.group", old.control_group, new.control_group),
-        ("log.format", old.log_format, new.log_format),
+        ("charon.socket", old.charon.socket, new.charon.socket),
+        ("control.socket", old.control.socket, new.control.socket),
+        ("control.group", old.control.group, new.control.group),
+        ("log.format", old.log.format, new.log.format),
     ):
         if before != after:
             message = f"changed from {before}, and takes effect when the service is restarted"

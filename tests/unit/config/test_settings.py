@@ -5,11 +5,15 @@ from __future__ import annotations
 import dataclasses
 import grp
 import re
+from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import pytest
+import yaml
 
+from swanmesh.config.sections import Config, CredentialsSection
 from swanmesh.config.settings import automatic_in_flight, load_config
 from swanmesh.core.model import ConnectionSettings, InitiationSettings, InvalidInput, Policy
 
@@ -42,12 +46,15 @@ def test_the_least_that_will_do_gets_all_defaults(file: Path) -> None:
     assert config.host.name == "web1.mesh.example"
     assert config.host.addresses == (ip_address("203.0.113.1"), ip_address("2001:db8::1"))
     assert config.policy is Policy.REQUIRE
-    assert (config.certificate, config.private_key) == (folder / "pki/web1.pem", Path("/keys/web1.key"))
-    assert config.authorities == (folder / "pki/ca.pem",)
+    assert config.credentials == CredentialsSection(
+        certificate=folder / "pki/web1.pem",
+        private_key=Path("/keys/web1.key"),
+        authorities=(folder / "pki/ca.pem",),
+    )
     assert (config.peers, config.hooks) == (folder / "peers.d", folder / "hooks.d")
-    assert config.charon_socket == Path("/run/charon.vici")
-    assert config.control_socket == Path("/run/swanmesh/control.sock")
-    assert (config.control_group, config.log_level, config.log_format) == (None, "info", "auto")
+    assert config.charon.socket == Path("/run/charon.vici")
+    assert config.control.socket == Path("/run/swanmesh/control.sock")
+    assert (config.control.group, config.log.level, config.log.format) == (None, "info", "auto")
     assert config.connection == ConnectionSettings()
     assert config.initiation == InitiationSettings(in_flight=automatic_in_flight())
 
@@ -93,9 +100,9 @@ initiation:
     config, folder = load_config(file), file.parent
     assert config.policy is Policy.PREFER
     assert (config.peers, config.hooks) == (folder / "other.d", Path("/hooks"))
-    assert (config.charon_socket, config.charon_timeout) == (folder / "a.vici", 0.5)
-    assert (config.control_socket, config.control_group) == (folder / "b.sock", group)
-    assert (config.log_level, config.log_format) == ("debug", "json")
+    assert (config.charon.socket, config.charon.timeout) == (folder / "a.vici", 0.5)
+    assert (config.control.socket, config.control.group) == (folder / "b.sock", group)
+    assert (config.log.level, config.log.format) == ("debug", "json")
     assert config.connection == ConnectionSettings(
         ike_proposals=("aes128gcm16-prfsha256-x25519",),
         esp_proposals=("aes128gcm16-x25519",),
@@ -136,13 +143,13 @@ initiation:
         ("charon: {socket: [a]}", "charon.socket", "must be a path"),
         (f"control: {{socket: /{'a' * 107}}}", "control.socket", "is longer than the 107 bytes"),
         ("control: {group: no-such-group}", "control.group", "groupadd --system no-such-group"),
-        ("control: {group: 7}", "control.group", "expected `str"),
+        ("control: {group: 7}", "control.group", "must be the name of a group"),
         ("log: {level: loud}", "log.level", "write debug, info, warning or error"),
         ("connection: {dpd_delay: 0}", "connection.dpd_delay", "give 1 to 3600 seconds"),
         ("connection: {dpd_delay: 2.5}", "connection.dpd_delay", "must be whole seconds"),
         ("connection: {encap: maybe}", "connection.encap", "write true or false"),
         ("connection: {replay_window: 8192}", "connection.replay_window", "from 32 to 4096"),
-        ("connection: {esp_proposals: []}", "connection.esp_proposals", "length >= 1"),
+        ("connection: {esp_proposals: []}", "connection.esp_proposals", "must be a list of proposals"),
         ("connection: {esp_proposals: [aes128, AES]}", "connection.esp_proposals[1]", "(AES)"),
         (
             "connection: {ike_proposals: [aes128gcm16-prfsha256-x25519, aes128gcm16-x25519]}",
@@ -154,7 +161,7 @@ initiation:
             "connection.esp_proposals[0]",
             "aes128gmc16 is no",
         ),
-        ("connection: {ike_proposals: 'a\nb'}", "connection.ike_proposals", "expected `array"),
+        ("connection: {ike_proposals: 'a\nb'}", "connection.ike_proposals", "must be a list of proposals"),
         ("initiation: {in_flight: 0}", "initiation.in_flight", "from 1 to 10000"),
         ("initiation: {in_flight: many}", "initiation.in_flight", "or auto"),
         ("initiation: {backoff_base: 90}", "initiation.backoff_ceiling", "is less than backoff_base"),
@@ -240,8 +247,27 @@ def test_the_shipped_file_is_valid_and_its_comments_state_the_defaults(file: Pat
     assert load_config(file) == as_shipped
 
 
-def test_the_shipped_file_names_every_key(file: Path) -> None:
-    words = set(re.findall(r"^#? *([a-z_]+):", SHIPPED.read_text(), re.MULTILINE))
-    for settings in (ConnectionSettings, InitiationSettings):
-        assert {field.name for field in dataclasses.fields(settings)} <= words
-    assert {"host", "credentials", "policy", "peers", "hooks", "charon", "control", "log", "group"} <= words
+def keys(kind: Any, prefix: str = "") -> Iterator[str]:
+    """Every key that the file may have, as the settings define them."""
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        if dataclasses.is_dataclass(hint):
+            yield from keys(hint, f"{prefix}{name}.")
+        elif hasattr(hint, "__metadata__"):
+            yield prefix + name
+
+
+def test_the_shipped_file_shows_every_key() -> None:
+    shown, section = set(), ""
+    for indent, name in re.findall(r"^(?:# ?)?( *)([a-z_]+):", SHIPPED.read_text(), re.MULTILINE):
+        section = section if indent else f"{name}."
+        shown.add(section + name if indent else name)
+    assert set(keys(Config)) <= shown
+
+
+@pytest.mark.parametrize("key", [*keys(Config)])
+def test_every_setting_refuses_what_cannot_be(file: Path, key: str) -> None:
+    document = yaml.safe_load(MINIMAL)
+    section, _, name = key.rpartition(".")
+    (document.setdefault(section, {}) if section else document)[name] = {"no": ["such"]}
+    (found,) = _problems(file, yaml.safe_dump(document))
+    assert found == key
