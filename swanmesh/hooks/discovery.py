@@ -9,6 +9,7 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from swanmesh.files.errors import reading_remedy, words
 from swanmesh.files.trust import distrust
 
 _NO_HOOK = re.compile(
@@ -79,8 +80,6 @@ def _no_hook(path: Path) -> str:
 def _unreadable(error: OSError) -> str:
     remedy = {
         errno.ENOENT: "correct or remove the symbolic link, which leads to nowhere",
-        errno.ELOOP: "correct the symbolic link, which leads back to itself",
         errno.ENOTDIR: "put a directory there, or correct `hooks:` in swanmesh.yaml",
-        errno.EACCES: "let the service's user read it",
-    }.get(error.errno or 0, "make it readable for the service")
-    return f"cannot be looked at: {(error.strerror or str(error)).lower()}; {remedy}"
+    }.get(error.errno or 0) or reading_remedy(error)
+    return f"cannot be looked at: {words(error)}; {remedy}"

@@ -1,0 +1,40 @@
+"""The addresses that this machine has, asked of a real kernel."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from ipaddress import ip_address
+
+from swanmesh.kernel.addresses import own_addresses
+from tests.unit.config.elsewhere import REPOSITORY
+
+_SCRIPT = """
+ip link set lo up
+ip addr add 192.0.2.7/24 dev lo
+ip addr add 198.51.100.1 peer 198.51.100.2 dev lo
+ip addr add 2001:db8::7/64 dev lo nodad
+for number in $(seq 1 200); do ip addr add 203.0.113.$number/32 dev lo; done
+exec "$@"
+"""
+
+
+def test_the_loopback_has_its_address() -> None:
+    assert ip_address("127.0.0.1") in own_addresses()
+
+
+def test_all_addresses_are_told_and_of_a_link_of_two_our_own() -> None:
+    code = "from swanmesh.kernel.addresses import own_addresses\nprint(*own_addresses())"
+    within = ["unshare", "--user", "--map-root-user", "--net", "sh", "-ec", _SCRIPT, "sh"]
+    done = subprocess.run(
+        [*within, sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        cwd=REPOSITORY,
+    )
+    found = set(done.stdout.split())
+    assert {"127.0.0.1", "::1", "192.0.2.7", "198.51.100.1", "2001:db8::7"} <= found
+    assert {f"203.0.113.{number}" for number in range(1, 201)} <= found
+    assert "198.51.100.2" not in found
