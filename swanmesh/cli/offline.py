@@ -11,8 +11,8 @@ from swanmesh.config.peer_files import PeerDirectory
 from swanmesh.config.sections import Config
 from swanmesh.config.settings import load_config, missing_addresses
 from swanmesh.control.protocol import PlannedAction, PlanReply
+from swanmesh.core.book import PeerBook
 from swanmesh.core.model import Credentials, Host, InvalidInput, Peer, Problem, Settings
-from swanmesh.core.peers import PeerBook
 from swanmesh.core.verdict import offline
 from swanmesh.hooks.discovery import find_hooks
 from swanmesh.kernel.addresses import own_addresses

@@ -17,8 +17,8 @@ from pathlib import Path
 from swanmesh.config.documents import PEER_LIMIT
 from swanmesh.config.edit import PeerEditor, Written, file_name
 from swanmesh.config.peer_files import is_peer_file, read_peer
+from swanmesh.core.book import PeerBook
 from swanmesh.core.model import Host, InvalidInput, Peer, Problem
-from swanmesh.core.peers import PeerBook
 from swanmesh.files.read import read_bytes
 
 _WORDS = re.compile(rb"[0-9a-z.:-]+")

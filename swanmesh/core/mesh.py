@@ -27,6 +27,7 @@ from swanmesh.core.actions import (
     TerminateIke,
     load_credentials,
 )
+from swanmesh.core.book import PeerBook
 from swanmesh.core.decide.admission import Admission
 from swanmesh.core.decide.duplicates import HANDFUL
 from swanmesh.core.decide.observation import Looks
@@ -48,7 +49,6 @@ from swanmesh.core.inputs.removal import confirm, look_at_unknown, prefer_what_i
 from swanmesh.core.model import Peer, Settings
 from swanmesh.core.observed import Event, Holdings, IkeSa
 from swanmesh.core.pair import Pair
-from swanmesh.core.peers import PeerBook
 from swanmesh.core.reasons import (
     FILE_GONE,
     FLOODING,

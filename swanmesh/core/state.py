@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from swanmesh.core.abilities import Abilities
+from swanmesh.core.book import PeerBook
 from swanmesh.core.certificates import Certificates
 from swanmesh.core.decide.admission import Admission
 from swanmesh.core.decide.observation import Looks
@@ -15,7 +16,6 @@ from swanmesh.core.early_peers import Knocks
 from swanmesh.core.kernel import Kernel
 from swanmesh.core.model import Peer, Settings
 from swanmesh.core.pair import Pair, Refusals
-from swanmesh.core.peers import PeerBook
 from swanmesh.core.reasons import MISSING_CREDENTIALS, NONE, NOT_REACHED, Reason
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from swanmesh.config.peer_files import PeerDirectory
 from swanmesh.config.sections import Config
 from swanmesh.config.settings import load_config, missing_addresses
+from swanmesh.core.book import PeerBook
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import Address, InvalidInput, Peer, Problem, Settings
-from swanmesh.core.peers import PeerBook
 from swanmesh.core.reasons import FILES_IN_DOUBT, NONE, Reason
 from swanmesh.kernel.addresses import own_addresses
 from swanmesh.pki.certificates import load_credentials

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from swanmesh.core.book import PeerBook
 from swanmesh.core.connections import desired
 from swanmesh.core.inputs.files import peers_changed
 from swanmesh.core.model import Peer, Problem
-from swanmesh.core.peers import PeerBook
 from swanmesh.core.reasons import NONE, Reason
 from swanmesh.core.removals import WAYS_OUT, some, too_many
 from swanmesh.core.state import State
