@@ -7,6 +7,7 @@ section concerned is left out and counted (`Decoder.skipped`), the rest stands.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Iterator
@@ -110,6 +111,11 @@ class Decoder:
             except _BrokenSection:
                 self.skipped += 1
 
+    def _old_child(self, key: str, pair: Section) -> Iterator[ChildSa]:
+        """With its last counters; that it was replaced is true without them."""
+        with contextlib.suppress(_BrokenSection):
+            yield _child(key, _inner(pair, "old"))
+
     def _ike_rekeys(self, section: Section) -> Iterator[IkeRekeyed]:
         for name, body in _sections(section):
             try:
@@ -130,7 +136,7 @@ class Decoder:
                 try:
                     new = _child(key, _inner(pair, "new"))
                     old_id = _number(_inner(pair, "old"), "uniqueid")
-                    yield ChildRekeyed(_ike(name, body, ()), old_id, new)
+                    yield ChildRekeyed(_ike(name, body, tuple(self._old_child(key, pair))), old_id, new)
                 except _BrokenSection:
                     self.skipped += 1
 

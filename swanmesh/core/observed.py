@@ -185,7 +185,8 @@ class IkeRekeyed:
 
 @dataclass(frozen=True, slots=True)
 class ChildRekeyed:
-    """`child-rekey`: the CHILD_SA `old_id` of `ike` was replaced by `new`."""
+    """`child-rekey`: the CHILD_SA `old_id` of `ike` was replaced by `new`. `ike.children` holds the old
+    one with its last counters, where charon tells them."""
 
     ike: IkeSa
     old_id: int

@@ -139,20 +139,14 @@ class Traffic:
     packets_in: int = 0
     packets_out: int = 0
     one_way: Reason = NONE
-    _seen: dict[int, ChildSa] = field(default_factory=dict)
+    _seen: dict[str, ChildSa] = field(default_factory=dict)
+    """By inbound SPI: unique ids begin anew with each charon."""
     _quiet: tuple[float, int, int] = (float("-inf"), 0, 0)
     """When packets last came in, or the count began, and how many had come in and gone out then."""
 
     def count(self, sas: Iterable[IkeSa], now: float) -> None:
         """Add what a look at the CHILD_SAs shows beyond the last one."""
-        children = {child.unique_id: child for sa in sas for child in sa.children}
-        for unique_id, child in children.items():
-            old = self._seen.get(unique_id)
-            self.bytes_in += max(0, child.bytes_in - (old.bytes_in if old else 0))
-            self.bytes_out += max(0, child.bytes_out - (old.bytes_out if old else 0))
-            self.packets_in += max(0, child.packets_in - (old.packets_in if old else 0))
-            self.packets_out += max(0, child.packets_out - (old.packets_out if old else 0))
-        self._seen = children
+        self._seen = self._add(child for sa in sas for child in sa.children)
         since, came, went = self._quiet
         if self.packets_in != came or since == float("-inf"):
             self._quiet, self.one_way = (now, self.packets_in, self.packets_out), NONE
@@ -162,6 +156,20 @@ class Traffic:
                 "nothing answers there, or ESP is dropped on the way"
             )
             self.one_way = Reason(ONE_WAY, words)
+
+    def last_of(self, children: Iterable[ChildSa]) -> None:
+        """Add the last counts of CHILD_SAs that are replaced or gone: no look shows them any more."""
+        self._seen |= self._add(children)
+
+    def _add(self, children: Iterable[ChildSa]) -> dict[str, ChildSa]:
+        shown = {child.spi_in: child for child in children}
+        for spi, child in shown.items():
+            old = self._seen.get(spi)
+            self.bytes_in += max(0, child.bytes_in - (old.bytes_in if old else 0))
+            self.bytes_out += max(0, child.bytes_out - (old.bytes_out if old else 0))
+            self.packets_in += max(0, child.packets_in - (old.packets_in if old else 0))
+            self.packets_out += max(0, child.packets_out - (old.packets_out if old else 0))
+        return shown
 
 
 @dataclass(slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from swanmesh.core.connections import kind_of, ours, ours_loaded, peer_of, terms
 from swanmesh.core.inputs.files import peers_changed
 from swanmesh.core.observed import (
     ChildDown,
+    ChildRekeyed,
     Diagnosis,
     Event,
     Hint,
@@ -173,6 +174,8 @@ def take_event(state: State, event: Event, now: float) -> None:
         if isinstance(event, IkeDown | ChildDown):
             return
         pair = _stray(state, ike.connection, now)
+    if isinstance(event, ChildDown | ChildRekeyed):
+        pair.traffic.last_of(event.ike.children)
     pair.associations.apply(event, now)
     cause = NONE
     if isinstance(event, IkeDown):

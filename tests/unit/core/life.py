@@ -8,7 +8,7 @@ from swanmesh.core.actions import Action, Initiate, LoadConnection
 from swanmesh.core.decide.initiation import initiates
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import ConnectionSettings, InitiationSettings, Peer
-from swanmesh.core.observed import ChildDown, ChildUp, Diagnosis, IkeDown, IkeMoved, IkeSa, IkeUp
+from swanmesh.core.observed import ChildUp, Event, IkeSa, IkeUp
 from swanmesh.core.pair import Pair
 from tests.unit.core.build import association, holdings, ike_sa, name_of, peer, settings
 
@@ -75,7 +75,7 @@ class Life:
         assert self.step() == []
         return action
 
-    def event(self, event: IkeUp | IkeDown | ChildUp | ChildDown | IkeMoved | Diagnosis) -> None:
+    def event(self, event: Event) -> None:
         self.mesh.event(event, self.now)
 
     def up(self) -> IkeSa:
