@@ -12,14 +12,12 @@ from swanmesh.config.sections import Config
 from swanmesh.config.settings import load_config, missing_addresses
 from swanmesh.control.protocol import PlannedAction, PlanReply
 from swanmesh.core.book import PeerBook
+from swanmesh.core.expiry import expiring
 from swanmesh.core.model import Credentials, Host, InvalidInput, Peer, Problem, Settings
 from swanmesh.core.verdict import offline
 from swanmesh.hooks.discovery import find_hooks
 from swanmesh.kernel.addresses import own_addresses
 from swanmesh.pki.certificates import load_credentials
-
-_SOON = 30 * 86400.0
-"""Seconds before a certificate's end from which on it is worth a warning."""
 
 
 @dataclass(slots=True)
@@ -60,15 +58,7 @@ def _read_credentials(files: Files, config: Config) -> None:
     except InvalidInput as invalid:
         files.errors.extend(invalid.problems)
         return
-    left = files.credentials.not_after - now
-    if left < _SOON:
-        message, remedy = (
-            f"expires in {left / 86400:.0f} days",
-            "have a new one issued (see `swanmesh ca issue`)",
-        )
-        files.warnings.append(
-            Problem(str(config.credentials.certificate), "credentials.certificate", "", message, remedy)
-        )
+    files.warnings.extend(expiring(files.credentials.validities, now))
 
 
 def _look_at_hooks(files: Files, config: Config) -> None:

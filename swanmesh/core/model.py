@@ -59,6 +59,17 @@ class Peer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Validity:
+    """When one certificate begins and ends, in seconds since the epoch, and where it was found."""
+
+    file: str
+    key: str
+    subject: str
+    not_before: float
+    not_after: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
     """What this host proves itself with, and whom it believes. DER throughout."""
 
@@ -71,6 +82,8 @@ class Credentials:
     not_before: float
     """The certificate's beginning, in seconds since the epoch; `not_after` its end."""
     not_after: float
+    validities: tuple[Validity, ...] = field(default=(), compare=False)
+    """Of this certificate and of the authorities."""
     since: float = field(default=0.0, compare=False)
     """When this certificate was put where it lies, in seconds since the epoch."""
 

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 
-from swanmesh.core.model import Credentials, InvalidInput, Problem, shown
+from swanmesh.core.model import Credentials, InvalidInput, Problem, Validity, shown
 from swanmesh.files.read import read_trusted
 
 LIMIT = 1024 * 1024
@@ -88,6 +88,7 @@ def load_credentials(
         authorities=tuple(unique),
         not_before=leaf.not_valid_before_utc.timestamp(),
         not_after=leaf.not_valid_after_utc.timestamp(),
+        validities=tuple(one.validity for one in (*chain, *trusted)),
         since=_changed(certificate),
     )
 
@@ -116,6 +117,16 @@ class _Found:
     @property
     def subject(self) -> str:
         return self.certificate.subject.rfc4514_string() or "no subject"
+
+    @property
+    def validity(self) -> Validity:
+        return Validity(
+            file=str(self.path),
+            key=self.key,
+            subject=shown(self.subject),
+            not_before=self.certificate.not_valid_before_utc.timestamp(),
+            not_after=self.certificate.not_valid_after_utc.timestamp(),
+        )
 
 
 @dataclass(slots=True)

@@ -27,10 +27,12 @@ from swanmesh.control.listener import Listener, listen
 from swanmesh.control.metrics import Counters
 from swanmesh.control.protocol import ReloadReply
 from swanmesh.core import abilities
+from swanmesh.core.expiry import ExpiryNews, expiring
 from swanmesh.core.inputs.removal import held_problems
 from swanmesh.core.mesh import Mesh
-from swanmesh.core.model import InvalidInput
+from swanmesh.core.model import InvalidInput, Problem
 from swanmesh.core.reasons import Reason
+from swanmesh.core.state import MeshEvent
 from swanmesh.core.xfrm import KernelWatched
 from swanmesh.files.watch import Watch
 from swanmesh.hooks.runner import Hooks
@@ -46,6 +48,8 @@ from swanmesh.service.systemd import Notifier
 if TYPE_CHECKING:
     from swanmesh.control.server import ControlServer
 
+_LOOK_AGAIN = 1.0
+"""Seconds between looks at files that were not valid when the service began."""
 _RECOVERY = 10.0
 """Seconds between two times that the state is made anew."""
 
@@ -75,6 +79,7 @@ class Daemon:
         self._stop = asyncio.Event()
         self._recovering: asyncio.TimerHandle | None = None
         self._recovered = 0.0
+        self._expiry = ExpiryNews()
         config = sources.config
         self._link = Link(config.charon.socket, self._put, timeout=config.charon.timeout)
         self._kernel = KernelLink(self._put)
@@ -94,7 +99,8 @@ class Daemon:
             degraded.append(f"the kernel's IPsec is not watched: {kernel.reason}")
         config, state = self.sources.config, self.mesh.state
         unable = abilities.problems(config.connection, state.charon.abilities, str(config.path))
-        problems = (*self.sources.problems, *state.book.problems, *held_problems(state), *unable)
+        ends = expiring(self.sources.settings.credentials.validities, time.time())
+        problems = (*self.sources.problems, *state.book.problems, *held_problems(state), *unable, *ends)
         return [str(problem) for problem in problems] + degraded
 
     @property
@@ -330,6 +336,8 @@ class Daemon:
             self._notifier.status(self._summary())
             if self.sources.look_at_addresses():
                 self._guarded(self.reload, None)
+            for news in self._expiry.take(self.sources.settings.credentials.validities, time.time()):
+                self._tell.event(MeshEvent(kind="certificate-expiring", reason=news))
             try:
                 async with asyncio.timeout(min(interval or 10.0, 10.0)):
                     await self._stop.wait()
@@ -347,18 +355,39 @@ class Daemon:
         return len(self.mesh.state.book.peers)
 
 
+def wait_for_sources(path: Path, notifier: Notifier) -> Sources | None:
+    """This host's files, once they are valid: whoever mends them need not start the service as well. None if
+    a signal came first."""
+    told: tuple[Problem, ...] = ()
+    stops = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, stops)
+    try:
+        while True:
+            try:
+                return Sources(path)
+            except InvalidInput as invalid:
+                if invalid.problems != told:
+                    told = invalid.problems
+                    for problem in told:
+                        logs.complain(problem)
+                    logs.complain("waiting until that is put right; nothing was changed")
+                    notifier.ready(f"waiting for valid files: {told[0]}")
+            notifier.watchdog()
+            if signal.sigtimedwait(stops, _LOOK_AGAIN) is not None:
+                return None
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, stops)
+
+
 def main(path: Path) -> int:
     """`swanmesh run`: returns the exit status."""
-    try:
-        sources = Sources(path)
-    except InvalidInput as invalid:
-        for problem in invalid.problems:
-            logs.complain(problem)
-        return 2
-    config = sources.config
-    logs.configure(config.log.level, config.log.format)
     notifier = Notifier(os.environ)
     try:
+        sources = wait_for_sources(path, notifier)
+        if sources is None:
+            return 0
+        config = sources.config
+        logs.configure(config.log.level, config.log.format)
         asyncio.run(Daemon(sources, notifier).run())
     except OSError as error:
         logs.complain(error)

@@ -29,7 +29,6 @@ ACTS = {
     "aiohttp",
     "asyncinotify",
     "asyncio",
-    "datetime",
     "logging",
     "multiprocessing",
     "os",

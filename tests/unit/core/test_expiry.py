@@ -1,0 +1,56 @@
+"""What is said of certificates as their ends come near."""
+
+from __future__ import annotations
+
+import pytest
+
+from swanmesh.core.expiry import ExpiryNews, expiring
+from swanmesh.core.model import Validity
+
+DAY = 86400.0
+END = 2e9
+OURS = Validity(
+    file="web1.pem",
+    key="credentials.certificate",
+    subject="CN=web1",
+    not_before=END - 90 * DAY,
+    not_after=END,
+)
+THEIRS = Validity(
+    file="ca.pem", key="credentials.authorities[0]", subject="CN=ca", not_before=0.0, not_after=4e9
+)
+
+
+@pytest.mark.parametrize(
+    ("at", "said"),
+    [
+        (END - 31 * DAY, []),
+        (END - 30 * DAY, ["ends in 30 days"]),
+        (END - 2.5 * DAY, ["ends in 2 days"]),
+        (END - 0.5 * DAY, ["ends in 12 hours"]),
+        (END + DAY, ["has ended on 2033-05-18 03:33 UTC: no peer accepts it any more"]),
+        (
+            END - 91 * DAY,
+            ["is not valid before 2033-02-17 03:33 UTC; this machine's clock says 2033-02-16 03:33 UTC"],
+        ),
+    ],
+)
+def test_a_problem_names_file_subject_and_remedy(at: float, said: list[str]) -> None:
+    problems = expiring([OURS, THEIRS], at)
+    assert [problem.message for problem in problems] == said
+    assert all(
+        (problem.file, problem.value) == ("web1.pem", "CN=web1") and problem.remedy for problem in problems
+    )
+
+
+def test_each_stage_is_news_once_and_a_new_certificate_ends_it() -> None:
+    news = ExpiryNews()
+    told = [at for at in range(-40, 5) for _ in news.take([OURS, THEIRS], END + at * DAY)]
+    assert told == [-30, -7, -1, 0]
+    assert ExpiryNews().take([OURS], END - 0.5 * DAY)[0].code == "certificate-expiring", (
+        "also for one just begun"
+    )
+    renewed = Validity(
+        file="web1.pem", key=OURS.key, subject="CN=web1", not_before=END, not_after=END + 90 * DAY
+    )
+    assert news.take([renewed], END + DAY) == []
