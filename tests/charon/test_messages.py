@@ -217,6 +217,7 @@ def test_no_section_raises_whatever_it_holds(message: dict[str, Any]) -> None:
     decoder.alert(section)
     messages.version(section)
     messages.running_since(section)
+    messages.algorithms(section)
     messages.key_ids(section)
     messages.certificate(section)
     Causes().from_log(section)
