@@ -43,7 +43,7 @@ empty :=
 .PHONY: $(MAKECMDGOALS)
 $(MAKECMDGOALS):
 	@exec env -u DEBIAN -u MAKEFLAGS -u MFLAGS lab/debian $(DEBIAN) \
-	  $(subst $(empty) ,$(comma),$(strip $(PACKAGES) ca-certificates git make procps systemd)) \
+	  $(subst $(empty) ,$(comma),$(strip $(PACKAGES) ca-certificates curl git make procps systemd)) \
 	  make --no-print-directory $@ $(filter-out DEBIAN=%,$(MAKEOVERRIDES))
 
 else
