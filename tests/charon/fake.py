@@ -6,6 +6,7 @@ import asyncio
 import enum
 import functools
 import itertools
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,14 @@ _EVENTS = frozenset(
     ]
 )
 
+# From Python 3.13 on, a server that closes takes its socket's file away, which a charon that dies does not.
+_LEFT_BEHIND: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+
+
+def has_alert(version: str) -> bool:
+    """Whether a charon of this version knows the event (plugins/vici/vici_query.c)."""
+    return tuple(map(int, version.split("."))) >= (6, 0, 3)
+
 
 class Fault(enum.Enum):
     """What goes wrong with the next request (that `fault_on` names, if it names one)."""
@@ -58,7 +67,7 @@ class FakeCharon(Daemon):
         super().__init__()
         self.path = path
         self.version = version
-        self.events = _EVENTS | ({"alert"} if version.startswith("6") else frozenset())
+        self.events = _EVENTS | ({"alert"} if has_alert(version) else frozenset())
         self.requests: list[tuple[str, dict[str, Any]]] = []
         """Every command with its message, as it came."""
         self.fault: Fault | None = None
@@ -72,7 +81,7 @@ class FakeCharon(Daemon):
         """Listen; what an earlier life held is gone, as with the real one."""
         self.forget_everything()
         self.path.unlink(missing_ok=True)
-        self._server = await asyncio.start_unix_server(self._serve, self.path, limit=1 << 20)
+        self._server = await asyncio.start_unix_server(self._serve, self.path, limit=1 << 20, **_LEFT_BEHIND)
 
     async def stop(self) -> None:
         """Close everything, leaving the socket file behind as a crash does."""
