@@ -127,8 +127,7 @@ def test_load_all_of_an_empty_configuration(trio: Mesh) -> None:
     measurement = Measurement(trio, trio.hosts)
     journal = Journal(one)
     loaded = one.connections()
-    one.exec("swanctl", "--load-all")
-    assert one.connections() == {}
+    one.exec("swanctl", "--load-all")  # when it returns, all is unloaded, and perhaps loaded again
     took = seconds(lambda: wait_until(lambda: one.connections() == loaded, 150, "all is loaded again"))
     print(f"swanctl --load-all: loaded again after {took:.1f} s")
     loads = wait_until(lambda: journal.lines("load"), 10, "the loads are written down")
