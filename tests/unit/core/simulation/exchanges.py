@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from tests.unit.core.simulation.holder import Holder
 from tests.unit.core.simulation.responses import Responses
 from tests.unit.core.simulation.sas import Child, Ike
 
 DPD_DELAY = 5.0
+
+
+_PROMPT = 1.0
+"""Seconds within which whoever is no further behind answers with certainty."""
 
 
 class Exchanges(Responses):
@@ -26,7 +31,9 @@ class Exchanges(Responses):
 
     def check(self, ike: Ike) -> None:
         """Look for a sign of life within the delay, unless all is well with certainty."""
-        if ike.dpd_due or ike.gone or ike.spi_i not in self.by_spi or self._well(ike):
+        if ike.dpd_due or ike.gone or ike.spi_i not in self.by_spi:
+            return
+        if self.cpu is None and self._well(ike):
             return
         ike.dpd_due = True
         self.clock.after(self.clock.rng.uniform(0.0, DPD_DELAY), lambda: self._dpd(ike))
@@ -35,13 +42,14 @@ class Exchanges(Responses):
         owner = self.network.owners.get(ike.remote)
         if owner is None or not owner.running or not self.network.sound(self, owner):
             return False
-        return ike.spi_i in owner.by_spi
+        return ike.spi_i in owner.by_spi and not (_behind(self) or _behind(owner))
 
     def _dpd(self, ike: Ike) -> None:
         ike.dpd_due = False
-        if ike.gone or self._well(ike):
+        if ike.gone or (self.cpu is None and self._well(ike)):
             return
-        if ike.exchange is None and ike.established_state:
+        quiet = self.clock.now - ike.heard >= DPD_DELAY
+        if quiet and not self._well(ike) and ike.exchange is None and ike.established_state:
             self.begin(ike, "IKE_DPD", None, lambda _: None)
         ike.dpd_due = True
         self.clock.after(DPD_DELAY, lambda: self._dpd(ike))
@@ -74,3 +82,7 @@ class Exchanges(Responses):
             ike = ike.successor
         if not ike.gone and child.state == "INSTALLED":
             self.enqueue(ike, lambda: self.replace_child(ike, child))
+
+
+def _behind(charon: Holder) -> bool:
+    return charon.cpu is not None and charon.cpu.behind > _PROMPT

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from swanmesh.core.observed import ChildDown, ChildUp, Diagnosis, Event, IkeDown, IkeUp
 from swanmesh.core.reasons import Reason
 from tests.unit.core.simulation.clock import Clock
+from tests.unit.core.simulation.cpu import Cpu
 from tests.unit.core.simulation.network import Network
 from tests.unit.core.simulation.sas import Child, Exchange, Ike
 
@@ -50,6 +51,8 @@ class Holder(ABC):
         self.name, self.clock, self.network, self.lifetimes = name, clock, network, lifetimes
         self.trouble = Trouble()
         self.running = True
+        self.cpu: Cpu | None = None
+        """None: work takes no time."""
         self.listener: Callable[[Event], None] | None = None
         self._number = 0
         self.reset()
@@ -76,6 +79,13 @@ class Holder(ABC):
 
     def spi(self) -> str:
         return f"{self.clock.rng.getrandbits(64):016x}"
+
+    def work(self, cost: float, call: Callable[[], None]) -> None:
+        """`call` when the processor has found the time for it."""
+        if self.cpu is None:
+            call()
+        else:
+            self.cpu.run(cost, call)
 
     def emit(self, event: Event) -> None:
         if self.listener is not None:

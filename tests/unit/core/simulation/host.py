@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -24,12 +25,15 @@ from swanmesh.core.observed import Event, Holdings, IkeSa
 from swanmesh.core.reasons import Reason
 from tests.unit.core.simulation.charon import SimCharon
 from tests.unit.core.simulation.clock import Clock
+from tests.unit.core.simulation.cpu import ASK, INITIATE, OTHER, SHOW
 
 if TYPE_CHECKING:
     from tests.unit.core.simulation.watch import Watch
 
 T = TypeVar("T")
 
+TIMEOUT = 10.0
+"""Seconds without an answer after which charon counts as lost."""
 BUSY_LOOP = 200
 """Steps at one moment that no honest loop needs."""
 
@@ -53,6 +57,8 @@ class SimHost:
         """What was done, for the tests; cleared by them."""
         self._early: list[Event] | None = None
         self._free = 0.0
+        self._requests: deque[Callable[[], None]] = deque()
+        self._looks: deque[Callable[[], None]] = deque()
         self._event_at = 0.0
         self._step_due = float("inf")
         self._stepped = (0.0, 0)
@@ -97,6 +103,7 @@ class SimHost:
         if self.charon.running:
             self.charon.listener = None
         self._free = 0.0
+        self._requests, self._looks = deque(), deque()
 
     def _closed(self) -> None:
         """The socket closed: charon is gone."""
@@ -162,7 +169,10 @@ class SimHost:
         """charon raised it; it arrives a little later, after all that were raised before."""
         at = max(self._event_at, self.clock.now + self.clock.rng.uniform(0.0002, 0.03))
         self._event_at = at
-        self._later(at - self.clock.now, epoch, lambda: self._take(event))
+        self._later(at - self.clock.now, epoch, lambda: self._heard(event, epoch))
+
+    def _heard(self, event: Event, epoch: int) -> None:
+        self.charon.work(OTHER, lambda: self._take(event) if epoch == self.epoch else None)
 
     def _take(self, event: Event) -> None:
         if self._early is not None:
@@ -203,16 +213,31 @@ class SimHost:
         epoch, mesh = self.epoch, self.mesh
         assert mesh is not None
         self.actions.append(action)
+        self.watch.counts["looks"] += isinstance(action, ObserveAll | ObserveSas)
         if isinstance(action, ObserveAll):
-            self._ask(epoch, self._look_at_all, self._observed)
+            self._ask(epoch, self._look_at_all, self._observed, self._cost_of_look())
         elif isinstance(action, ObserveSas):
-            self._ask(epoch, self._look_at_sas, self._observed)
+            self._ask(epoch, self._look_at_sas, self._observed, self._cost_of_look())
         else:
             needed = self._needed(action)
-            self._ask(epoch, lambda: self._carry_out(action, needed), lambda error: self._done(action, error))
+            cost = INITIATE if isinstance(action, Initiate) else ASK
+            self._ask(
+                epoch,
+                lambda: self._carry_out(action, needed),
+                lambda error: self._done(action, error),
+                cost,
+            )
 
-    def _ask(self, epoch: int, request: Callable[[], T], answer: Callable[[T], None]) -> None:
+    def _cost_of_look(self) -> float:
+        return ASK + SHOW * len(self.charon.sas)
+
+    def _ask(
+        self, epoch: int, request: Callable[[], T], answer: Callable[[T], None], cost: float = ASK
+    ) -> None:
         """One VICI request: charon carries out the requests of a connection in order."""
+        if self.charon.cpu is not None:
+            self._ask_slowly(epoch, request, answer, cost)
+            return
         rng = self.clock.rng
         at = max(self._free, self.clock.now + rng.uniform(0.0002, 0.005)) + rng.expovariate(2000.0)
         self._free = at
@@ -225,6 +250,43 @@ class SimHost:
             self._later(back, epoch, lambda: answer(result))
 
         self._later(at - self.clock.now, epoch, carry_out)
+
+    def _ask_slowly(
+        self, epoch: int, request: Callable[[], T], answer: Callable[[T], None], cost: float
+    ) -> None:
+        """Where work takes time: one request is sent when the one before was answered, looks beside the rest;
+        and charon counts as lost when it does not answer."""
+        line = self._looks if answer == self._observed else self._requests
+        waiting = True
+
+        def send() -> None:
+            self.clock.after(TIMEOUT, give_up)
+            self.charon.work(cost, carry_out)
+
+        def give_up() -> None:
+            if waiting and epoch == self.epoch:
+                self.watch.counts["charon lost"] += 1
+                self.lose("charon did not answer")
+
+        def carry_out() -> None:
+            if self.hung or not self.charon.running:
+                return
+            result = request()
+            self.charon.work(OTHER, lambda: take(result))
+
+        def take(result: T) -> None:
+            nonlocal waiting
+            waiting = False
+            if epoch != self.epoch:
+                return
+            line.popleft()
+            if line:
+                line[0]()
+            answer(result)
+
+        line.append(send)
+        if len(line) == 1:
+            send()
 
     def _needed(self, action: Action) -> bool:
         """Whether files and operator call for the connection that the action is about."""

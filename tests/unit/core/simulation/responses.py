@@ -19,6 +19,8 @@ class Responses(Requests):
         ike = self.by_spi.get(theirs.spi_i)
         if ike is None and request.kind != "IKE_INIT":
             return
+        if ike is not None:
+            ike.heard = self.clock.now
         if ike is not None and request.number in ike.answers:
             reply = ike.answers[request.number]
         elif ike is None:

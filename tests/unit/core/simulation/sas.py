@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from swanmesh.core.observed import ChildSa, IkeSa
+from tests.unit.core.simulation.cpu import AGAIN, OTHER, REQUEST, RESPONSE
 
 if TYPE_CHECKING:
     from tests.unit.core.simulation.holder import Holder
@@ -66,6 +67,8 @@ class Ike:
     doomed: float = float("-inf")
     """When this end began to delete it or its CHILD_SA."""
     dpd_due: bool = False
+    heard: float = float("-inf")
+    """When the other end last gave a sign of life."""
 
     @property
     def established_state(self) -> bool:
@@ -116,13 +119,18 @@ class Exchange:
             self._failed()
             return
         charon, ike = self.charon, self.ike
-        charon.network.send(charon, ike.remote, lambda peer: peer.receive(self))
+        cost = AGAIN if attempt else REQUEST.get(self.kind, OTHER)
+        charon.network.send(charon, ike.remote, lambda peer: peer.work(cost, lambda: peer.receive(self)))
         charon.clock.after(WAITS[attempt], lambda: self.send(attempt + 1))
 
     def arrived(self, at: Holder, reply: Any) -> None:
         """The response arrived at whoever has the address now."""
+        at.work(RESPONSE.get(self.kind, OTHER), lambda: self._take(at, reply))
+
+    def _take(self, at: Holder, reply: Any) -> None:
         if self.over or self.ike.gone or at is not self.charon:
             return
         self.over = True
         self.ike.exchange = None
+        self.ike.heard = at.clock.now
         self._answered(reply)

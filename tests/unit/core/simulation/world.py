@@ -12,10 +12,14 @@ from swanmesh.core.model import InitiationSettings, Peer
 from tests.unit.core.build import settings
 from tests.unit.core.simulation.charon import SimCharon
 from tests.unit.core.simulation.clock import Clock
+from tests.unit.core.simulation.cpu import Cpu
 from tests.unit.core.simulation.holder import Lifetimes, Trouble
 from tests.unit.core.simulation.host import SimHost
 from tests.unit.core.simulation.network import Network
 from tests.unit.core.simulation.watch import Watch, associations, works_here
+
+NOBODY = ipaddress.ip_address("198.51.100.0")
+"""Nobody answers at the addresses from here on."""
 
 
 class World:
@@ -53,6 +57,25 @@ class World:
         address = str(ipaddress.ip_address(base + self._spare))
         self.network.owners[address] = charon
         return address
+
+    def shared_cpu(self, rate: float) -> None:
+        """All hosts on one processor, which does so many seconds of work in a second."""
+        cpu = Cpu(self.clock, rate)
+        for host in self.hosts.values():
+            host.charon.cpu = cpu
+
+    def own_cpus(self) -> None:
+        for host in self.hosts.values():
+            host.charon.cpu = Cpu(self.clock)
+
+    def bury(self, name: str, count: int) -> None:
+        """So many peers for a host that nobody answers for. Not for `faults`, which expects members alone."""
+        self.hosts[name].put(
+            *[
+                Peer(name=f"dead{n}.mesh.example", addresses=(NOBODY + n,), source=f"dead{n}.yaml")
+                for n in range(count)
+            ]
+        )
 
     # Files.
 
