@@ -22,16 +22,15 @@ from swanmesh.core.actions import (
     Initiate,
     ObserveAll,
     ObserveSas,
-    RekeyChild,
     RekeyIke,
     TerminateIke,
     load_credentials,
 )
 from swanmesh.core.book import PeerBook
-from swanmesh.core.decide.admission import Admission
+from swanmesh.core.decide.admission import Admission, rank_of
 from swanmesh.core.decide.duplicates import HANDFUL
 from swanmesh.core.decide.observation import Looks
-from swanmesh.core.decide.rules import decide
+from swanmesh.core.decide.rules import FRESH, decide
 from swanmesh.core.inputs.charon import (
     charon_back,
     charon_lost,
@@ -81,7 +80,7 @@ class Mesh:
             settings=settings,
             rng=random.Random(seed),  # noqa: S311  (spreads load; nothing is secret about it)
             book=PeerBook(settings.host),
-            admission=Admission(settings.initiation.in_flight),
+            admission=Admission(settings.initiation),
             looks=Looks(settings.initiation.resync),
         )
         self._asked: list[Action] = []
@@ -97,7 +96,7 @@ class Mesh:
         if settings.credentials != before.credentials:
             state.charon.credentials_loaded = False
         names = state.book.set_host(settings.host) | {peer.name for peer in state.book.peers.values()}
-        state.admission.limit = settings.initiation.in_flight
+        state.admission.configure(settings.initiation)
         state.looks.resync = settings.initiation.resync
         host_changed(state, now)
         peers_changed(state, names, now, NONE if settings == before else SETTINGS_CHANGED)
@@ -223,10 +222,7 @@ class Mesh:
         for pair in state.pairs.take_marked(now):
             self._decide(pair, now, actions)
         if state.charon.reachable:
-            while (name := state.admission.next_in_line()) is not None:
-                pair_in_line = state.pairs.get(name)
-                if pair_in_line is not None:
-                    self._decide(pair_in_line, now, actions)
+            self._admit_from_line(now, actions)
             actions += [look for look in (state.looks.step(now), kernel_step(state, now)) if look is not None]
         else:
             self._forget_gone()
@@ -245,7 +241,7 @@ class Mesh:
         charon, credentials = state.charon, None
         if not charon.credentials_loaded and not charon.credentials_loading:
             credentials = charon.credentials_refusals.retry_at
-        dues = (state.pairs.due, state.looks.due, state.kernel.due, credentials, removal)
+        dues = (state.pairs.due, state.admission.due, state.looks.due, state.kernel.due, credentials, removal)
         times = [at for at in dues if at is not None]
         return min(times, default=None)
 
@@ -257,7 +253,7 @@ class Mesh:
         if decision.look:
             state.looks.want(decision.look_at, decision.look)
         if decision.blocked == WAITING_FOR_PLACE:
-            state.admission.wait(pair.name)
+            state.admission.wait(pair.name, rank_of(pair.attempt, initiator=pair.initiator, up=pair.up), now)
         if decision.action is not None and decision.ready:
             self._start(pair, decision.action, now)
             actions.append(decision.action)
@@ -267,18 +263,32 @@ class Mesh:
         state.pairs.schedule(pair, due)
         self._forget(pair)
 
+    def _admit_from_line(self, now: float, actions: list[Action]) -> None:
+        state = self.state
+        fresh = state.looks.fresh(now, FRESH)
+        while (name := state.admission.next(now, fresh=fresh)) is not None:
+            pair = state.pairs.get(name)
+            if pair is not None:
+                self._decide(pair, now, actions)
+            if pair is None or not pair.busy:
+                state.admission.release(name)
+        if state.admission.look_at is not None:
+            pair = state.pairs.get(state.admission.look_for)
+            look = Reason("before-initiating", f"before initiating to {pair.peer if pair else 'others'}")
+            state.looks.want(state.admission.look_at, look)
+
     def _start(self, pair: Pair, action: Action, now: float) -> None:
         """What is known of the pair as its action begins."""
         state = self.state
         pair.busy = True
+        state.admission.asked(pair.name, now)
         match action:
             case Initiate():
-                state.admission.take(pair.name)
                 pair.attempt.began = now
-                pair.attempt.look_at = now + state.settings.initiation.attempt_look
+                pair.attempt.look_at = now + max(
+                    state.settings.initiation.attempt_look, state.admission.pace.patience(now)
+                )
                 pair.diagnoses.clear()
-            case RekeyChild():
-                state.admission.take(pair.name)
             case RekeyIke(unique_id=renewed):
                 pair.renewal_asked = {renewed: now}
             case TerminateIke(unique_ids=ended, reason=reason) if pair.connection is not None:

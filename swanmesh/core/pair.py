@@ -51,6 +51,8 @@ class Attempt:
     """When the initiation under way began; None while none is."""
     look_at: float = 0.0
     """When charon is asked whether it still tries."""
+    heard: bool = False
+    """The peer tried to reach this host before its file was here: it is not waited for."""
 
 
 @dataclass(slots=True)

@@ -19,9 +19,10 @@ def judge(state: State, pair: Pair, now: float, cause: Reason = NONE) -> None:
     """After anything about its SAs changed. `cause` says why, in case it went down by that."""
     if pair.associations.works:
         pair.standing.rekeying_since = None
-        _end_attempt(state, pair)
         if not pair.up:
+            state.admission.came_up(pair.name, now, failed_before=pair.attempt.failed > 0)
             _came_up(pair, now)
+        _end_attempt(state, pair)
     elif pair.up and _in_rekey(pair, now):
         state.looks.want(now + 2.0, reasons.REKEYING)
     elif pair.up:
@@ -56,6 +57,7 @@ def judge_peer(state: State, name: str) -> None:
 
 def attempt_failed(state: State, pair: Pair, now: float, cause: Reason) -> None:
     """An initiation came to nothing: the next one waits longer."""
+    state.admission.failed(pair.name, now)
     _end_attempt(state, pair)
     pair.attempt.failed += 1
     pair.standing.cause = cause
@@ -69,6 +71,7 @@ def first_attempt(state: State, pair: Pair, now: float) -> None:
     how = state.settings.initiation
     pair.attempt.failed = 0
     heard = pair.addresses is not None and state.knocks.heard(pair.addresses, now)
+    pair.attempt.heard = heard
     if pair.initiator or heard:
         pair.attempt.next_at = now + state.rng.random() * how.start_jitter
     else:
@@ -93,6 +96,7 @@ def _came_up(pair: Pair, now: float) -> None:
         (held.born[sa.unique_id] for sa in pair.sas.values() if held.counts(sa)), default=now
     )
     standing.cause, standing.lost = NONE, False
+    pair.attempt.heard = False
 
 
 def _went_down(state: State, pair: Pair, now: float, cause: Reason) -> None:

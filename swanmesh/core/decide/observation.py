@@ -13,7 +13,8 @@ _GAP = 10
 """The same as _SHARE for looks at IKE_SAs that something waits for."""
 _LONGEST_GAP = 5.0
 """Seconds that these wait at most. A look takes long when charon is busy with one IKE_SA, or loads thousands
-of connections before it; that must not keep failed attempts from being noticed for minutes."""
+of connections before it; that must not keep failed attempts from being noticed for minutes. One that takes
+longer than this is followed by as long a pause: a charon that is short of time is not asked all of it."""
 
 
 class Looks:
@@ -24,6 +25,8 @@ class Looks:
         self.resync = resync
         self.took = 0.0
         """How long the last look took, in seconds."""
+        self.seen = float("-inf")
+        """What the last look shows is as old as this."""
         self.reset()
 
     def reset(self) -> None:
@@ -40,6 +43,10 @@ class Looks:
     def began(self) -> float:
         """When the look under way began: what it shows may be as old as that."""
         return self._began if self._began is not None else float("-inf")
+
+    def fresh(self, now: float, within: float) -> bool:
+        """Whether a look of just now has come; one that takes long is as fresh as looks get."""
+        return self.seen >= now - within - self.took
 
     @property
     def due(self) -> float | None:
@@ -81,10 +88,11 @@ class Looks:
     def finished(self, now: float, *, full: bool) -> frozenset[str]:
         """The look is over. Returns the connections that events touched meanwhile."""
         self.took = took = now - self._began if self._began is not None else 0.0
+        self.seen = self.began
         touched = frozenset(self._touched)
         self._began = None
         self._touched.clear()
-        self._earliest = now + min(max(1.0, took * _GAP), _LONGEST_GAP)
+        self._earliest = now + max(1.0, min(took * _GAP, _LONGEST_GAP), took)
         if full or self._full_at is None:
             wait = min(max(self.resync, took * _SHARE), self.resync * _LONGEST)
             self.want_all(now + wait, SAFETY_NET)

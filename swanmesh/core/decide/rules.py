@@ -47,7 +47,7 @@ def _meddled(pair: Pair, state: State, now: float) -> Decision | None:
     action = mend(pair)
     if action is None:
         return None
-    if isinstance(action, RekeyChild) and not state.admission.free_for(pair.name):
+    if isinstance(action, RekeyChild) and not state.admission.has_place(pair.name):
         return Decision(action, blocked=reasons.WAITING_FOR_PLACE, reason=action.reason)
     return Decision(action, reason=action.reason)
 
@@ -185,12 +185,12 @@ def _down(pair: Pair, state: State, now: float) -> Decision | None:
         return Decision(action, blocked=waiting, due=attempt.next_at, reason=cause or waiting)
     if missing := state.charon.lacks_credentials:
         return Decision(action, blocked=missing, reason=missing)
+    if not state.admission.has_place(pair.name):
+        return Decision(action, blocked=reasons.WAITING_FOR_PLACE, reason=cause or reasons.WAITING_FOR_PLACE)
     if (attempt.failed or not pair.initiator) and not state.fresh(pair, now, FRESH):
         look = Reason("before-initiating", f"before initiating to {pair.peer}")
         waiting = reasons.WAITING_FOR_LOOK
         return Decision(action, blocked=waiting, due=now + FRESH, reason=reason, look=look, look_at=now)
-    if not state.admission.free_for(pair.name):
-        return Decision(action, blocked=reasons.WAITING_FOR_PLACE, reason=cause or reasons.WAITING_FOR_PLACE)
     return Decision(action, reason=reason)
 
 

@@ -11,6 +11,7 @@ from swanmesh.core.causes import LACKING_CREDENTIALS, Cause
 from swanmesh.core.connections import kind_of, ours, ours_loaded, peer_of, terms
 from swanmesh.core.inputs.files import peers_changed
 from swanmesh.core.observed import (
+    UNDER_WAY,
     ChildDown,
     ChildRekeyed,
     Diagnosis,
@@ -122,7 +123,7 @@ def take_sas(state: State, sas: Iterable[IkeSa], now: float, began: float, touch
         pair.seen = began
         shown = of.get(pair.name, [])
         if not shown and not pair.sas and pair.attempt.began is None and not pair.up:
-            if pair.timer is None or pair.attempt.next_at <= now:
+            if pair.attempt.next_at <= now and not state.admission.waits(pair.name):
                 state.pairs.mark(pair)
             continue
         told = pair.traffic.one_way
@@ -146,8 +147,9 @@ def _judge_attempt(state: State, pair: Pair, now: float) -> None:
         attempt.look_at = now + state.settings.initiation.attempt_look / 2
         return
     began = attempt.began or 0.0
-    if not pair.sas and now < began + _YOUNG:
-        attempt.look_at = began + _YOUNG
+    young = max(_YOUNG, state.admission.pace.patience(now))
+    if not pair.sas and now < began + young:
+        attempt.look_at = began + young
         return
     childless = any(sa.established for sa in pair.sas.values())
     said = next(reversed(pair.diagnoses.values()), NONE)
@@ -236,6 +238,12 @@ def charon_back(state: State, holdings: Holdings, abilities: Abilities, now: flo
     shown = {sa.connection for sa in holdings.sas if sa.works}
     for pair in state.pairs:
         pair.standing.lost = pair.up and pair.name not in shown
+    # What charon still tries keeps its place; what it does not show it has forgotten, or never heard of.
+    tries = {sa.connection for sa in holdings.sas if sa.state in UNDER_WAY and sa.initiator}
+    for pair in state.pairs:
+        if pair.attempt.began is not None and pair.name not in tries:
+            pair.attempt.began = None
+            state.admission.release(pair.name)
     take_sas(state, holdings.sas, now, now, frozenset())
     for pair in state.pairs:
         if not pair.up:
@@ -255,10 +263,10 @@ def charon_lost(state: State, reason: Reason, now: float) -> None:
     charon.reachable, charon.reason = False, reason
     charon.credentials_loaded = charon.credentials_loading = False
     charon.credentials_refusals = Refusals()
-    state.admission.clear()
+    state.admission.lost(now)
     state.looks.reset()
     for pair in state.pairs:
-        pair.busy, pair.attempt.began, pair.refusals = False, None, Refusals()
+        pair.busy, pair.refusals = False, Refusals()
         state.pairs.schedule(pair, None)
     state.pairs.mark_all()
 

@@ -30,6 +30,7 @@ def take_outcome(state: State, action: Action, error: str | None, now: float) ->
     if isinstance(action, LoadCredentials):
         _credentials(state, error, now)
         return
+    state.admission.answered(action.pair, now)
     pair = state.pairs.get(action.pair)
     if pair is None:
         return

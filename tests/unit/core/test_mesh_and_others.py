@@ -21,7 +21,7 @@ from swanmesh.core.observed import IkeDown
 from swanmesh.core.reasons import NONE, Reason
 from swanmesh.core.removals import SETTLE
 from swanmesh.core.verdict import pair_verdict
-from tests.unit.core.build import association, holdings, name_of, peer, settings
+from tests.unit.core.build import association, holdings, ike_sa, name_of, peer, settings
 from tests.unit.core.life import HOW, Life
 
 
@@ -53,12 +53,27 @@ def test_a_changed_connection_is_loaded_with_what_changed_as_its_reason() -> Non
     assert life.step() == [], "the same policy, said by the peer's file"
 
 
-def test_what_was_in_flight_when_charon_went_gives_its_place_back() -> None:
+def test_what_charon_no_longer_tries_when_it_is_back_gives_its_place_back() -> None:
     life = Life(in_flight=1)
     life.initiate()
-    assert life.mesh.state.admission.in_flight == 1
+    loaded = {life.name: life.pair.loaded or ""}
     life.mesh.charon_lost(Reason("test", "the socket closed"), life.now)
-    assert life.mesh.state.admission.in_flight == life.mesh.state.admission.waiting == 0
+    life.mesh.charon_back("5.9.8", holdings(life.host, loaded=loaded), life.now)
+    assert life.mesh.state.admission.in_flight == 0
+    assert isinstance(life.one(life.pair.attempt.next_at), Initiate)
+
+
+def test_what_charon_still_tries_when_it_is_back_is_not_asked_for_again() -> None:
+    """A charon with too much to do is slow to answer, and lost; it has forgotten nothing."""
+    life = Life(in_flight=1)
+    life.initiate()
+    loaded = {life.name: life.pair.loaded or ""}
+    life.mesh.charon_lost(Reason("test", "charon did not answer"), life.now)
+    trying = ike_sa(life.name, 1, "CONNECTING")
+    life.mesh.charon_back("5.9.8", holdings(life.host, trying, loaded=loaded), life.now)
+    assert life.mesh.state.admission.in_flight == 1
+    for _ in range(8):
+        assert not any(isinstance(action, Initiate) for action in life.step(life.now + 1.0))
 
 
 def test_no_initiation_before_the_credentials_are_loaded() -> None:
