@@ -88,8 +88,8 @@ def last_line(done: ColdStart) -> str:
     """What was counted, in one line."""
     return (
         f"{done.hosts} hosts, {done.pairs} pairs: full after {done.seconds:.1f} s with {done.initiations} "
-        f"initiations, {done.ended} duplicates ended, {done.downs} peer-downs; "
-        f"{len(done.faults)} faults when quiet"
+        f"initiations ({done.initiations / done.pairs:.2f} a pair), {done.ended} duplicates ended, "
+        f"{done.downs} peer-downs; {len(done.faults)} faults when quiet"
     )
 
 

@@ -1,0 +1,58 @@
+"""A host with hundreds of peers that do not exist."""
+
+from __future__ import annotations
+
+import time
+
+import yaml
+
+from lab import Host, mesh, wait_until
+from lab.asking import Journal
+from lab.mesh import Mesh
+from swanmesh.core.decide.initiation import initiates
+
+DEAD = 400
+NET = "198.51.100.0/22"
+
+
+def bury(host: Host) -> set[str]:
+    """Peers of `host` on its own cable that nobody answers for; returns those that it should initiate to."""
+    host.exec("ip", "route", "add", NET, "dev", "eth0")
+    dead = [f"dead{number}.mesh.example" for number in range(DEAD)]
+    for number, name in enumerate(dead):
+        entry = {"name": name, "addresses": [f"198.51.{100 + number // 250}.{1 + number % 250}"]}
+        (host.peers / f".{name}").write_text(yaml.safe_dump(entry))
+        (host.peers / f".{name}").replace(host.peers / f"{name}.yaml")
+    return {name for name in dead if initiates(host.name, name)}
+
+
+def seconds_to_join(lab: Mesh, host: Host, newcomer: Host) -> float:
+    """From the word of the newcomer, which knows `host` already, until the two are up."""
+    newcomer.start_charon()
+    newcomer.write_peer(host)
+    newcomer.start_swanmesh()
+    journal = Journal(host)
+    began = time.monotonic()
+    host.swanmesh("add-peer", newcomer.name, *newcomer.addresses)
+    lab.wait_until_full(hosts=[host, newcomer])
+    took = time.monotonic() - began
+    assert journal.lines("initiate", peer=newcomer), "the other end's takeover saved it"
+    return took
+
+
+def test_a_newcomer_does_not_wait_for_four_hundred_dead_peers() -> None:
+    with mesh(1, spare=8) as lab:
+        host = lab[0]
+        before, after = [other for other in lab.hosts[1:] if initiates(host.name, other.name)][:2]
+        host.start_charon()
+        host.start_swanmesh()
+        alone = seconds_to_join(lab, host, before)
+        journal = Journal(host)
+        dead = bury(host)
+        wait_until(
+            lambda: dead <= {line["peer"] for line in journal.lines("initiate")},
+            300,
+            "every dead peer was tried",
+            interval=1.0,
+        )
+        assert seconds_to_join(lab, host, after) < 5 * alone
