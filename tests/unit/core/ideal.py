@@ -120,7 +120,8 @@ def run(mesh: Mesh, charon: IdealCharon, start: float, *, most: int, actions: in
     while True:
         steps += 1
         assert steps <= most, f"no end after {steps} steps: {charon.touched[-5:]}"
-        for action in mesh.step(now).actions:
+        decided = mesh.step(now).actions
+        for action in decided:
             if isinstance(action, ObserveAll):
                 mesh.observed(charon.holdings(), now)
             elif isinstance(action, ObserveSas):
@@ -133,6 +134,8 @@ def run(mesh: Mesh, charon: IdealCharon, start: float, *, most: int, actions: in
                 events, charon.events = charon.events, []
                 for event in events:
                     mesh.event(event, now)
+        if decided:
+            continue  # what came of them is decided on at once, as the service does
         due = mesh.due
         if due is None or due > last + 200.0:
             return steps
