@@ -12,10 +12,10 @@ from pathlib import Path
 from bench.processes import Service, charon, load_conns, service, timed
 from bench.results import Line, Results, verdict
 from bench.site import Site, build
-from swanmesh.control.protocol import EventRecord
+from swanmesh.core.events import MeshEvent
 from swanmesh.core.model import Peer
 
-_Told = queue.SimpleQueue[tuple[float, EventRecord]]
+_Told = queue.SimpleQueue[tuple[float, MeshEvent]]
 _TIMES = 7
 _MOST_REQUESTS = 5
 _TIMES_FASTER = 100

@@ -19,7 +19,7 @@ import vici
 from bench.site import ADDRESS, Site
 from lab.waiting import wait_until
 from swanmesh.control.client import Client
-from swanmesh.control.protocol import EventRecord
+from swanmesh.core.events import MeshEvent
 
 ROOT = Path(__file__).parents[1]
 CHARON = "/usr/sbin/charon-systemd"
@@ -161,9 +161,9 @@ class Service:
         raise RuntimeError("the service does not tell how many VICI requests it made")
 
     @contextlib.contextmanager
-    def events(self) -> Iterator[queue.SimpleQueue[tuple[float, EventRecord]]]:
+    def events(self) -> Iterator[queue.SimpleQueue[tuple[float, MeshEvent]]]:
         """Everything that happens from now on, with the moment at which it was told."""
-        told: queue.SimpleQueue[tuple[float, EventRecord]] = queue.SimpleQueue()
+        told: queue.SimpleQueue[tuple[float, MeshEvent]] = queue.SimpleQueue()
 
         def follow() -> None:
             with contextlib.suppress(Exception):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 import click
 
@@ -18,6 +19,7 @@ from swanmesh.control.client import RequestRefused, ServiceTimeout, ServiceUnrea
 from swanmesh.control.protocol import PeerStatus, ReloadReply
 from swanmesh.core.model import Peer
 
+Untold: TypeAlias = ServiceUnreachable | ServiceTimeout | RequestRefused
 _EACH = 20
 """So many peers are reported one by one; more are counted."""
 _FILES_AT_ONCE = 200
@@ -30,13 +32,13 @@ class Outcome:
 
     own_name: str
     written: list[Written]
-    unreachable: str = ""
-    """Why the service was not told; empty if it was."""
+    untold: Untold | None = None
+    """Why the service was not told; None if it was."""
     standing: dict[str, PeerStatus] = field(default_factory=dict)
 
     @property
     def service(self) -> bool:
-        return not self.unreachable
+        return self.untold is None
 
     @property
     def awaited(self) -> list[str]:
@@ -80,8 +82,8 @@ class Outcome:
                 counts[_result(one)] = counts.get(_result(one), 0) + 1
             sums = ", ".join(f"{count} {result}" for result, count in counts.items())
             yield f"{plural(len(self.written), 'peer')}: {sums}"
-        if self.unreachable and any(one.changed for one in self.written):
-            yield f"not loaded yet: {self.unreachable}; the service reads it when it starts"
+        if self.untold is not None and any(one.changed for one in self.written):
+            yield f"written, and not loaded yet: {self.untold}; the service reads it as soon as it runs"
 
     def _words(self, one: Written) -> str:
         if one.peer.name == self.own_name:
@@ -116,17 +118,19 @@ def add(setup: Setup, peers: Sequence[Peer]) -> Outcome:
     try:
         with adding(config.peers, config.host, peers) as written:
             changed = [one.path for one in written if one.changed]
-            reply, unreachable = tell(setup, changed) if changed else (None, _probe(setup))
+            reply, untold = tell(setup, changed) if changed else (None, _probe(setup))
             if refused := _refused(reply, changed):
                 raise Failure(ExitStatus.INVALID, *refused, "nothing was added")
     except Failure:
         # The service read the files that are gone again.
         tell(setup, changed, removed=True)
         raise
-    return Outcome(config.host.name, written, unreachable)
+    return Outcome(config.host.name, written, untold)
 
 
-def tell(setup: Setup, paths: Sequence[Path], *, removed: bool = False) -> tuple[ReloadReply | None, str]:
+def tell(
+    setup: Setup, paths: Sequence[Path], *, removed: bool = False
+) -> tuple[ReloadReply | None, Untold | None]:
     """Have the service read these files; its reply, or why it could not be told. `removed`: those that are
     gone were removed on purpose.
 
@@ -138,17 +142,17 @@ def tell(setup: Setup, paths: Sequence[Path], *, removed: bool = False) -> tuple
             some = paths[start : start + _FILES_AT_ONCE]
             reply = setup.client.reload(None if many and not removed else some, removed=removed)
     except (ServiceUnreachable, ServiceTimeout, RequestRefused) as error:
-        return None, str(error)
-    return reply, ""
+        return None, error
+    return reply, None
 
 
-def _probe(setup: Setup) -> str:
-    """Why the service is not reachable; empty if it is."""
+def _probe(setup: Setup) -> Untold | None:
+    """Why the service is not reachable; None if it is."""
     try:
         setup.client.health()
     except (ServiceUnreachable, ServiceTimeout) as error:
-        return str(error)
-    return ""
+        return error
+    return None
 
 
 def _refused(reply: ReloadReply | None, paths: Sequence[Path]) -> list[str]:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import click
 
 from swanmesh.cli.failures import ExitStatus, Failure
 from swanmesh.cli.output import say
 from swanmesh.cli.setup import Setup, json_option, pass_setup
+
+if TYPE_CHECKING:
+    from swanmesh.core.events import MeshEvent
 
 
 @click.command()
@@ -23,14 +28,24 @@ def events(setup: Setup, follow: bool, as_json: bool) -> int:
     """
     import msgspec
 
-    for record in setup.client.events():
-        if record.event == "heartbeat":
+    for event in setup.client.events():
+        if event.kind == "heartbeat":
             continue
         if as_json:
-            sys.stdout.write(msgspec.json.encode(record).decode() + "\n")
+            sys.stdout.write(msgspec.json.encode(event).decode() + "\n")
         else:
-            at = datetime.fromtimestamp(record.time).astimezone().isoformat(sep=" ", timespec="milliseconds")
-            words = [record.event, record.peer, *record.addresses, record.reason]
-            say(f"{at}  {'  '.join(filter(None, words))}")
+            at = datetime.fromtimestamp(event.time).astimezone().isoformat(sep=" ", timespec="milliseconds")
+            say(f"{at}  {'  '.join(filter(None, _words(event)))}")
         sys.stdout.flush()
     raise Failure(ExitStatus.UNREACHABLE, "the service ended the stream: it is stopping")
+
+
+def _words(event: MeshEvent) -> Sequence[str]:
+    """What happened, to whom, and why."""
+    details = event.details
+    if event.kind == "action":
+        refused = f"refused: {details['error']}" if "error" in details else ""
+        return [str(details.get("action")), event.peer, str(details.get("target", "")), event.reason, refused]
+    if event.kind == "lost":
+        return ["lost", f"{details.get('records')} events: they came faster than they were read"]
+    return [event.kind, event.peer, *event.addresses, event.reason]

@@ -50,18 +50,26 @@ def report(error: Exception) -> ExitStatus:
 def _explain(error: Exception) -> tuple[Sequence[str], ExitStatus]:
     # Imported here: a command that goes well needs none of them for this.
     from swanmesh.control.client import RequestRefused, ServiceTimeout, ServiceUnreachable
+    from swanmesh.control.listener import SocketUnusable
     from swanmesh.core.model import InvalidInput
+    from swanmesh.core.naming import NoSuchPeer
     from swanmesh.files.write import NotWritten
 
-    if isinstance(error, Failure):
-        return error.lines, error.status
-    if isinstance(error, InvalidInput):
-        return [str(problem) for problem in error.problems], ExitStatus.INVALID
-    if isinstance(error, ServiceUnreachable):
-        return [str(error)], ExitStatus.UNREACHABLE
-    if isinstance(error, ServiceTimeout):
-        return [str(error)], ExitStatus.TIMED_OUT
-    if isinstance(error, RequestRefused | NotWritten | OSError):
-        return [str(error)], ExitStatus.FAILED
-    hint = "this is a bug in swanmesh; SWANMESH_DEBUG=1 shows where"
-    return [f"{type(error).__name__}: {error}; {hint}"], ExitStatus.FAILED
+    lines: Sequence[str] = [str(error)]
+    match error:
+        case Failure():
+            return error.lines, error.status
+        case InvalidInput():
+            lines, status = [str(problem) for problem in error.problems], ExitStatus.INVALID
+        case NoSuchPeer() | RequestRefused(invalid=True):
+            status = ExitStatus.INVALID
+        case ServiceUnreachable():
+            status = ExitStatus.UNREACHABLE
+        case ServiceTimeout():
+            status = ExitStatus.TIMED_OUT
+        case RequestRefused() | NotWritten() | SocketUnusable() | OSError():
+            status = ExitStatus.FAILED
+        case _:
+            hint = "this is a bug in swanmesh; SWANMESH_DEBUG=1 shows where"
+            lines, status = [f"{type(error).__name__}: {error}; {hint}"], ExitStatus.FAILED
+    return lines, status

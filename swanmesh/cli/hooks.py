@@ -13,7 +13,7 @@ from swanmesh.cli.output import say, say_json, table
 from swanmesh.cli.setup import Setup, complete_peer, json_option, pass_setup
 
 if TYPE_CHECKING:
-    from swanmesh.control.protocol import EventRecord
+    from swanmesh.core.events import MeshEvent
     from swanmesh.hooks.discovery import Found
     from swanmesh.hooks.process import HookRun
 
@@ -87,29 +87,28 @@ def test(setup: Setup, event: str, peer: str | None, as_json: bool) -> int:
     return ExitStatus.FAILED if failed else ExitStatus.DONE
 
 
-def _made_up(setup: Setup, event: str, name: str | None) -> EventRecord:
-    """Raises Failure for a peer that is not known, or that the event has nothing to do with."""
-    from swanmesh.control.protocol import EventRecord
+def _made_up(setup: Setup, event: str, name: str | None) -> MeshEvent:
+    """Raises NoSuchPeer, and Failure for one that the event has nothing to do with."""
+    from swanmesh.core.events import MeshEvent
 
-    record = EventRecord(event=event, time=time.time(), reason=_REASON, test=True)
+    peer: str = ""
+    addresses: tuple[str, ...] = ()
     if event in _PEER_EVENTS:
-        record.peer, record.addresses = _known(setup, name) if name else (_NOBODY, [_NOWHERE])
+        peer, addresses = _known(setup, name) if name else (_NOBODY, (_NOWHERE,))
     elif name:
         raise Failure(ExitStatus.INVALID, f"{event} concerns no single peer; leave {name} out")
-    return record
+    return MeshEvent(kind=event, time=time.time(), peer=peer, addresses=addresses, reason=_REASON, test=True)
 
 
-def _known(setup: Setup, name: str) -> tuple[str, list[str]]:
+def _known(setup: Setup, name: str) -> tuple[str, tuple[str, ...]]:
     from swanmesh.config.peer_files import PeerDirectory
+    from swanmesh.core.naming import find_peer
 
-    directory = setup.config.peers
-    for peer in PeerDirectory(directory).scan().peers.values():
-        if peer.name == name.lower():
-            return peer.name, [str(address) for address in peer.addresses]
-    raise Failure(ExitStatus.INVALID, f"{directory} has no peer {name}; see `swanmesh status` for the names")
+    peer = find_peer(name, PeerDirectory(setup.config.peers).scan().peers.values())
+    return peer.name, tuple(str(address) for address in peer.addresses)
 
 
-async def _run_all(setup: Setup, found: Found, event: EventRecord, as_json: bool) -> list[HookRun]:
+async def _run_all(setup: Setup, found: Found, event: MeshEvent, as_json: bool) -> list[HookRun]:
     """One after the other, as the service does."""
     from swanmesh.hooks.process import run_hook
     from swanmesh.hooks.queue import Turn

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import Any
+
+import click
 
 _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
@@ -20,9 +25,14 @@ def safe(text: str) -> str:
 
 
 def say(*lines: str) -> None:
-    """Each line on stdout, printable."""
+    """Each line on stdout, made printable."""
+    write(*map(safe, lines))
+
+
+def write(*lines: str) -> None:
+    """Each line on stdout as it is: made safe before, and perhaps coloured since."""
     if lines:
-        sys.stdout.write("\n".join(map(safe, lines)) + "\n")
+        sys.stdout.write("\n".join(lines) + "\n")
 
 
 def say_json(value: Any) -> None:
@@ -46,6 +56,31 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 def for_people() -> bool:
     """Whether a person looks at stdout."""
     return sys.stdout.isatty()
+
+
+def width() -> int:
+    """Columns of the terminal."""
+    return max(40, shutil.get_terminal_size().columns)
+
+
+def wrap(text: str, *, indent: int, hang: int = 0) -> list[str]:
+    """The text in lines of the terminal's width, all indented, all but the first by `hang` more; none for an
+    empty one."""
+    return textwrap.wrap(
+        text,
+        width(),
+        initial_indent=" " * indent,
+        subsequent_indent=" " * (indent + hang),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def paint(text: str, colour: str) -> str:
+    """The text in a colour, at a terminal that has any, unless NO_COLOR is set (https://no-color.org)."""
+    if not for_people() or os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb":
+        return text
+    return click.style(text, fg=colour, bold=colour == "red" or None)
 
 
 def span(seconds: float) -> str:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from swanmesh.cli.failures import ExitStatus, Failure, complain
 from swanmesh.cli.output import plural, say, say_json
 from swanmesh.cli.setup import Setup, WaitCommand, complete_peer, json_option, pass_setup, wait_option
+
+if TYPE_CHECKING:
+    from swanmesh.cli.add import Untold
 
 
 @click.command("add-peer", cls=WaitCommand)
@@ -51,7 +55,7 @@ def add_peer(
         say_json({"peers": outcome.as_json(), "service": outcome.service})
     else:
         say(*outcome.lines())
-    return _ending(missing, outcome.service, wait)
+    return _ending(missing, outcome.untold, wait)
 
 
 @click.command("remove-peer", cls=WaitCommand)
@@ -68,40 +72,47 @@ def remove_peer(setup: Setup, names: tuple[str, ...], wait: float | None, as_jso
     from swanmesh.core.removals import MOST
 
     wanted, paths = _remove_files(setup, names)
-    told, unreachable = tell(setup, paths, removed=True)
-    missing = _wait(setup, wanted if not unreachable else [], wait, gone=True)
+    told, untold = tell(setup, paths, removed=True)
+    missing = _wait(setup, wanted if untold is None else [], wait, gone=True)
     if as_json:
         removed = [{"name": n, "file": str(p)} for n, p in zip(wanted, paths, strict=True)]
-        say_json({"removed": removed, "service": not unreachable})
-    elif unreachable:
+        say_json({"removed": removed, "service": untold is None})
+    elif untold is not None:
         say(*(f"{name}: removed" for name in wanted))
-        say(f"not unloaded yet: {unreachable}; the service does it when it starts")
+        say(f"not unloaded yet: {untold}; the service does it as soon as it runs")
         if len(wanted) > MOST:
             say("so many at once it may take for a slip: then run `swanmesh confirm removal`")
     else:
         say(*(f"{name}: removed" for name in wanted))
         complain(*(told.problems if told is not None else ()))
-    return _ending(missing, not unreachable, wait)
+    return _ending(missing, untold, wait)
 
 
 def _remove_files(setup: Setup, names: Sequence[str]) -> tuple[list[str], list[Path]]:
     from swanmesh.config.edit import PeerEditor
-    from swanmesh.core.model import InvalidInput, Problem
-    from swanmesh.core.peers import check_name
+    from swanmesh.core.model import InvalidInput
 
-    wanted: list[str] = []
-    for name in names:
-        try:
-            wanted.append(check_name(name))
-        except ValueError as error:
-            problem = Problem("the command line", "NAME", name, str(error), "give the name of a peer")
-            raise InvalidInput(problem) from None
     with PeerEditor(setup.config.peers) as editor:
+        wanted = _meant(setup.config.peers, names)
         try:
             return wanted, editor.remove(wanted)
         except InvalidInput as invalid:
             lines = [str(problem) for problem in invalid.problems]
-            raise Failure(ExitStatus.FAILED, *lines, "nothing was removed") from None
+            raise Failure(ExitStatus.INVALID, *lines, "nothing was removed") from None
+
+
+def _meant(directory: Path, asked: Sequence[str]) -> list[str]:
+    """The names of these peers; one with a file of that name is meant even if the file cannot be read.
+
+    Raises NoSuchPeer."""
+    from swanmesh.config.peer_files import PeerDirectory
+    from swanmesh.core.naming import find_peer
+
+    files = {path.stem for path in directory.iterdir()}
+    if files.issuperset(name.lower() for name in asked):
+        return [name.lower() for name in asked]
+    known = PeerDirectory(directory).scan().peers.values()
+    return [name.lower() if name.lower() in files else find_peer(name, known).name for name in asked]
 
 
 def _wait(setup: Setup, names: Sequence[str], wait: float | None, *, gone: bool) -> dict[str, str]:
@@ -110,9 +121,14 @@ def _wait(setup: Setup, names: Sequence[str], wait: float | None, *, gone: bool)
     return setup.client.wait(names, wait, gone=gone).missing
 
 
-def _ending(missing: dict[str, str], service: bool, wait: float | None) -> int:
+def _ending(missing: dict[str, str], untold: Untold | None, wait: float | None) -> int:
+    """Without a service all is done that can be; one that hangs is worth an alarm."""
+    from swanmesh.control.client import ServiceTimeout
+
     complain(*(f"{name}: {reason}" for name, reason in missing.items()))
     if missing:
         complain(f"{plural(len(missing), 'peer')} not there in time")
         return ExitStatus.TIMED_OUT
-    return ExitStatus.UNREACHABLE if wait is not None and not service else ExitStatus.DONE
+    if isinstance(untold, ServiceTimeout):
+        return ExitStatus.TIMED_OUT
+    return ExitStatus.UNREACHABLE if wait is not None and untold is not None else ExitStatus.DONE

@@ -12,7 +12,7 @@ from swanmesh.cli.output import plural, say, say_json, span, table
 from swanmesh.cli.setup import Setup, json_option, pass_setup
 
 if TYPE_CHECKING:
-    from swanmesh.control.protocol import PlanReply
+    from swanmesh.control.protocol import PlannedAction, PlanReply
 
 
 @click.command()
@@ -50,9 +50,12 @@ def _show(reply: PlanReply, as_json: bool) -> None:
         say("nothing to do")
         return
     now = time.time()
-    rows = [(a.action, a.peer, a.target, _when(a.due, now), a.reason) for a in reply.actions]
+    rows = [(a.action, a.peer, a.target, _when(a, now), a.reason) for a in reply.actions]
     say(*table(("ACTION", "PEER", "TARGET", "WHEN", "REASON"), rows), plural(len(rows), "action"))
 
 
-def _when(due: float | None, now: float) -> str:
-    return "now" if due is None or due <= now else f"in {span(due - now)}"
+def _when(action: PlannedAction, now: float) -> str:
+    """At its time, or when what it waits for is over."""
+    if action.due is not None and action.due > now:
+        return f"in {span(action.due - now)}"
+    return action.blocked or "now"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from swanmesh.cli.failures import ExitStatus, Failure
+from swanmesh.cli.failures import complain
+from swanmesh.cli.output import plural
 
 if TYPE_CHECKING:
     from swanmesh.config.sections import Config
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 DEFAULT_CONFIG = Path("/etc/swanmesh/swanmesh.yaml")
 
 _DAY = 86400.0
+_CONTROL = re.compile(r"^control:.*(?:\n(?:[ \t]+.*)?)*", re.MULTILINE)
+"""The one section of swanmesh.yaml, whatever stands around it."""
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -36,7 +40,7 @@ class Setup:
 
         return load_config(self.config_path)
 
-    @property
+    @cached_property
     def client(self) -> Client:
         from swanmesh.control.client import Client
 
@@ -49,28 +53,38 @@ class Setup:
 
     def _configured_socket(self) -> Path:
         """The service goes on with its last good configuration while the file is broken, and its status tells
-        what is wrong: so a mistake elsewhere in the file must not keep its socket from being found."""
-        from swanmesh.config.documents import CONFIG_LIMIT, decode_document
+        what is wrong: so no mistake in the file keeps its socket from being found."""
         from swanmesh.core.model import InvalidInput
-        from swanmesh.files.read import read_bytes
 
         try:
             return self.config.control.socket
         except InvalidInput as invalid:
-            broken = invalid
+            if not self.config_path.is_file():
+                # A mistyped --config must not command another service.
+                raise
+            first, *more = invalid.problems
+            others = f" (and {plural(len(more), 'mistake')} more)" if more else ""
+            socket = self._stated_socket()
+            where = "the control socket that it names" if socket else "the default control socket"
+            socket = socket or self._default_socket()
+            complain(f"{first}{others}", f"asking the service at {where}, {socket}")
+            return socket
+
+    def _stated_socket(self) -> Path | None:
+        """What the file says of control.socket, however broken the rest of it is; None if nothing."""
+        from swanmesh.config.documents import CONFIG_LIMIT, parse_document
+        from swanmesh.core.model import InvalidInput
+        from swanmesh.files.read import read_bytes
+
         try:
-            document = decode_document(read_bytes(self.config_path, CONFIG_LIMIT), str(self.config_path))
+            text = read_bytes(self.config_path, CONFIG_LIMIT).decode(errors="replace")
+            section = _CONTROL.search(text)
+            document = parse_document(section.group(), str(self.config_path)) if section else None
         except InvalidInput:
-            document = None
-        if isinstance(document, dict):
-            control = document.get("control")
-            socket = control.get("socket") if isinstance(control, dict) else None
-            if isinstance(socket, str) and socket:
-                return self.config_path.parent / socket
-            if control is None:
-                return self._default_socket()
-        lines = [str(problem) for problem in broken.problems]
-        raise Failure(ExitStatus.INVALID, *lines, "correct it, or name the service's socket with --socket")
+            return None
+        control = document.get("control") if isinstance(document, dict) else None
+        socket = control.get("socket") if isinstance(control, dict) else None
+        return self.config_path.parent / socket if isinstance(socket, str) and socket else None
 
     @staticmethod
     def _default_socket() -> Path:

@@ -8,85 +8,203 @@ from typing import TYPE_CHECKING
 
 import click
 
-from swanmesh.cli.output import amount, for_people, plural, say, say_json, span, table
+from swanmesh.cli.failures import ExitStatus
+from swanmesh.cli.output import (
+    amount,
+    for_people,
+    paint,
+    plural,
+    safe,
+    say,
+    say_json,
+    span,
+    table,
+    width,
+    wrap,
+    write,
+)
 from swanmesh.cli.setup import Setup, complete_peer, json_option, pass_setup
 
 if TYPE_CHECKING:
     from swanmesh.control.protocol import PeerStatus, StatusReply
 
-_LAID_OUT = 200
-"""Peers that are laid out for the terminal's width; rich takes a second and more for a thousand rows."""
-HEADINGS = ("PEER", "STATE", "FOR", "ADDRESSES", "IN", "OUT", "REASON")
+ORDER = {"down": "red", "connecting": "yellow", "disabled": "blue", "up": "green"}
+"""States in the order that they are shown in, with their colours: what needs a look comes first."""
+_STALE = 3.0
+"""Seconds from which on the age of bytes and packets is told."""
+_NAMED = 3
+"""Peers that --check names."""
 
 
 @click.command()
 @click.argument("peers", nargs=-1, metavar="[PEER…]", shell_complete=complete_peer)
+@click.option("--check", is_flag=True, help="One line for monitoring; see below.")
 @json_option
 @pass_setup
-def status(setup: Setup, peers: tuple[str, ...], as_json: bool) -> None:
-    """Show this host, charon and the peers: all of them, or those named."""
+def status(setup: Setup, peers: tuple[str, ...], check: bool, as_json: bool) -> int:
+    """Show this host, charon and the peers; or all that is known of those named.
+
+    PEER is a name, the first part of one (web12), or an address. Peers that are not up come first.
+
+    --check prints one line. Its exit status is 0 if charon answers, all peers (or those named) are up, none
+    did lately what was not agreed, and no file has a mistake; 1 if not; 3 if the service is not reachable or
+    does not answer. A peer that the policy leaves out counts for nothing; one taken `down` counts as not up.
+    """
+    if check:
+        return _check(setup, peers)
     client = setup.client
     if as_json:
         say_json(client.status_json(peers))
-        return
-    reply = client.status(peers)
+        return ExitStatus.DONE
+    reply = client.status(peers, fresh=bool(peers) or for_people())
+    order = list(ORDER)
+    reply.peers.sort(key=lambda peer: order.index(peer.state))
     now = time.time()
-    if for_people() and len(reply.peers) <= _LAID_OUT:
-        # rich takes longer to import than all else here: only where it is seen.
-        from swanmesh.cli.terminal import show
+    if peers:
+        from swanmesh.cli.detail import detail
 
-        show(reply, now)
-        return
-    say(heading(reply, now))
+        for peer in reply.peers:
+            say(*detail(peer, now))
+        say(*_age(reply, now))
+        return ExitStatus.DONE
+    say(*heading(reply, now))
+    for problem in reply.problems:
+        text = safe(f"problem: {problem}")
+        write(*(paint(line, "red") for line in (wrap(text, indent=0, hang=4) if for_people() else [text])))
     if reply.peers:
-        say(*table(HEADINGS, [row(peer, now) for peer in reply.peers]))
-    say(*footing(reply))
+        say("")
+        write(*(_for_people if for_people() else _for_programs)(reply.peers, now))
+        say("")
+    say(*footing(reply, now))
+    return ExitStatus.DONE
 
 
-def heading(reply: StatusReply, now: float) -> str:
-    """This host and its charon in one line."""
+def heading(reply: StatusReply, now: float) -> list[str]:
+    """This host, its service and its charon."""
     host, charon = reply.host, reply.charon
     if charon.reachable:
         daemon = f"charon {charon.version} for {span(now - charon.since)}"
     else:
         daemon = f"charon NOT REACHABLE for {span(now - charon.since)}"
         daemon += f" ({charon.reason})" if charon.reason else ""
-    addresses = ", ".join(host.addresses)
-    service = f"swanmesh {host.swanmesh} for {span(now - host.started)}"
-    return f"{host.name} ({addresses}), policy {host.policy}; {service}; {daemon}"
+    return [
+        f"{host.name} ({', '.join(host.addresses)}), policy {host.policy}",
+        f"swanmesh {host.swanmesh} for {span(now - host.started)}; {daemon}",
+    ]
 
 
-def row(peer: PeerStatus, now: float) -> tuple[str, ...]:
-    """One peer under HEADINGS."""
-    received = sum(association.bytes_in for association in peer.associations)
-    sent = sum(association.bytes_out for association in peer.associations)
+def traffic(peer: PeerStatus) -> tuple[int, int]:
+    """Bytes received and sent: all that the service has counted, and at least what stands now has."""
     return (
-        peer.name,
-        peer.state,
-        span(now - peer.since),
-        ", ".join(peer.addresses),
-        amount(received),
-        amount(sent),
-        "; ".join(_reasons(peer, now)),
+        max(peer.traffic.bytes_in, sum(each.bytes_in for each in peer.associations)),
+        max(peer.traffic.bytes_out, sum(each.bytes_out for each in peer.associations)),
     )
 
 
-def _reasons(peer: PeerStatus, now: float) -> Iterator[str]:
+def _for_programs(peers: list[PeerStatus], now: float) -> list[str]:
+    """One line a peer, however long."""
+    headings = ("PEER", "STATE", "FOR", "ADDRESSES", "IN", "OUT", "REASON")
+    rows = []
+    for peer in peers:
+        received, sent = map(amount, traffic(peer))
+        why = "; ".join(reasons(peer, now))
+        addresses = ", ".join(peer.addresses)
+        rows.append((peer.name, peer.state, span(now - peer.since), addresses, received, sent, why))
+    return table(headings, rows)
+
+
+def _for_people(peers: list[PeerStatus], now: float) -> Iterator[str]:
+    """As wide as the terminal; each reason on lines of its own. Printable, and with colours."""
+    rows = []
+    for peer in peers:
+        received, sent = map(amount, traffic(peer))
+        rows.append([peer.name, peer.state, span(now - peer.since), received, sent])
+    headings = ["PEER", "STATE", "FOR", "IN", "OUT"]
+    left = width() - len(table(headings, rows)[0]) - 8
+    addresses = [_fitted(peer.addresses, left) for peer in peers]
+    if all(addresses):
+        headings.append("ADDRESSES")
+        rows = [[*row, shown] for row, shown in zip(rows, addresses, strict=True)]
+    head, *lines = table(headings, rows)
+    yield head
+    place = head.index("STATE")
+    for peer, line in zip(peers, lines, strict=True):
+        end = place + len(peer.state)
+        yield line[:place] + paint(line[place:end], ORDER[peer.state]) + line[end:]
+        yield from wrap(safe("; ".join(reasons(peer, now))), indent=4)
+
+
+def _fitted(addresses: list[str], room: int) -> str:
+    """As many of them as fit, and how many more there are; empty if not even one fits."""
+    for shown in range(len(addresses), 0, -1):
+        more = len(addresses) - shown
+        text = ", ".join(addresses[:shown]) + (f" (+{more})" if more else "")
+        if len(text) <= room:
+            return text
+    return ""
+
+
+def reasons(peer: PeerStatus, now: float) -> Iterator[str]:
+    """Why it is not up, and what comes next."""
     if peer.reason:
         yield peer.reason
+    if peer.violation:
+        yield f"NOT AS AGREED, and ended ({peer.violations} times lately): {peer.violation}"
     if peer.state != "up" and len(peer.pairs) > 1:
         up = sum(pair.state == "up" for pair in peer.pairs)
         yield f"{up} of {len(peer.pairs)} address pairs are up"
-    if peer.next_attempt is not None and peer.next_attempt > now:
+    if peer.next_attempt is not None and peer.next_attempt >= now + 1:
         yield f"next attempt in {span(peer.next_attempt - now)}"
 
 
-def footing(reply: StatusReply) -> list[str]:
-    """The sum, and what is wrong with the files."""
-    counts: dict[str, int] = {}
+def footing(reply: StatusReply, now: float) -> list[str]:
+    """The sum."""
+    if not reply.peers:
+        return ["no peers"]
+    counts = {state: sum(peer.state == state for peer in reply.peers) for state in ORDER}
+    states = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    return [f"{plural(len(reply.peers), 'peer')}: {states}", *_age(reply, now)]
+
+
+def _age(reply: StatusReply, now: float) -> list[str]:
+    if reply.observed is None or now - reply.observed < _STALE:
+        return []
+    return [f"bytes and packets as charon told them {span(now - reply.observed)} ago"]
+
+
+def _check(setup: Setup, peers: tuple[str, ...]) -> int:
+    """One line on stdout whatever happens, as monitoring wants it."""
+    from swanmesh.control.client import ServiceTimeout, ServiceUnreachable
+
+    try:
+        reply = setup.client.status(peers)
+    except (ServiceUnreachable, ServiceTimeout) as error:
+        say(f"UNKNOWN: {error}")
+        return ExitStatus.UNREACHABLE
+    wrong = list(_wrong(reply, with_problems=not peers))
+    say(f"NOT OK: {'; '.join(wrong)}" if wrong else f"OK: {plural(len(reply.peers), 'peer')}, all up")
+    return ExitStatus.FAILED if wrong else ExitStatus.DONE
+
+
+def _wrong(reply: StatusReply, *, with_problems: bool) -> Iterator[str]:
+    if not reply.charon.reachable:
+        yield f"charon is not reachable ({reply.charon.reason})"
+    missing = [peer for peer in reply.peers if peer.state != "up" and not _left_out(peer)]
+    if missing:
+        named = [_named(peer) for peer in missing[:_NAMED]]
+        more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+        total = plural(len(reply.peers), "peer")
+        yield f"{len(missing)} of {total} not up: {', '.join(named)}{more}"
     for peer in reply.peers:
-        counts[peer.state] = counts.get(peer.state, 0) + 1
-    states = ", ".join(f"{count} {state}" for state, count in counts.items())
-    lines = [f"{plural(len(reply.peers), 'peer')}: {states}" if states else "no peers"]
-    lines.extend(f"problem: {problem}" for problem in reply.problems)
-    return lines
+        if peer.violation:
+            yield f"{peer.name} did what was not agreed: {peer.violation}"
+    if with_problems and reply.problems:
+        yield f"{plural(len(reply.problems), 'mistake')} in files: {reply.problems[0]}"
+
+
+def _left_out(peer: PeerStatus) -> bool:
+    return peer.state == "disabled" and peer.policy == "off"
+
+
+def _named(peer: PeerStatus) -> str:
+    return f"{peer.name} {peer.state}" + (f" ({peer.reason})" if peer.reason else "")

@@ -7,6 +7,7 @@ does not read. So every connection has a deadline here, and what it does moves t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,10 @@ class Limits:
     connections: int = 128
     followers: int = 64
     """Long requests (events, waits) at once; the rest stays free for short ones."""
+    reserved: int = 16
+    """Of the connections, and of the long requests, those that only root and the service's user may have."""
+    followers_each: int = 16
+    """Long requests of any one other user at once."""
     request_bytes: int = 64 * 1024
     request_time: float = 5.0
     """From the connection to the end of the headers, and again to the end of the body."""
@@ -51,6 +56,13 @@ class Gate(asyncio.Protocol):
         self._tail = b""
         self.allowed = False
         """Whether the caller may use the control socket."""
+        self.uid = -1
+        """Who calls; -1 if the kernel does not tell."""
+
+    @property
+    def privileged(self) -> bool:
+        """Root, or the service's own user: they could do all else, too."""
+        return self.uid in (0, os.geteuid())
 
     def begin(self) -> None:
         """A request with all its headers is there."""
@@ -74,14 +86,13 @@ class Gate(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self.extend(self._keeper.limits.request_time)
+        with contextlib.suppress(OSError):
+            caller = caller_of(transport.get_extra_info("socket"))
+            self.uid, self.allowed = caller.uid, self._keeper.allows(caller)
         if not self._keeper.admit(self):
             self._transport.write(_BUSY)
             self._transport.close()
             return
-        try:
-            self.allowed = self._keeper.allows(caller_of(transport.get_extra_info("socket")))
-        except OSError:
-            self.allowed = False
         self._let_in = True
         self._inner.connection_made(transport)
 
@@ -146,7 +157,7 @@ class GateKeeper:
 
     def admit(self, gate: Gate) -> bool:
         """Room for one more; where there is none, the oldest that has asked for nothing yet gives way."""
-        if len(self._open) >= self.limits.connections:
+        if len(self._open) >= self.limits.connections - (0 if gate.privileged else self.limits.reserved):
             oldest = next(iter(self._silent), None)
             if oldest is None:
                 return False

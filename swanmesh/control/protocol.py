@@ -7,9 +7,11 @@ ages and waits seconds.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import msgspec
+
+from swanmesh.core.events import MeshEvent
 
 SCHEMA = 1
 """The `schema` of `status --json`; raised only when a field changes its meaning."""
@@ -54,6 +56,17 @@ class PairStatus(msgspec.Struct, kw_only=True):
     since: float
     next_attempt: float | None
     attempts: int
+    """Initiations in a row that came to nothing."""
+    reason_code: str = ""
+
+
+class Traffic(msgspec.Struct, kw_only=True, frozen=True):
+    """What crossed with a peer since the service began to look, over all rekeys."""
+
+    bytes_in: int = 0
+    bytes_out: int = 0
+    packets_in: int = 0
+    packets_out: int = 0
 
 
 class PeerStatus(msgspec.Struct, kw_only=True):
@@ -69,6 +82,14 @@ class PeerStatus(msgspec.Struct, kw_only=True):
     associations: list[Association]
     pairs: list[PairStatus]
     next_attempt: float | None
+    reason_code: str = ""
+    traffic: Traffic = Traffic()
+    violation: str = ""
+    """What it brought about lately against the agreement, and was ended; empty if nothing."""
+    violations: int = 0
+    """How often it did so."""
+    history: list[MeshEvent] = []
+    """The last times that it went down or came back, the latest last; of peers that are asked for by name."""
 
 
 class CharonStatus(msgspec.Struct, kw_only=True):
@@ -94,6 +115,8 @@ class StatusReply(msgspec.Struct, kw_only=True):
     peers: list[PeerStatus]
     problems: list[str]
     """Mistakes in files that are kept out of force; the last good state goes on."""
+    observed: float | None = None
+    """When charon was last looked at: bytes, packets and ages are of then."""
 
 
 class PlannedAction(msgspec.Struct, kw_only=True):
@@ -106,6 +129,9 @@ class PlannedAction(msgspec.Struct, kw_only=True):
     reason: str
     due: float | None = None
     """When, if not now."""
+    reason_code: str = ""
+    blocked: str = ""
+    """Why it is not done yet, in words."""
 
 
 class PlanReply(msgspec.Struct, kw_only=True):
@@ -144,14 +170,24 @@ class ConfirmReply(msgspec.Struct, kw_only=True):
     """Names of the peers that are removed now; empty if nothing was held."""
 
 
+Command = Literal["up", "down", "rekey"]
+
+
 class PeerCommandRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    command: Literal["up", "down", "rekey"]
-    peer: str
+    """Nothing is asked of any peer if one of them is not known."""
+
+    command: Command
+    peers: list[str]
+    """By name, a short name or an address."""
+    wait: float = 0.0
+    """Seconds that the answer may wait for it to be so."""
 
 
 class PeerCommandReply(msgspec.Struct, kw_only=True):
-    peer: str
-    message: str
+    """What is so, and what was asked for and is not so yet. Both by the peer's full name, in words."""
+
+    done: dict[str, str]
+    waiting: dict[str, str]
 
 
 class WaitReply(msgspec.Struct, kw_only=True):
@@ -166,31 +202,13 @@ class ErrorReply(msgspec.Struct, kw_only=True):
     remedy: str = ""
 
 
-class EventRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One line of the event stream; hooks get the same on standard input."""
-
-    event: str
-    """peer-added, peer-up, peer-down, peer-removed, removal-held, charon-lost, charon-back, started,
-    stopping, and `action` for each action carried out."""
-    time: float
-    peer: str = ""
-    addresses: list[str] = []
-    reason: str = ""
-    details: dict[str, Any] = {}
-    test: bool = False
-    """Nothing happened: `swanmesh hooks test` made it up."""
-
-
-class UnknownPeer(Exception):
-    """A request names a peer that this host does not have; answered with 404."""
-
-
 class Service(Protocol):
-    """What the daemon offers; the server turns HTTP into calls of it. All run on the daemon's loop and none
-    waits for charon, save `wait`, which returns at its timeout at the latest."""
+    """What the daemon offers; the server turns HTTP into calls of it. All run on the daemon's loop. Peers are
+    asked for by name, short name or address; each raises NoSuchPeer for one that nobody, or more than one, is
+    called."""
 
-    def status(self, peers: list[str] | None = None) -> StatusReply:
-        """State of all peers or those named. Raises UnknownPeer."""
+    async def status(self, peers: list[str] | None = None, *, fresh: bool = False) -> StatusReply:
+        """State of all peers or those named. `fresh`: look at charon first, if that is quickly done."""
         ...
 
     def plan(self) -> PlanReply: ...
@@ -205,16 +223,16 @@ class Service(Protocol):
 
     def confirm(self, request: ConfirmRequest) -> ConfirmReply: ...
 
-    def command(self, request: PeerCommandRequest) -> PeerCommandReply:
-        """Raises UnknownPeer."""
+    async def command(self, request: PeerCommandRequest) -> PeerCommandReply:
+        """Ask it of charon, and wait up to `request.wait` seconds for it to be so."""
         ...
 
     async def wait(self, peers: list[str] | None, timeout: float, *, gone: bool = False) -> WaitReply:
         """Until the peers (None: all) are up, or no longer known and their associations ended (`gone`), or
-        `timeout` seconds are over. A name that is not known (yet) counts as missing, not as an error."""
+        `timeout` seconds are over."""
         ...
 
-    def events(self) -> AsyncIterator[EventRecord]:
+    def events(self) -> AsyncIterator[MeshEvent]:
         """Everything from now on. A reader that falls behind loses the oldest and is told how many by a
         record `lost`."""
         ...

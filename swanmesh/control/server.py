@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import re
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -25,15 +27,15 @@ from swanmesh.control.protocol import (
     PeerCommandRequest,
     ReloadRequest,
     Service,
-    UnknownPeer,
 )
 from swanmesh.control.stream import records
 from swanmesh.core.model import InvalidInput
-from swanmesh.core.peers import check_name
+from swanmesh.core.naming import NoSuchPeer
 
 _log = structlog.get_logger(__name__)
 _Request = TypeVar("_Request", bound=msgspec.Struct)
 _Result = TypeVar("_Result")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:-]{0,252}|::[A-Fa-f0-9.:]{0,43}", re.ASCII)
 _ProtocolFactory = Callable[[], asyncio.Protocol]
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -58,7 +60,8 @@ class ControlServer:
         self._group = group
         self._limits = limits or Limits()
         self._stopping = asyncio.Event()
-        self._followers = 0
+        self._followers: Counter[int] = Counter()
+        """Long requests under way, by the caller's uid."""
         self._listener: Listener | None = None
         self._keeper: GateKeeper | None = None
         self._server: asyncio.AbstractServer | None = None
@@ -129,9 +132,8 @@ class ControlServer:
             response = await handler(request)
         except Refused as refused:
             response = _json(refused.reply, refused.status)
-        except UnknownPeer as unknown:
-            remedy = "see `swanmesh status` for the names known"
-            response = _json(ErrorReply(error=f"no such peer: {unknown}", remedy=remedy), 404)
+        except NoSuchPeer as unknown:
+            response = _json(ErrorReply(error=str(unknown)), 404)
         except InvalidInput as invalid:
             response = _json(ErrorReply(error=str(invalid)), 400)
         except web.HTTPException as refused:
@@ -148,15 +150,20 @@ class ControlServer:
         return cast(GateKeeper, self._keeper).gate_of(request.protocol)
 
     @contextlib.contextmanager
-    def _following(self) -> Iterator[None]:
-        """Room for a long request among the others."""
-        if self._followers >= self._limits.followers:
+    def _following(self, gate: Gate) -> Iterator[None]:
+        """Room for a long request among the others; nobody takes it all, and some of it is root's."""
+        limits, uid = self._limits, gate.uid
+        room = limits.followers if gate.privileged else limits.followers - limits.reserved
+        each = limits.followers if gate.privileged else limits.followers_each
+        if self._followers.total() >= room or self._followers[uid] >= each:
             raise Refused(503, "too many waits and event streams at a time", "end some and try again")
-        self._followers += 1
+        self._followers[uid] += 1
         try:
             yield
         finally:
-            self._followers -= 1
+            self._followers[uid] -= 1
+            if not self._followers[uid]:
+                del self._followers[uid]
 
     async def _until_stop(self, work: Coroutine[Any, Any, _Result]) -> _Result:
         """The result of `work`, unless the server stops first. Raises Refused then."""
@@ -165,7 +172,7 @@ class ControlServer:
         try:
             await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
-                raise Refused(503, "the service is stopping")
+                raise Refused(410, "the service is stopping")
             return task.result()
         finally:
             for each in (task, stop):
@@ -175,7 +182,8 @@ class ControlServer:
     # Requests
 
     async def _status(self, request: web.Request) -> web.StreamResponse:
-        return _json(self._service.status(_names(_query(request, "peer"))))
+        query = _query(request, "peer", "fresh")
+        return _json(await self._service.status(_names(query), fresh=_flag(query, "fresh")))
 
     async def _plan(self, request: web.Request) -> web.StreamResponse:
         _query(request)
@@ -204,15 +212,22 @@ class ControlServer:
 
     async def _peer_command(self, request: web.Request) -> web.StreamResponse:
         wanted = await self._body(request, PeerCommandRequest)
-        wanted.peer = _name(wanted.peer)
-        return _json(self._service.command(wanted))
+        wanted.peers = [_name(name) for name in wanted.peers]
+        _check_time("wait", wanted.wait, self._limits.longest_wait)
+        if not wanted.wait:
+            return _json(await self._service.command(wanted))
+        gate = self._gate(request)
+        with self._following(gate):
+            gate.extend(wanted.wait + self._limits.reply_time)
+            return _json(await self._until_stop(self._service.command(wanted)))
 
     async def _wait(self, request: web.Request) -> web.StreamResponse:
         query = _query(request, "peer", "timeout", "gone")
         peers, gone = _names(query), _flag(query, "gone")
         timeout = self._timeout(query)
-        with self._following():
-            self._gate(request).extend(timeout + self._limits.reply_time)
+        gate = self._gate(request)
+        with self._following(gate):
+            gate.extend(timeout + self._limits.reply_time)
             return _json(await self._until_stop(self._service.wait(peers, timeout, gone=gone)))
 
     def _timeout(self, query: dict[str, list[str]]) -> float:
@@ -221,8 +236,7 @@ class ControlServer:
             timeout = float(text)
         except ValueError:
             timeout = math.nan
-        if not 0 <= timeout <= self._limits.longest_wait:
-            raise Refused(400, f"timeout: must be from 0 to {self._limits.longest_wait:.0f} seconds")
+        _check_time("timeout", timeout, self._limits.longest_wait)
         return timeout
 
     async def _body(self, request: web.Request, kind: type[_Request]) -> _Request:
@@ -246,7 +260,7 @@ class ControlServer:
             headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"}
         )
         response.force_close()
-        with self._following():
+        with self._following(gate):
             stream = records(self._service.events(), self._stopping, self._limits.heartbeat)
             async with contextlib.aclosing(stream) as lines:
                 await response.prepare(request)
@@ -285,10 +299,16 @@ def _names(query: dict[str, list[str]]) -> list[str] | None:
 
 
 def _name(text: str) -> str:
-    try:
-        return check_name(text)
-    except ValueError as error:
-        raise Refused(400, f"peer {text[:60]!a} {error}") from None
+    """What may be a name, a part of one, or an address. Raises Refused."""
+    if not _NAME.fullmatch(text):
+        raise Refused(400, f"peer {text[:60]!a} is neither a host name nor an address")
+    return text
+
+
+def _check_time(key: str, seconds: float, longest: float) -> None:
+    """Raises Refused, for one that is no number, too."""
+    if not 0 <= seconds <= longest:
+        raise Refused(400, f"{key}: must be from 0 to {longest:.0f} seconds")
 
 
 def _flag(query: dict[str, list[str]], key: str) -> bool:

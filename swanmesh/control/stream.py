@@ -6,15 +6,15 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from time import time
 
-from swanmesh.control.protocol import EventRecord
+from swanmesh.core.events import MeshEvent
 
 _LAST_WORDS = 0.2
 """Seconds that events of the stop itself have to come, once the server is stopping."""
 
 
 async def records(
-    events: AsyncIterator[EventRecord], stopping: asyncio.Event, heartbeat: float
-) -> AsyncGenerator[EventRecord, None]:
+    events: AsyncIterator[MeshEvent], stopping: asyncio.Event, heartbeat: float
+) -> AsyncGenerator[MeshEvent, None]:
     """The events until they end or the server stops, and a record `heartbeat` after so many quiet seconds.
 
     The first is a heartbeat at once: whatever happens from then on is not missed.
@@ -50,9 +50,9 @@ async def records(
             await events.aclose()
 
 
-async def _next(events: AsyncIterator[EventRecord]) -> EventRecord | None:
+async def _next(events: AsyncIterator[MeshEvent]) -> MeshEvent | None:
     return await anext(events, None)
 
 
-def _heartbeat() -> EventRecord:
-    return EventRecord(event="heartbeat", time=time())
+def _heartbeat() -> MeshEvent:
+    return MeshEvent(kind="heartbeat", time=time())

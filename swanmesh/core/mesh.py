@@ -31,6 +31,7 @@ from swanmesh.core.decide.admission import Admission, rank_of
 from swanmesh.core.decide.duplicates import HANDFUL
 from swanmesh.core.decide.observation import Looks
 from swanmesh.core.decide.rules import FRESH, decide
+from swanmesh.core.events import MeshEvent
 from swanmesh.core.inputs.charon import (
     charon_back,
     charon_lost,
@@ -60,7 +61,7 @@ from swanmesh.core.reasons import (
     WAITING_FOR_PLACE,
     Reason,
 )
-from swanmesh.core.state import MeshEvent, State
+from swanmesh.core.state import State
 from swanmesh.core.xfrm import KernelEvent, KernelHoldings
 
 

@@ -96,6 +96,7 @@ STATES_MISSING = Reason("states-missing", "the kernel lacks its states")
 SAFETY_NET = Reason("safety-net", "the slow safety net")
 LOOK_FAILED = Reason("look-failed", "the last look failed")
 REKEYING = Reason("rekeying", "a CHILD_SA is being replaced")
+STATUS_ASKED = Reason("status-asked", "somebody asks for the status")
 BEING_ENDED = Reason("being-ended", "an association is being ended")
 
 

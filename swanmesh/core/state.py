@@ -13,21 +13,11 @@ from swanmesh.core.certificates import Certificates
 from swanmesh.core.decide.admission import Admission
 from swanmesh.core.decide.observation import Looks
 from swanmesh.core.early_peers import Knocks
+from swanmesh.core.events import MeshEvent
 from swanmesh.core.kernel import Kernel
 from swanmesh.core.model import Peer, Settings
 from swanmesh.core.pair import Pair, Refusals
 from swanmesh.core.reasons import MISSING_CREDENTIALS, NONE, NOT_REACHED, Reason
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MeshEvent:
-    """What others may want to know: the kinds that hooks and the event stream carry."""
-
-    kind: str
-    """peer-added, peer-up, peer-down, peer-removed, peer-violation, removal-held, charon-lost or
-    charon-back."""
-    peer: Peer | None = None
-    reason: Reason = NONE
 
 
 @dataclass(slots=True)
@@ -180,7 +170,7 @@ class State:
     events: list[MeshEvent] = field(default_factory=list)
 
     def tell(self, kind: str, peer: Peer | None = None, reason: Reason = NONE) -> None:
-        self.events.append(MeshEvent(kind=kind, peer=peer, reason=reason))
+        self.events.append(MeshEvent.of(kind, peer, reason))
 
     def fresh(self, pair: Pair, now: float, within: float) -> bool:
         """Whether a look of just now shows the pair; one that takes long is as fresh as looks get."""

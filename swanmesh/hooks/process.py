@@ -202,7 +202,7 @@ def _nameless_file(content: bytes = b"") -> BinaryIO:
 
 def _variables(turn: Turn) -> dict[str, str]:
     return {
-        "SWANMESH_EVENT": turn.event.event,
+        "SWANMESH_EVENT": turn.event.kind,
         "SWANMESH_PEER": turn.event.peer,
         "SWANMESH_ADDRESSES": " ".join(turn.event.addresses),
         # A zero byte cannot be passed, and a reason comes from other programs.

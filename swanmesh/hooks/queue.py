@@ -8,9 +8,9 @@ removal, with the addresses that it put there, also when the peer is back with o
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+
+from swanmesh.core.events import MeshEvent
 
 MOST = 16
 """Events that wait for one peer, at most; beyond, what hooks never heard of is left out as a whole."""
@@ -19,38 +19,19 @@ _LATEST_COUNTS = ({"peer-up", "peer-down"}, {"charon-lost", "charon-back"})
 _ADDED, _REMOVED = "peer-added", "peer-removed"
 
 
-class HookEvent(Protocol):
-    """What happened. msgspec makes of it the JSON document that hooks read: all of its fields, not these
-    alone."""
-
-    @property
-    def event(self) -> str:
-        """peer-added, peer-up, peer-down, peer-removed, charon-lost, charon-back, started, stopping."""
-
-    @property
-    def peer(self) -> str:
-        """Empty for what concerns no single peer."""
-
-    @property
-    def addresses(self) -> Sequence[str]: ...
-
-    @property
-    def reason(self) -> str: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Turn:
     """An event that waits to be told."""
 
-    event: HookEvent
+    event: MeshEvent
     skipped: int = 0
     """Events before it that are not told because this one overtook them."""
 
 
-def enqueue(waiting: deque[Turn], event: HookEvent) -> None:
+def enqueue(waiting: deque[Turn], event: MeshEvent) -> None:
     """Add an event to those that wait, the latest last, and leave out what it makes needless."""
     skipped = 0
-    if waiting and any({waiting[-1].event.event, event.event} <= kinds for kinds in _LATEST_COUNTS):
+    if waiting and any({waiting[-1].event.kind, event.kind} <= kinds for kinds in _LATEST_COUNTS):
         skipped = waiting.pop().skipped + 1
     waiting.append(Turn(event, skipped))
     if len(waiting) > MOST:
@@ -61,12 +42,12 @@ def _compact(waiting: deque[Turn]) -> None:
     """Leave out lives of the peer that began and ended while waiting: what is true after the rest is the
     same. The first removal stays, since it ends the life that hooks know of."""
     turns = list(waiting)
-    lives = [place for place, turn in enumerate(turns) if turn.event.event in (_ADDED, _REMOVED)]
+    lives = [place for place, turn in enumerate(turns) if turn.event.kind in (_ADDED, _REMOVED)]
     if not lives:
         return
     first, last = turns[lives[0]], turns[lives[-1]]
-    kept = [first] if first.event.event == _REMOVED else []
-    if last.event.event == _ADDED:
+    kept = [first] if first.event.kind == _REMOVED else []
+    if last.event.kind == _ADDED:
         kept += turns[lives[-1] :]
     kept = kept or [last]
     left_out = sum(1 + turn.skipped for turn in turns) - sum(1 + turn.skipped for turn in kept)

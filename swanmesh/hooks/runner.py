@@ -17,9 +17,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from swanmesh.core.events import MeshEvent
 from swanmesh.hooks.discovery import Found, find_hooks
 from swanmesh.hooks.process import TIMEOUT, HookRun, run_hook
-from swanmesh.hooks.queue import HookEvent, Turn, enqueue
+from swanmesh.hooks.queue import Turn, enqueue
 
 PARALLEL = 8
 STOP_TIME = 10.0
@@ -58,14 +59,14 @@ class Hooks:
         """Of each peer that hooks are being told of, or will be: the events that wait."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._told: dict[Path, str] = {}
-        self._last: HookEvent | None = None
+        self._last: MeshEvent | None = None
         self._closing = False
 
-    def submit(self, event: HookEvent) -> None:
+    def submit(self, event: MeshEvent) -> None:
         """Have the hooks told. Returns at once; needs a running event loop."""
         if self._closing or (not self._rows and find_hooks(self.directory) == Found()):
             return
-        if event.event == "stopping":
+        if event.kind == "stopping":
             self._last = event
         else:
             self._put(event)
@@ -81,7 +82,7 @@ class Hooks:
             self._put(last)
             await self._finish(end - timeout / 4)
 
-    def _put(self, event: HookEvent) -> None:
+    def _put(self, event: MeshEvent) -> None:
         row = self._rows.get(event.peer)
         if row is None:
             row = self._rows[event.peer] = deque()

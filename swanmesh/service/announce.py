@@ -1,17 +1,20 @@
-"""What happens, told to all who want to know: one line in the log, one count, one record in the stream."""
+"""What happens, told to all who want to know: one line in the log, one count, one event in the stream."""
 
 from __future__ import annotations
 
 import time
+from collections import deque
 
 import structlog
+from msgspec.structs import replace
 
 from swanmesh.control.metrics import Counters
-from swanmesh.control.protocol import EventRecord
 from swanmesh.core.actions import Action
-from swanmesh.core.state import MeshEvent
+from swanmesh.core.events import MeshEvent
 from swanmesh.hooks.runner import Hooks
 from swanmesh.service.feed import Feed
+
+_REMEMBERED = 5
 
 
 class Teller:
@@ -24,44 +27,48 @@ class Teller:
         self._counters = counters
         self._feed = feed
         self._hooks = hooks
+        self._history: dict[str, deque[MeshEvent]] = {}
 
-    def action(self, action: Action, error: str | None) -> None:
-        """An action is over; `error` says why it was refused, if it was."""
-        word = action.verb
-        self._counters.count_action(word, action.reason.code, accepted=error is None)
+    def action(self, action: Action, error: str | None, *, wanted: bool = True) -> None:
+        """An action is over; `error` says why it was refused, if it was. `wanted`: whether its peer still
+        stands in a file; what is refused because a peer on its way out is gone already is no error."""
+        word, reason = action.verb, action.reason
+        self._counters.count_action(word, reason.code, accepted=error is None)
         details = {"target": action.target}
         if error is not None:
             details["error"] = error
-            self._log.error(word, peer=action.peer, reason=action.reason.words, **details)
+            level = self._log.error if wanted else self._log.info
+            level(word, peer=action.peer, reason=reason.words, **details)
         else:
             level = self._log.debug if action.quiet else self._log.info
-            level(word, peer=action.peer, reason=action.reason.words, **details)
+            level(word, peer=action.peer, reason=reason.words, **details)
         if not action.quiet:
-            details["action"] = word
-            self._publish("action", action.peer, [], action.reason.words, details)
+            event = MeshEvent.of("action", reason=reason)
+            self._publish(replace(event, peer=action.peer, details={"action": word, **details}))
 
     def event(self, event: MeshEvent) -> None:
         """A peer, or charon, came or went."""
-        name = event.peer.name if event.peer else ""
-        addresses = [str(address) for address in event.peer.addresses] if event.peer else []
-        self._log.info(event.kind, peer=name, reason=event.reason.words)
-        self._publish(event.kind, name, addresses, event.reason.words, {})
+        self._log.info(event.kind, peer=event.peer, reason=event.reason)
+        self._remember(self._publish(event))
 
     def service(self, kind: str) -> None:
         """The service itself: `started`, `stopping`."""
-        self._publish(kind, "", [], "", {})
+        self._publish(MeshEvent(kind=kind))
 
-    def _publish(
-        self, kind: str, peer: str, addresses: list[str], reason: str, details: dict[str, str]
-    ) -> None:
-        record = EventRecord(
-            event=kind,
-            time=time.time(),
-            peer=peer,
-            addresses=addresses,
-            reason=reason,
-            details=dict(details),
-        )
-        self._feed.publish(record)
-        if kind != "action":
-            self._hooks.submit(record)
+    def history(self, peer: str) -> list[MeshEvent]:
+        """The last times that the peer went down or came back since the service started, the latest last."""
+        return list(self._history.get(peer, ()))
+
+    def _publish(self, event: MeshEvent) -> MeshEvent:
+        event = replace(event, time=time.time())
+        self._feed.publish(event)
+        if event.kind != "action":
+            self._hooks.submit(event)
+        return event
+
+    def _remember(self, event: MeshEvent) -> None:
+        """Of peers that went down at least once: most never do."""
+        if event.kind == "peer-down" or (event.kind == "peer-up" and event.peer in self._history):
+            self._history.setdefault(event.peer, deque(maxlen=_REMEMBERED)).append(event)
+        elif event.kind == "peer-removed":
+            self._history.pop(event.peer, None)

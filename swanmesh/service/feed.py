@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 
-from swanmesh.control.protocol import EventRecord
+from swanmesh.core.events import MeshEvent
 
 _BACKLOG = 4096
 """Records kept for a listener that does not read; beyond it the oldest are lost, and it is told how many."""
@@ -14,11 +14,11 @@ _BACKLOG = 4096
 
 class _Listener:
     def __init__(self) -> None:
-        self.records: deque[EventRecord] = deque()
+        self.records: deque[MeshEvent] = deque()
         self.lost = 0
         self.filled = asyncio.Event()
 
-    def put(self, record: EventRecord) -> None:
+    def put(self, record: MeshEvent) -> None:
         if len(self.records) == _BACKLOG:
             self.records.popleft()
             self.lost += 1
@@ -32,11 +32,11 @@ class Feed:
     def __init__(self) -> None:
         self._listeners: set[_Listener] = set()
 
-    def publish(self, record: EventRecord) -> None:
+    def publish(self, record: MeshEvent) -> None:
         for listener in self._listeners:
             listener.put(record)
 
-    async def follow(self) -> AsyncIterator[EventRecord]:
+    async def follow(self) -> AsyncIterator[MeshEvent]:
         listener = _Listener()
         self._listeners.add(listener)
         try:
@@ -45,7 +45,7 @@ class Feed:
                 listener.filled.clear()
                 if listener.lost:
                     lost, listener.lost = listener.lost, 0
-                    yield EventRecord(event="lost", time=listener.records[0].time, details={"records": lost})
+                    yield MeshEvent(kind="lost", time=listener.records[0].time, details={"records": lost})
                 while listener.records:
                     yield listener.records.popleft()
         finally:

@@ -69,7 +69,7 @@ def hooks(report: HookRun | HookNotice) -> None:
     event = report.turn.event
     details = {
         "hook": report.hook.name,
-        "told": event.event,
+        "told": event.kind,
         "peer": event.peer,
         "status": report.status,
         "seconds": round(report.seconds, 3),

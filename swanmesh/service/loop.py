@@ -27,6 +27,7 @@ from swanmesh.control.listener import Listener, listen
 from swanmesh.control.metrics import Counters
 from swanmesh.control.protocol import ReloadReply
 from swanmesh.core import abilities
+from swanmesh.core.events import MeshEvent
 from swanmesh.core.expiry import ExpiryNews, expiring
 from swanmesh.core.inputs.removal import held_problems
 from swanmesh.core.mesh import Mesh
@@ -121,12 +122,19 @@ class Daemon:
         """Until the loop has decided anew."""
         await self._stepped.wait()
 
-    def command(self, command: str, peer: str) -> str:
+    def history(self, peer: str) -> list[MeshEvent]:
+        return self._tell.history(peer)
+
+    def look(self, reason: Reason) -> None:
+        """Look at charon as soon as the pace of looks allows."""
+        self.mesh.state.looks.want(now(), reason)
+        self._wake.set()
+
+    def command(self, command: str, peer: str) -> None:
         """`up`, `down`, `rekey`. Raises KeyError for a peer that is not known."""
-        message = self.mesh.command(command, peer, now())
+        self.mesh.command(command, peer, now())
         self.log.info("asked", command=command, peer=peer)
         self._wake.set()
-        return message
 
     def reload(self, paths: Iterable[Path] | None, *, removed: bool = False) -> ReloadReply:
         """Read these files again, or all; what is valid comes into force. `removed`: those of them that are
@@ -279,10 +287,12 @@ class Daemon:
                 self.mesh.event(event, at)
             case Done(action, error) | Restored(action, error):
                 self.mesh.done(action, error, at)
-                self._tell.action(action, error)
+                known = self.mesh.state.book.named(action.peer) is not None
+                self._tell.action(action, error, wanted=known or not action.peer)
             case Observed(action, what):
                 self.mesh.observed(what, at)
-                self.counters.last_resync = time.time()
+                if what is not None:
+                    self.counters.last_resync = time.time()
                 self._tell.action(action, None if what is not None else "refused")
             case KernelObserved(action, held):
                 self.mesh.kernel_observed(held, at)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -12,7 +12,6 @@ from swanmesh.control.metrics import Counters, render
 from swanmesh.control.protocol import (
     ConfirmReply,
     ConfirmRequest,
-    EventRecord,
     HeldReply,
     PeerCommandReply,
     PeerCommandRequest,
@@ -20,14 +19,21 @@ from swanmesh.control.protocol import (
     ReloadReply,
     ReloadRequest,
     StatusReply,
-    UnknownPeer,
     WaitReply,
 )
+from swanmesh.core.asked import Asked, asked, waits_for
+from swanmesh.core.events import MeshEvent
 from swanmesh.core.inputs.removal import held, held_problems
 from swanmesh.core.mesh import Mesh
+from swanmesh.core.model import Peer
+from swanmesh.core.naming import NoSuchPeer, find_peer
+from swanmesh.core.reasons import STATUS_ASKED, Reason
 from swanmesh.core.verdict import peer_verdict
 from swanmesh.service import status as report
 from swanmesh.service.feed import Feed
+
+_LOOK_TIME = 1.0
+"""Seconds that a status may wait for a look at charon; one of not longer ago is as good as a new one."""
 
 
 class Controller(Protocol):
@@ -48,11 +54,15 @@ class Controller(Protocol):
 
     def problems(self) -> list[str]: ...
 
+    def history(self, peer: str) -> list[MeshEvent]: ...
+
     def reload(self, paths: Iterable[Path] | None, *, removed: bool = False) -> ReloadReply: ...
 
     def confirm(self) -> list[str]: ...
 
-    def command(self, command: str, peer: str) -> str: ...
+    def command(self, command: str, peer: str) -> None: ...
+
+    def look(self, reason: Reason) -> None: ...
 
     async def next_step(self) -> None: ...
 
@@ -64,18 +74,15 @@ class DaemonService:
     def __init__(self, daemon: Controller) -> None:
         self._daemon = daemon
 
-    def status(self, peers: list[str] | None = None) -> StatusReply:
-        daemon = self._daemon
-        book = daemon.mesh.state.book
-        if peers is None:
-            chosen = sorted(book.peers.values(), key=lambda peer: peer.name)
-        else:
-            found = [(name, book.named(name)) for name in peers]
-            unknown = [name for name, peer in found if peer is None]
-            if unknown:
-                raise UnknownPeer(", ".join(unknown))
-            chosen = [peer for _, peer in found if peer is not None]
-        return report.status(daemon.mesh, daemon.clock(), daemon.started, daemon.problems(), chosen)
+    async def status(self, peers: list[str] | None = None, *, fresh: bool = False) -> StatusReply:
+        named = None if peers is None else [self._find(name) for name in peers]
+        if fresh:
+            await self._look()
+        reply = self._status(named)
+        if named is not None:
+            for peer in reply.peers:
+                peer.history = self._daemon.history(peer.name)
+        return reply
 
     def plan(self) -> PlanReply:
         return report.plan(self._daemon.mesh, self._daemon.clock())
@@ -90,7 +97,7 @@ class DaemonService:
             events_lost=self._daemon.events_lost,
             removals_held=len(held(self._daemon.mesh.state)),
         )
-        return await asyncio.to_thread(render, self.status(), counters)
+        return await asyncio.to_thread(render, self._status(None), counters)
 
     async def reload(self, request: ReloadRequest) -> ReloadReply:
         paths = None if request.files is None else [Path(file) for file in request.files]
@@ -103,51 +110,98 @@ class DaemonService:
     def confirm(self, request: ConfirmRequest) -> ConfirmReply:
         return ConfirmReply(peers=self._daemon.confirm())
 
-    def command(self, request: PeerCommandRequest) -> PeerCommandReply:
-        try:
-            message = self._daemon.command(request.command, request.peer)
-        except KeyError:
-            raise UnknownPeer(request.peer) from None
-        return PeerCommandReply(peer=request.peer, message=message)
+    async def command(self, request: PeerCommandRequest) -> PeerCommandReply:
+        state = self._daemon.mesh.state
+        wanted = [asked(state, request.command, self._find(name)) for name in request.peers]
+        for each in wanted:
+            self._daemon.command(each.command, each.peer.name)
+        waiting = await self._until_none(lambda: dict(self._waiting(wanted)), request.wait)
+        done = {each.peer.name: each.done for each in wanted if each.peer.name not in waiting}
+        return PeerCommandReply(done=done, waiting=waiting)
 
     async def wait(self, peers: list[str] | None, timeout: float, *, gone: bool = False) -> WaitReply:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout
-        while missing := self._missing(peers, gone=gone):
-            left = deadline - loop.time()
-            if left <= 0:
-                break
-            try:
-                async with asyncio.timeout(left):
-                    await self._daemon.next_step()
-            except TimeoutError:
-                missing = self._missing(peers, gone=gone)
-                break
-        return WaitReply(missing=missing)
+        if peers is None:
+            return WaitReply(missing=await self._until_none(lambda: dict(self._not_up(None)), timeout))
+        if gone:
+            names = [self._known(name) for name in peers]
+            return WaitReply(missing=await self._until_none(lambda: dict(self._not_gone(names)), timeout))
+        names = [self._find(name).name for name in peers]
+        return WaitReply(missing=await self._until_none(lambda: dict(self._not_up(names)), timeout))
 
-    def events(self) -> AsyncIterator[EventRecord]:
+    def events(self) -> AsyncIterator[MeshEvent]:
         return self._daemon.feed.follow()
 
-    def _missing(self, names: list[str] | None, *, gone: bool) -> dict[str, str]:
-        """Who is not yet as asked for, and why."""
+    def _find(self, asked_for: str) -> Peer:
+        """Raises NoSuchPeer."""
+        book = self._daemon.mesh.state.book
+        return book.named(asked_for) or find_peer(asked_for, book.peers.values())
+
+    def _known(self, asked_for: str) -> str:
+        """The name of a peer that may be gone already."""
+        try:
+            return self._find(asked_for).name
+        except NoSuchPeer:
+            return asked_for.lower()
+
+    def _status(self, peers: list[Peer] | None) -> StatusReply:
+        daemon = self._daemon
+        if peers is None:
+            peers = sorted(daemon.mesh.state.book.peers.values(), key=lambda peer: peer.name)
+        reply = report.status(daemon.mesh, daemon.clock(), daemon.started, daemon.problems(), peers)
+        reply.observed = daemon.counters.last_resync
+        return reply
+
+    async def _look(self) -> None:
+        """Have charon looked at, unless it was just now; gives up after a while: looks have a pace of their
+        own, and one at thousands of peers takes long."""
+        daemon = self._daemon
+        before = daemon.counters.last_resync
+        fresh_at = daemon.clock().wall - _LOOK_TIME
+        if daemon.mesh.state.charon.reachable and (before is None or before < fresh_at):
+            daemon.look(STATUS_ASKED)
+            await self._until_none(
+                lambda: {} if daemon.counters.last_resync != before else {"charon": ""}, _LOOK_TIME
+            )
+
+    async def _until_none(self, missing: Callable[[], dict[str, str]], timeout: float) -> dict[str, str]:
+        """What is still missing when nothing is, or after `timeout` seconds; asked after each step."""
+        end = asyncio.get_running_loop().time() + timeout
+        while found := missing():
+            try:
+                async with asyncio.timeout_at(end):
+                    await self._daemon.next_step()
+            except TimeoutError:
+                return missing()
+        return found
+
+    def _waiting(self, wanted: Iterable[Asked]) -> Iterator[tuple[str, str]]:
+        state, now = self._daemon.mesh.state, self._daemon.clock().now
+        for each in wanted:
+            if why := waits_for(state, each, now):
+                yield each.peer.name, why
+
+    def _not_gone(self, names: list[str]) -> Iterator[tuple[str, str]]:
+        state = self._daemon.mesh.state
+        for name in names:
+            if state.book.named(name) is not None:
+                yield name, "still known"
+            elif state.pairs.of(name):
+                yield name, "its associations are being ended"
+
+    def _not_up(self, names: list[str] | None) -> Iterator[tuple[str, str]]:
+        """Who is not up, and why. Whom the policy leaves out is not waited for; whom the operator holds down
+        is."""
         state, now = self._daemon.mesh.state, self._daemon.clock().now
         if names is None:
+            if not state.charon.reachable:
+                yield "charon", f"not reachable: {state.charon.reason.words}"
+                return
             names = [peer.name for peer in state.book.peers.values()]
-            if not gone and not state.charon.reachable:
-                return {"charon": f"not reachable: {state.charon.reason}"}
-        missing = {}
         for name in names:
             peer = state.book.named(name)
-            if gone:
-                if peer is not None or state.pairs.of(name):
-                    missing[name] = "still known" if peer is not None else "its associations are being ended"
-                continue
             if peer is None:
-                missing[name] = "no such peer"
+                yield name, "removed meanwhile"
                 continue
             verdict = peer_verdict(state, peer, now)
-            if verdict.state not in ("up", "disabled") or (
-                verdict.state == "disabled" and name in state.down
-            ):
-                missing[name] = verdict.reason.words or verdict.state
-        return missing
+            if verdict.state != "up" and (verdict.state != "disabled" or name in state.down):
+                yield name, verdict.reason.words or verdict.state

@@ -15,6 +15,7 @@ from swanmesh.control.protocol import (
     PlannedAction,
     PlanReply,
     StatusReply,
+    Traffic,
 )
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import Peer
@@ -69,6 +70,7 @@ def peer_status(mesh: Mesh, peer: Peer, clock: Clock) -> PeerStatus:
     state = mesh.state
     verdict = peer_verdict(state, peer, clock.now)
     pairs = [pair for pair in state.pairs.of(peer.name) if pair.connection is not None]
+    violations = [pair.violation for pair in pairs if pair.violation.recent(clock.now)]
     return PeerStatus(
         name=peer.name,
         addresses=[str(address) for address in peer.addresses],
@@ -76,9 +78,23 @@ def peer_status(mesh: Mesh, peer: Peer, clock: Clock) -> PeerStatus:
         state=verdict.state,
         since=clock.at(verdict.since),
         reason=verdict.reason.words,
+        reason_code=verdict.reason.code,
+        traffic=_traffic(pairs),
+        violation="; ".join(each.reason.words for each in violations),
+        violations=sum(each.count for each in violations),
         associations=[a for pair in pairs for sa in pair.sas.values() for a in _associations(pair, sa)],
         pairs=[_pair(mesh, pair, clock) for pair in pairs],
         next_attempt=clock.at_optional(verdict.next_attempt),
+    )
+
+
+def _traffic(pairs: Iterable[Pair]) -> Traffic:
+    counted = [pair.traffic for pair in pairs]
+    return Traffic(
+        bytes_in=sum(each.bytes_in for each in counted),
+        bytes_out=sum(each.bytes_out for each in counted),
+        packets_in=sum(each.packets_in for each in counted),
+        packets_out=sum(each.packets_out for each in counted),
     )
 
 
@@ -90,6 +106,7 @@ def _pair(mesh: Mesh, pair: Pair, clock: Clock) -> PairStatus:
         connection=pair.name,
         state=verdict.state,
         reason=verdict.reason.words,
+        reason_code=verdict.reason.code,
         since=clock.at(verdict.since),
         next_attempt=clock.at_optional(verdict.next_attempt),
         attempts=pair.attempt.failed,
@@ -134,5 +151,7 @@ def planned_action(item: Planned, clock: Clock) -> PlannedAction:
         peer=item.action.peer,
         target=item.action.target,
         reason=item.action.reason.words,
+        reason_code=item.action.reason.code,
+        blocked=item.blocked.words,
         due=clock.at_optional(item.due),
     )

@@ -13,7 +13,8 @@ from typing import TypeVar
 import yaml
 
 from swanmesh.control.client import Client
-from swanmesh.control.protocol import EventRecord, PeerStatus, StatusReply
+from swanmesh.control.protocol import PeerStatus, StatusReply
+from swanmesh.core.events import MeshEvent
 from swanmesh.pki.authority import Authority
 from swanmesh.service.loop import Daemon
 from swanmesh.service.sources import Sources
@@ -113,7 +114,7 @@ class Listener:
     """What the event stream told since it was made."""
 
     def __init__(self, daemon: Daemon) -> None:
-        self.records: list[EventRecord] = []
+        self.records: list[MeshEvent] = []
         self._task = asyncio.create_task(self._listen(daemon))
 
     async def _listen(self, daemon: Daemon) -> None:
@@ -121,4 +122,4 @@ class Listener:
             self.records.append(record)
 
     def kinds(self) -> list[str]:
-        return [record.event for record in self.records if record.event != "action"]
+        return [record.kind for record in self.records if record.kind != "action"]

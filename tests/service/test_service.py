@@ -8,14 +8,17 @@ import functools
 import os
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from swanmesh.control import listener
 from swanmesh.control.server import ControlServer
-from swanmesh.core.reasons import Reason
+from swanmesh.core.reasons import STATUS_ASKED, Reason
 from swanmesh.kernel.link import KernelLink
+from tests.charon.daemon import Initiation
 from tests.charon.fake import Fault
 from tests.charon.helpers import asynchronous
 from tests.service.running import Listener, Place, all_up, asked, peer, service, status, until
@@ -329,6 +332,29 @@ async def test_an_emptied_folder_is_held_told_and_confirmed(place: Place) -> Non
 
 
 @asynchronous
+async def test_down_is_told_as_done_when_it_is_and_not_when_it_was_asked(place: Place) -> None:
+    await place.charon.start()
+    async with service(place) as daemon:
+        await all_up(place, daemon)
+        place.charon.fault, place.charon.fault_on = Fault.HANG, "load-conn"
+        reply = await asked(lambda: place.client.command("down", ["web2"], wait=0.3))
+        assert reply.done == {}
+        assert list(reply.waiting) == ["web2.mesh.example"]
+        shown = peer(await status(place), "web2.mesh.example")
+        assert shown.state != "disabled" and shown.associations
+        # charon hangs, is lost, and answers again; only then it can be so.
+        reply = await asked(lambda: place.client.command("down", ["192.0.2.2"], wait=20))
+        assert reply.waiting == {}
+        assert list(reply.done) == ["web2.mesh.example"]
+        shown = peer(await status(place), "web2.mesh.example")
+        assert (shown.state, shown.reason_code, shown.associations) == ("disabled", "held-down", [])
+        assert len(place.charon.sas) == 2
+        assert (await asked(lambda: place.client.command("up", ["web2"], wait=20))).waiting == {}
+        assert len(place.charon.sas) == 3
+    await place.charon.stop()
+
+
+@asynchronous
 async def test_removals_on_purpose_are_not_held_though_the_watch_sees_them_first(place: Place) -> None:
     await place.charon.start()
     for number in range(10, 16):
@@ -346,6 +372,31 @@ async def test_removals_on_purpose_are_not_held_though_the_watch_sees_them_first
 
 
 @asynchronous
+async def test_a_command_without_a_charon_says_that_it_is_not_done(place: Place) -> None:
+    async with service(place) as daemon:
+        await until(daemon, lambda: "no socket" in daemon.mesh.state.charon.reason.words)
+        for command in ("up", "down", "rekey"):
+            reply = await asked(lambda: place.client.command(command, ["web2", "web3"], wait=0.1))  # noqa: B023
+            assert reply.done == {}
+            assert all("charon is not reachable" in why for why in reply.waiting.values())
+            assert len(reply.waiting) == 2
+
+
+@asynchronous
+async def test_a_rekey_is_done_when_the_keys_are_new(place: Place) -> None:
+    await place.charon.start()
+    async with service(place) as daemon:
+        await all_up(place, daemon)
+        (before,) = peer(await status(place), "web2.mesh.example").associations
+        reply = await asked(lambda: place.client.command("rekey", ["web2"], wait=20))
+        assert (reply.done, reply.waiting) == ({"web2.mesh.example": "has new keys"}, {})
+        (after,) = peer(await status(place), "web2.mesh.example").associations
+        assert after.spi_in != before.spi_in
+        assert after.ike_id != before.ike_id
+    await place.charon.stop()
+
+
+@asynchronous
 async def test_a_folder_that_others_may_write_is_a_problem_until_it_is_mended(place: Place) -> None:
     await place.charon.start()
     async with service(place) as daemon:
@@ -358,3 +409,77 @@ async def test_a_folder_that_others_may_write_is_a_problem_until_it_is_mended(pl
         await until(daemon, lambda: not daemon.problems())
         assert place.charon.sas == held
     await place.charon.stop()
+
+
+@asynchronous
+async def test_a_person_gets_counts_of_now(place: Place) -> None:
+    await place.charon.start()
+    async with service(place) as daemon:
+        await all_up(place, daemon)
+        # Later than a second after the last look, charon is asked again; before that it is not.
+        looked = daemon.counters.last_resync
+        assert looked is not None
+        daemon.counters.last_resync = looked - 30
+        asked_before = sum(command == "list-sas" for command, _ in place.charon.requests)
+        await asked(place.client.status)
+        assert sum(command == "list-sas" for command, _ in place.charon.requests) == asked_before
+        reply = await asked(lambda: place.client.status(fresh=True))
+        assert reply.observed is not None and reply.observed >= looked
+        place.charon.fault, place.charon.fault_on = Fault.HANG, "list-sas"
+        daemon.counters.last_resync = looked - 30
+        # A charon that hangs holds nobody up: what is known is told, with its age.
+        reply = await asked(lambda: place.client.status(fresh=True))
+        assert reply.observed == pytest.approx(looked - 30)
+    await place.charon.stop()
+
+
+@asynchronous
+async def test_status_of_one_peer_tells_its_last_downs(place: Place) -> None:
+    await place.charon.start()
+    async with service(place) as daemon:
+        await all_up(place, daemon)
+        heard = Listener(daemon)
+        place.charon.drop(next(iter(place.charon.sas)))
+        await until(daemon, lambda: heard.kinds() == ["peer-down", "peer-up"])
+        down = next(event for event in heard.records if event.kind == "peer-down")
+        reply = await asked(lambda: place.client.status([down.peer]))
+        assert [event.kind for event in reply.peers[0].history] == ["peer-down", "peer-up"]
+        assert reply.peers[0].history[0] == down
+        assert down.reason_code
+        assert all(not each.history for each in (await status(place)).peers)
+    await place.charon.stop()
+
+
+def test_a_peer_that_is_removed_while_it_connects_makes_no_error(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """charon has given up the IKE_SA when it is asked to end it."""
+    path = place.peers / "web2.mesh.example.yaml"
+
+    @asynchronous
+    async def run() -> None:
+        await place.charon.start()
+        place.charon.on_initiate = Initiation.HOLD
+        async with service(place) as daemon:
+            await until(daemon, lambda: len(place.charon.sas) == 3)
+            daemon.look(STATUS_ASKED)
+            await until(daemon, lambda: any(p.sas for p in daemon.mesh.state.pairs.of("web2.mesh.example")))
+            place.charon.give_up()
+            path.unlink()
+            await until(daemon, lambda: not daemon.mesh.state.pairs.of("web2.mesh.example"))
+        await place.charon.stop()
+
+    run()
+    lines = capsys.readouterr().out.splitlines()
+    assert any("terminate" in line and "web2" in line for line in lines)
+    assert not any("[error" in line for line in lines)
+
+
+def test_a_control_socket_that_cannot_be_made_is_no_bug_of_ours(place: Place) -> None:
+    (place.folder / "control.sock").write_text("in the way")
+    command = [sys.executable, "-m", "swanmesh", "--config", str(place.config), "run"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    error = done.stderr
+    assert "control.sock: exists and is no socket; remove it, or set control.socket elsewhere" in error
+    assert "bug" not in error

@@ -86,7 +86,7 @@ def test_a_peer_is_made_up_where_none_is_named_and_events_without_one_have_none(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("peer-up", "web9"), "has no peer web9"),
+        (("peer-up", "web9"), "no such peer: web9; did you mean web2?"),
         (("started", "web2"), "concerns no single peer"),
         (("peer-gone",), "peer-gone"),
         ((), "EVENT"),

@@ -16,7 +16,6 @@ from swanmesh.control.protocol import (
     CharonStatus,
     ConfirmReply,
     ConfirmRequest,
-    EventRecord,
     HeldReply,
     HostStatus,
     PairStatus,
@@ -29,10 +28,12 @@ from swanmesh.control.protocol import (
     ReloadReply,
     ReloadRequest,
     StatusReply,
-    UnknownPeer,
     WaitReply,
 )
 from swanmesh.control.server import ControlServer
+from swanmesh.core.events import MeshEvent
+from swanmesh.core.naming import find_peer
+from swanmesh.core.peers import parse_peer
 
 
 def peer_status(name: str, address: str, state: PeerState = "up", reason: str = "") -> PeerStatus:
@@ -85,10 +86,16 @@ class PlainService:
         self.actions: list[PlannedAction] = []
         self.reloads: list[ReloadRequest] = []
         self.commands: list[tuple[str, str]] = []
+        self.waits: list[float] = []
+        self.undone: dict[str, str] = {}
+        """Why what was asked of a peer is not done yet."""
+        self.charon_lost = ""
+        self.observed: float | None = None
+        self.looks = 0
         self.reload_reply = ReloadReply(changed=[], problems=[])
         self.counters = Counters()
         self.held_peers: list[str] = []
-        self.readers: list[deque[EventRecord]] = []
+        self.readers: list[deque[MeshEvent]] = []
         self.failing = False
         self.changed = asyncio.Event()
         self.finished = False
@@ -101,15 +108,17 @@ class PlainService:
         self.changed.set()
         self.changed = asyncio.Event()
 
-    def status(self, peers: list[str] | None = None) -> StatusReply:
+    def _find(self, asked: str) -> PeerStatus:
+        known = [parse_peer(peer.name, peer.addresses, source=peer.name) for peer in self.peers.values()]
+        return self.peers[find_peer(asked, known).name]
+
+    async def status(self, peers: list[str] | None = None, *, fresh: bool = False) -> StatusReply:
         if self.failing:
             raise RuntimeError("secret detail")
-        chosen = list(self.peers.values())
-        if peers is not None:
-            unknown = [name for name in peers if name not in self.peers]
-            if unknown:
-                raise UnknownPeer(", ".join(unknown))
-            chosen = [self.peers[name] for name in peers]
+        self.looks += fresh
+        return self.reply([*self.peers.values()] if peers is None else [self._find(name) for name in peers])
+
+    def reply(self, chosen: list[PeerStatus]) -> StatusReply:
         return StatusReply(
             host=HostStatus(
                 name="web1.mesh.example",
@@ -118,16 +127,22 @@ class PlainService:
                 swanmesh="0.1.0",
                 started=1_700_000_000.0,
             ),
-            charon=CharonStatus(reachable=True, version="5.9.8", since=1_700_000_000.0),
+            charon=CharonStatus(
+                reachable=not self.charon_lost,
+                version="5.9.8",
+                since=1_700_000_000.0,
+                reason=self.charon_lost,
+            ),
             peers=chosen,
             problems=list(self.problems),
+            observed=self.observed,
         )
 
     def plan(self) -> PlanReply:
         return PlanReply(actions=list(self.actions), charon_reachable=True)
 
     async def metrics(self) -> bytes:
-        return render(self.status(), self.counters)
+        return render(self.reply([*self.peers.values()]), self.counters)
 
     async def reload(self, request: ReloadRequest) -> ReloadReply:
         self.reloads.append(request)
@@ -140,11 +155,12 @@ class PlainService:
         peers, self.held_peers = self.held_peers, []
         return ConfirmReply(peers=peers)
 
-    def command(self, request: PeerCommandRequest) -> PeerCommandReply:
-        if request.peer not in self.peers:
-            raise UnknownPeer(request.peer)
-        self.commands.append((request.command, request.peer))
-        return PeerCommandReply(peer=request.peer, message=f"{request.command} noted")
+    async def command(self, request: PeerCommandRequest) -> PeerCommandReply:
+        names = [self._find(name).name for name in request.peers]
+        self.commands += [(request.command, name) for name in names]
+        self.waits.append(request.wait)
+        done = {name: f"{request.command} done" for name in names if name not in self.undone}
+        return PeerCommandReply(done=done, waiting={n: why for n, why in self.undone.items() if n in names})
 
     def _missing(self, peers: list[str] | None, gone: bool) -> dict[str, str]:
         names = peers if peers is not None else list(self.peers)
@@ -154,7 +170,7 @@ class PlainService:
         for name in names:
             peer = self.peers.get(name)
             if peer is None:
-                missing[name] = "not known"
+                self._find(name)
             elif peer.state != "up":
                 missing[name] = peer.reason
         return missing
@@ -168,13 +184,13 @@ class PlainService:
             pass
         return WaitReply(missing=self._missing(peers, gone))
 
-    def emit(self, record: EventRecord) -> None:
+    def emit(self, record: MeshEvent) -> None:
         for reader in self.readers:
             reader.append(record)
         self.wake()
 
-    async def events(self) -> AsyncIterator[EventRecord]:
-        queue: deque[EventRecord] = deque(maxlen=64)
+    async def events(self) -> AsyncIterator[MeshEvent]:
+        queue: deque[MeshEvent] = deque(maxlen=64)
         self.readers.append(queue)
         try:
             while True:

@@ -14,11 +14,20 @@ import pytest
 
 from swanmesh.control.client import Client, RequestRefused
 from swanmesh.control.gate import Limits
-from swanmesh.control.protocol import EventRecord
+from swanmesh.core.events import MeshEvent
 from tests.unit.control.plain_service import ServerThread, peer_status, serving
 from tests.unit.control.waiting import wait_until
 
-LIMITS = Limits(connections=20, followers=3, request_time=0.8, reply_time=0.8, stalled=0.5, heartbeat=0.1)
+LIMITS = Limits(
+    connections=20,
+    followers=3,
+    reserved=1,
+    followers_each=2,
+    request_time=0.8,
+    reply_time=0.8,
+    stalled=0.5,
+    heartbeat=0.1,
+)
 NOBODY = 65534
 
 
@@ -125,7 +134,7 @@ def test_half_closed_connections_are_forgotten(server: ServerThread) -> None:
     for sock in halves:
         read_all(sock)
         sock.close()
-    wait_until(lambda: server.server._followers == 0, 5, "their waits are given up")
+    wait_until(lambda: server.server._followers.total() == 0, 5, "their waits are given up")
     assert answers(server)
 
 
@@ -134,7 +143,7 @@ def test_long_requests_leave_room_for_short_ones(server: ServerThread) -> None:
     waits = [connect(server) for _ in range(LIMITS.followers)]
     for sock in waits:
         sock.sendall(b"GET /v1/wait?timeout=600 HTTP/1.1\r\nHost: x\r\n\r\n")
-    wait_until(lambda: server.server._followers == LIMITS.followers, 5, "all wait")
+    wait_until(lambda: server.server._followers.total() == LIMITS.followers, 5, "all wait")
     with connect(server) as sock:
         sock.sendall(b"GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n")
         assert b" 503 " in read_all(sock).splitlines()[0]
@@ -149,7 +158,7 @@ def test_a_reader_that_does_not_read_is_dropped(server: ServerThread) -> None:
         wait_until(lambda: server.service.readers, 5, "the stream stands")
 
         def flood() -> bool:
-            record = EventRecord(event="action", time=1.0, reason="x" * 10_000)
+            record = MeshEvent(kind="action", time=1.0, reason="x" * 10_000)
             server.call(server.service.emit, record)
             return not server.service.readers
 
@@ -234,4 +243,85 @@ def test_one_too_many_is_told_so(tmp_path: Path) -> None:
         for sock in slow:
             sock.close()
         wait_until(lambda: not keeper._open, 5, "they are forgotten")
+        assert answers(server)
+
+
+@contextlib.contextmanager
+def member(
+    server: ServerThread, uid: int, request: bytes, count: int, answered: int
+) -> Iterator[list[bytes]]:
+    """A process of a member of the socket's group that holds `count` requests open; yields the status codes
+    of the first `answered` ones that are answered."""
+    reader, writer = os.pipe()
+    held, release = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(release)
+            os.setgroups([1])
+            os.setgid(NOBODY)
+            os.setuid(uid)
+            socks = [socket.socket(socket.AF_UNIX) for _ in range(count)]
+            for sock in socks:
+                sock.connect(str(server.socket))
+                with contextlib.suppress(BrokenPipeError):
+                    sock.sendall(request)
+            codes: list[bytes] = []
+            while len(codes) < answered:
+                for sock in select.select(socks, [], [])[0]:
+                    codes.append(sock.recv(65536).split(b" ")[1])
+                    socks.remove(sock)
+            os.write(writer, b" ".join(codes) + b".")
+            os.read(held, 1)
+        except BaseException as error:
+            os.write(2, repr(error).encode())
+        finally:
+            os._exit(0)
+    os.close(held)
+    os.close(writer)
+    try:
+        text = b""
+        while part := os.read(reader, 1000):
+            text += part
+            if text.endswith(b"."):
+                break
+        yield text.removesuffix(b".").split()
+    finally:
+        os.close(release)
+        os.close(reader)
+        os.waitpid(child, 0)
+
+
+WAIT = b"GET /v1/wait?timeout=600 HTTP/1.1\r\nHost: x\r\n\r\n"
+SLOW = b"POST /v1/reload HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{"
+
+
+@needs_root
+def test_members_of_the_group_cannot_take_every_long_request(tmp_path: Path) -> None:
+    _let_through(tmp_path)
+    limits = Limits(connections=40, followers=6, reserved=3, followers_each=2)
+    with serving(tmp_path / "control.sock", group="daemon", limits=limits) as server:
+        server.service.put(peer_status("web2", "203.0.113.2", "down", "dead"))
+        client = Client(server.socket, timeout=5)
+        with member(server, 1001, WAIT, 4, 2) as one:
+            # Two each, and three of all members together.
+            assert one == [b"503", b"503"]
+            with member(server, 1002, WAIT, 2, 1) as another:
+                assert another == [b"503"]
+                assert client.wait(["web2"], 0.1).missing == {"web2": "dead"}
+
+
+@needs_root
+def test_members_of_the_group_cannot_take_every_connection(tmp_path: Path) -> None:
+    _let_through(tmp_path)
+    limits = Limits(connections=6, reserved=2, request_time=20)
+    with (
+        serving(tmp_path / "control.sock", group="daemon", limits=limits) as server,
+        member(server, 1001, SLOW, 4, 0),
+    ):
+        keeper = server.server._keeper
+        assert keeper is not None
+        wait_until(lambda: len(keeper._open) == 4 and not keeper._silent, 5, "all have asked")
+        with member(server, 1002, SLOW, 1, 1) as refused:
+            assert refused == [b"503"]
         assert answers(server)

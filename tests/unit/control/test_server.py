@@ -18,7 +18,8 @@ from swanmesh.control.client import (
     _UnixConnection,
 )
 from swanmesh.control.gate import Limits
-from swanmesh.control.protocol import EventRecord, PlannedAction, ReloadReply
+from swanmesh.control.protocol import PlannedAction, ReloadReply
+from swanmesh.core.events import MeshEvent
 from tests.unit.control.plain_service import ServerThread, peer_status, serving
 from tests.unit.control.waiting import wait_until
 
@@ -78,10 +79,11 @@ def test_reload_passes_the_files_on(server: ServerThread) -> None:
 
 def test_peer_command(server: ServerThread) -> None:
     server.service.put(peer_status("web2", "203.0.113.2"))
-    assert Client(server.socket).command("down", "web2").message == "down noted"
+    assert Client(server.socket).command("down", ["WEB2"], wait=1.0).done == {"web2": "down done"}
     assert server.service.commands == [("down", "web2")]
     with pytest.raises(RequestRefused, match="web9"):
-        Client(server.socket).command("up", "web9")
+        Client(server.socket).command("up", ["web2", "web9"])
+    assert server.service.commands == [("down", "web2")]
 
 
 def test_wait_returns_when_the_peer_comes_up(server: ServerThread) -> None:
@@ -118,8 +120,9 @@ def test_wait_for_absence_and_for_many(server: ServerThread) -> None:
         ("POST", "/v1/reload", b"{", 400),
         ("POST", "/v1/reload", b'{"files": [1]}', 400),
         ("POST", "/v1/reload", b'{"everything": true}', 400),
-        ("POST", "/v1/peer-command", b'{"command": "explode", "peer": "web2"}', 400),
-        ("POST", "/v1/peer-command", b'{"command": "up", "peer": "../web2"}', 400),
+        ("POST", "/v1/peer-command", b'{"command": "explode", "peers": ["web2"]}', 400),
+        ("POST", "/v1/peer-command", b'{"command": "up", "peers": ["../web2"]}', 400),
+        ("POST", "/v1/peer-command", b'{"command": "up", "peers": ["web2"], "wait": -1}', 400),
         ("POST", "/v1/peer-command", b"[]", 400),
     ],
 )
@@ -153,11 +156,11 @@ def test_metrics_and_health(server: ServerThread) -> None:
 
 def test_events_begin_with_a_heartbeat_and_lose_nothing_after_it(server: ServerThread) -> None:
     stream = Client(server.socket).events()
-    assert next(stream).event == "heartbeat"
-    server.call(server.service.emit, EventRecord(event="peer-up", time=1.0, peer="web2", reason="up"))
-    record = next(record for record in stream if record.event != "heartbeat")
-    assert (record.event, record.peer) == ("peer-up", "web2")
-    assert next(record for record in stream).event == "heartbeat"
+    assert next(stream).kind == "heartbeat"
+    server.call(server.service.emit, MeshEvent(kind="peer-up", time=1.0, peer="web2", reason="up"))
+    record = next(record for record in stream if record.kind != "heartbeat")
+    assert (record.kind, record.peer) == ("peer-up", "web2")
+    assert next(record for record in stream).kind == "heartbeat"
     stream.close()  # type: ignore[attr-defined]
     wait_until(lambda: not server.service.readers, 5, "the closed stream is forgotten")
 
@@ -176,13 +179,13 @@ def test_stop_ends_streams_and_waits_and_removes_the_socket(server: ServerThread
 
     waiter = threading.Thread(target=wait)
     waiter.start()
-    wait_until(lambda: server.server._followers == 2, 5, "both follow")
-    server.call(server.service.emit, EventRecord(event="stopping", time=1.0))
+    wait_until(lambda: server.server._followers.total() == 2, 5, "both follow")
+    server.call(server.service.emit, MeshEvent(kind="stopping", time=1.0))
     server.stop()
     waiter.join(5)
     assert not waiter.is_alive()
     assert "stopping" in refusals[0]
-    assert "stopping" in [record.event for record in stream]
+    assert "stopping" in [record.kind for record in stream]
     assert not server.socket.exists()
 
 
@@ -190,9 +193,9 @@ def test_a_wait_ends_when_its_caller_goes_away(server: ServerThread) -> None:
     server.service.put(peer_status("web2", "203.0.113.2", "down", "dead"))
     connection = _UnixConnection(server.socket, 10)
     connection.request("GET", "/v1/wait?timeout=500")
-    wait_until(lambda: server.server._followers == 1, 5, "the wait is under way")
+    wait_until(lambda: server.server._followers.total() == 1, 5, "the wait is under way")
     connection.close()
-    wait_until(lambda: server.server._followers == 0, 5, "the wait is given up")
+    wait_until(lambda: server.server._followers.total() == 0, 5, "the wait is given up")
 
 
 def test_client_says_that_nobody_answers(tmp_path: Path) -> None:

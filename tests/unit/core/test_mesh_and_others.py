@@ -208,4 +208,4 @@ def test_a_peer_gone_by_a_reload_is_told_as_removed() -> None:
     assert isinstance(unload, UnloadConnection)
     life.do(unload)
     step = life.mesh.step(1.0 + SETTLE)
-    assert [(event.kind, event.peer) for event in step.events] == [("peer-removed", life.peer)]
+    assert [(event.kind, event.peer) for event in step.events] == [("peer-removed", life.peer.name)]

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from swanmesh.control.protocol import EventRecord
+from swanmesh.core.events import MeshEvent
 from swanmesh.hooks.process import HookRun
 from swanmesh.hooks.runner import HookNotice, Hooks
 
@@ -23,8 +23,8 @@ def write_hook(path: Path, text: str, *, mode: int = 0o755) -> Path:
     return path
 
 
-def event(kind: str, peer: str = "", reason: str = "", *addresses: str) -> EventRecord:
-    return EventRecord(event=kind, time=1.5, peer=peer, reason=reason, addresses=[*addresses])
+def event(kind: str, peer: str = "", reason: str = "", *addresses: str) -> MeshEvent:
+    return MeshEvent(kind=kind, time=1.5, peer=peer, reason=reason, addresses=(*addresses,))
 
 
 @dataclass

@@ -11,17 +11,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from swanmesh.control.protocol import EventRecord
+from swanmesh.core.events import MeshEvent
 from swanmesh.hooks import process as hook_process
 from swanmesh.hooks.process import FILE_SIZE, OUTPUT, HookRun, run_hook
-from swanmesh.hooks.queue import HookEvent, Turn
+from swanmesh.hooks.queue import Turn
 from tests.unit.control.waiting import wait_until
 from tests.unit.hooks.hooking import alive, end, event, hooks_of, until, write_hook
 
 EVENT = event("peer-down", "web2.mesh.example", "peer unreachable")
 
 
-def run(hook: Path, *, timeout: float = 30.0, told: HookEvent = EVENT) -> HookRun:
+def run(hook: Path, *, timeout: float = 30.0, told: MeshEvent = EVENT) -> HookRun:
     """One run to its end."""
     runs: list[HookRun] = []
     asyncio.run(run_hook(hook, Turn(told), runs.append, environment={}, timeout=timeout))
@@ -171,7 +171,7 @@ def test_a_hook_inherits_no_descriptors(hook: Path) -> None:
 
 
 def test_standard_input_can_be_closed_left_alone_or_large(hook: Path) -> None:
-    large = EventRecord(event="started", time=1.5, details={"": "x" * 1_000_000})
+    large = MeshEvent(kind="started", time=1.5, details={"": "x" * 1_000_000})
     size = len(msgspec.json.encode(large))
     assert run(write_hook(hook, "exec <&-; sleep 0.05; echo done"), told=large).output == ("done",)
     assert run(write_hook(hook, "echo done"), told=large).output == ("done",)

@@ -7,8 +7,8 @@ from collections import deque
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swanmesh.control.protocol import EventRecord
-from swanmesh.hooks.queue import MOST, HookEvent, Turn, enqueue
+from swanmesh.core.events import MeshEvent
+from swanmesh.hooks.queue import MOST, Turn, enqueue
 from tests.unit.hooks.hooking import event
 
 
@@ -16,7 +16,7 @@ def told(*kinds: str) -> list[tuple[str, int]]:
     waiting: deque[Turn] = deque()
     for number, kind in enumerate(kinds):
         enqueue(waiting, event(kind, reason=str(number)))
-    return [(turn.event.event, turn.skipped) for turn in waiting]
+    return [(turn.event.kind, turn.skipped) for turn in waiting]
 
 
 def test_of_ups_and_downs_in_a_row_the_latest_is_told() -> None:
@@ -60,20 +60,20 @@ class Follower:
         self.addresses: set[str] = set()
         self.up = False
 
-    def hear(self, event: HookEvent) -> None:
-        if event.event == "peer-added":
+    def hear(self, event: MeshEvent) -> None:
+        if event.kind == "peer-added":
             self.addresses |= set(event.addresses)
-        elif event.event == "peer-removed":
+        elif event.kind == "peer-removed":
             self.addresses -= set(event.addresses)
             self.up = False
         else:
-            self.up = event.event == "peer-up"
+            self.up = event.kind == "peer-up"
 
 
 @st.composite
-def histories(draw: st.DrawFn) -> tuple[list[EventRecord], int]:
+def histories(draw: st.DrawFn) -> tuple[list[MeshEvent], int]:
     """One peer's events as they can follow each other, and how many of them hooks have heard already."""
-    events: list[EventRecord] = []
+    events: list[MeshEvent] = []
     addresses: tuple[str, ...] = ()
     for number in range(draw(st.integers(1, 60))):
         kind = draw(st.sampled_from(["peer-up", "peer-down", "peer-removed"])) if addresses else "peer-added"
@@ -86,7 +86,7 @@ def histories(draw: st.DrawFn) -> tuple[list[EventRecord], int]:
 
 
 @given(histories())
-def test_a_hook_that_keeps_a_set_arrives_at_what_is_true(history: tuple[list[EventRecord], int]) -> None:
+def test_a_hook_that_keeps_a_set_arrives_at_what_is_true(history: tuple[list[MeshEvent], int]) -> None:
     events, heard = history
     hears_all, hears_the_rest = Follower(), Follower()
     waiting: deque[Turn] = deque()

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from swanmesh.control.protocol import EventRecord
+from swanmesh.core.events import MeshEvent
 from swanmesh.hooks import process as hook_process
 from tests.unit.hooks.hooking import event, hooks_of, until, write_hook, written
 
@@ -50,7 +50,7 @@ def test_a_hook_gets_the_event_in_its_environment_and_on_standard_input(tmp_path
     async def main() -> None:
         async with hooks_of(directory) as (hooks, reports):
             hooks.environment = {"SWANMESH_HOST": "web1.mesh.example"}
-            hooks.submit(msgspec.convert(record, EventRecord))
+            hooks.submit(msgspec.convert(record, MeshEvent))
             await until(lambda: reports.runs, "the hook has run")
             assert reports.errors() == []
 

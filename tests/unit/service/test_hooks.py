@@ -17,7 +17,7 @@ import pytest
 
 from swanmesh.cli.main import main
 from swanmesh.control.client import Client, ServiceUnreachable
-from swanmesh.control.protocol import EventRecord
+from swanmesh.core.events import MeshEvent
 from tests.charon.fake import FakeCharon
 from tests.unit.cli.conftest import CONFIG
 from tests.unit.hooks.hooking import alive, until, write_hook, written
@@ -27,7 +27,7 @@ class Listener:
     """Follows the event stream from a thread of its own."""
 
     def __init__(self, socket: Path) -> None:
-        self.records: list[EventRecord] = []
+        self.records: list[MeshEvent] = []
         self._client = Client(socket)
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
@@ -45,7 +45,7 @@ class Listener:
         """As `swanmesh events --json` prints them, without what hooks are not told."""
         self._thread.join(20)
         quiet = ("action", "heartbeat")
-        return [msgspec.json.encode(record) for record in self.records if record.event not in quiet]
+        return [msgspec.json.encode(record) for record in self.records if record.kind not in quiet]
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def running(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def events_in(log: Path) -> list[str]:
-    return [msgspec.json.decode(line, type=EventRecord).event for line in written(log)]
+    return [msgspec.json.decode(line, type=MeshEvent).kind for line in written(log)]
 
 
 def test_hooks_hear_what_the_event_stream_shows(folder: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 SAID = """
 from pathlib import Path
-from swanmesh.control.protocol import EventRecord
+from swanmesh.core.events import MeshEvent
 from swanmesh.hooks.process import HookRun
 from swanmesh.hooks.queue import Turn
 from swanmesh.service import logs
@@ -22,7 +22,7 @@ log = logs.logger()
 log.debug("observe", reason="due")
 log.info("peer-up", peer="web2", reason="")
 log.warning("waiting for charon", reason="no socket")
-event = EventRecord(event="peer-down", time=0.0, peer="web2")
+event = MeshEvent(kind="peer-down", time=0.0, peer="web2")
 for status, error in ((0, ""), (3, "exit status 3")):
     run = HookRun(
         hook=Path("10-mail"), turn=Turn(event), status=status, output=("<0>a b", "c"), error=error

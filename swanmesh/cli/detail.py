@@ -1,0 +1,82 @@
+"""All that is known of one peer, for `status PEER`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from swanmesh.cli.output import amount, for_people, plural, span, wrap
+from swanmesh.cli.status import reasons, traffic
+
+if TYPE_CHECKING:
+    from swanmesh.control.protocol import Association, PairStatus, PeerStatus
+
+_LABEL = 14
+
+
+def detail(peer: PeerStatus, now: float) -> Iterator[str]:
+    """Its lines, the most important first."""
+    yield f"{peer.name}: {peer.state} for {span(now - peer.since)}"
+    yield from _field("why", "; ".join(reasons(peer, now)))
+    yield from _field("addresses", ", ".join(peer.addresses))
+    yield from _field("policy", peer.policy)
+    received, sent = traffic(peer)
+    yield from _field("traffic", f"received {amount(received)}, sent {amount(sent)}")
+    for event in peer.history:
+        at = datetime.fromtimestamp(event.time).astimezone().isoformat(sep=" ", timespec="seconds")
+        yield from _field(event.kind, f"{at}  {event.reason}".rstrip())
+    for pair in peer.pairs:
+        yield from _pair(pair, peer, now)
+    yield ""
+
+
+def _pair(pair: PairStatus, peer: PeerStatus, now: float) -> Iterator[str]:
+    yield ""
+    yield f"  {pair.local} to {pair.remote}: {pair.state} for {span(now - pair.since)}"
+    yield from _field("connection", pair.connection)
+    if pair.reason not in peer.reason:
+        yield from _field("why", pair.reason)
+    if pair.attempts:
+        yield from _field("attempts", f"{pair.attempts} in a row came to nothing")
+    if pair.next_attempt is not None:
+        left = pair.next_attempt - now
+        yield from _field("next attempt", f"in {span(left)}" if left >= 1 else "now")
+    for each in peer.associations:
+        if (each.local, each.remote) == (pair.local, pair.remote):
+            yield from _association(each)
+
+
+def _association(each: Association) -> Iterator[str]:
+    begun = "begun here" if each.initiator else "begun by the peer"
+    yield from _field(f"IKE_SA #{each.ike_id}", _joined(begun, _age(each.ike_age), each.ike_algorithm))
+    if each.child_id is None:
+        yield from _field("CHILD_SA", f"none; the IKE_SA is {each.state}")
+        return
+    rekey = "" if each.rekey_in is None else f"rekeyed in {span(each.rekey_in)}"
+    encap = "in UDP" if each.encap else ""
+    shape = _joined(each.state, each.mode, encap, _age(each.child_age), rekey, each.esp_algorithm)
+    yield from _field(f"CHILD_SA #{each.child_id}", shape if each.works else f"DOES NOT WORK: {shape}")
+    yield from _field("in", _direction(each.spi_in, each.bytes_in, each.packets_in))
+    yield from _field("out", _direction(each.spi_out, each.bytes_out, each.packets_out))
+
+
+def _direction(spi: str, size: int, packets: int) -> str:
+    return f"SPI {spi}, {amount(size)} in {plural(packets, 'packet')}"
+
+
+def _age(seconds: float | None) -> str:
+    return "" if seconds is None else f"{span(seconds)} old"
+
+
+def _joined(*parts: str) -> str:
+    return ", ".join(filter(None, parts))
+
+
+def _field(label: str, text: str) -> Iterator[str]:
+    """One line under a label; for people as many as it takes. Nothing if there is nothing to say."""
+    if not text:
+        return
+    first, *more = wrap(text, indent=_LABEL + 6) if for_people() else [text]
+    yield f"    {label:<{_LABEL}}  {first.strip()}"
+    yield from more
