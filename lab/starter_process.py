@@ -7,7 +7,6 @@ runs. In user-mode Linux a controller that starts so accepts requests after 0.2 
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import importlib
 import json
@@ -26,9 +25,6 @@ def _preload() -> None:
     for module in pkgutil.walk_packages(package.__path__, "swanmesh."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
-    for name in ("rich.console", "rich.table", "rich.live"):
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
     gc.collect()
     gc.freeze()  # or a child's collector would touch, and so copy, every page of ours
 
