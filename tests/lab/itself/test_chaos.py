@@ -49,7 +49,7 @@ def test_a_touched_bystander_is_a_violation(
         def rekey_elsewhere(host: Host, rng: random.Random) -> None:
             one, other = lab[1], lab[2]
             before = pair_spis(one, other)
-            one.swanmesh("rekey", other.name)
+            one.swanmesh("rekey", other.name, "--wait", timeout=90)
             wait_until(lambda: not before & pair_spis(one, other), 20, "the CHILD_SA is another")
 
         run = Chaos(lab, 1)
