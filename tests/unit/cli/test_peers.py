@@ -262,6 +262,23 @@ def test_remove_is_all_or_none(machine: Machine, server: ServerThread) -> None:
     ]
 
 
+def test_remove_by_short_name_or_address(machine: Machine, server: ServerThread) -> None:
+    for number in (2, 3, 4):
+        machine.swanmesh("add-peer", f"web{number}.mesh.example", f"203.0.113.{number}")
+    machine.write_peer(
+        "web4.mesh.example.yaml", "name: web4.mesh.example\naddresses: [203.0.113.4]\npolcy: x\n"
+    )
+    ended = machine.swanmesh("remove-peer", "web2", "203.0.113.3")
+    assert (ended.status, machine.files) == (0, ["web4.mesh.example.yaml"])
+    ended = machine.swanmesh("remove-peer", "web5.mesh.example")
+    assert ended.status == 2
+    assert "no such peer: web5.mesh.example" in ended.err
+    # Of a file that cannot be read, what is wrong with it is told, and not that there is none.
+    ended = machine.swanmesh("remove-peer", "web4.mesh.example")
+    assert ended.status == 2
+    assert "polcy" in ended.err
+
+
 def test_remove_waits_until_gone(machine: Machine, server: ServerThread) -> None:
     machine.swanmesh("add-peer", "web2", "203.0.113.2")
     server.service.put(peer_status("web2", "203.0.113.2"))
