@@ -76,13 +76,15 @@ class Step:
 class Mesh:
     """One host's view of the mesh, and its decisions."""
 
-    def __init__(self, settings: Settings, *, seed: int) -> None:
+    def __init__(self, settings: Settings, *, seed: int, began: float | None = None) -> None:
+        """`began`: when the process began, on the core's clock, if that is to count."""
         self.state = State(
             settings=settings,
             rng=random.Random(seed),  # noqa: S311  (spreads load; nothing is secret about it)
             book=PeerBook(settings.host),
             admission=Admission(settings.initiation),
             looks=Looks(settings.initiation.resync),
+            began=began,
         )
         self._asked: list[Action] = []
         host_changed(self.state, 0.0)

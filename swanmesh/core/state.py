@@ -155,6 +155,11 @@ class State:
     kernel: Kernel = field(default_factory=Kernel)
     unloaded: set[str] = field(default_factory=set)
     """Connections, or their children, that charon's log said are unloaded, until the next step."""
+    began: float | None = None
+    """When the process began; None if that is not to count."""
+    start_took: float = 0.0
+    """Seconds from the start of the process to its first look at a charon that held nothing of ours: where
+    all hosts start at once the others take about as long, and refuse what is initiated sooner. 0 later on."""
     observed_once: bool = False
     """Whether charon was looked at since this controller started: what is found then is no news."""
     hold: Reason = NONE

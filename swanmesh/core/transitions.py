@@ -4,6 +4,7 @@ those who want to know."""
 from __future__ import annotations
 
 from swanmesh.core import reasons
+from swanmesh.core.causes import Cause
 from swanmesh.core.decide.duplicates import has_extra
 from swanmesh.core.decide.initiation import backoff, takeover_delay
 from swanmesh.core.model import Peer
@@ -11,6 +12,8 @@ from swanmesh.core.pair import Pair
 from swanmesh.core.reasons import NONE, Reason
 from swanmesh.core.state import State
 
+_NOT_READY = 5.0
+"""Seconds at least until a peer is tried again that had no connection for us."""
 _REKEYING = 10.0
 """Seconds that a CHILD_SA may show as being replaced without the new one: as long as retransmissions last."""
 
@@ -61,7 +64,11 @@ def attempt_failed(state: State, pair: Pair, now: float, cause: Reason) -> None:
     _end_attempt(state, pair)
     pair.attempt.failed += 1
     pair.standing.cause = cause
-    pair.attempt.next_at = now + backoff(pair.attempt.failed, state.settings.initiation, state.rng)
+    wait = backoff(pair.attempt.failed, state.settings.initiation, state.rng)
+    if cause.code == Cause.NO_CONNECTION_AT_PEER:
+        # It is not ready yet. Once it is, it answers this knock by initiating itself.
+        wait = max(wait, _NOT_READY * (1.0 + state.rng.random()))
+    pair.attempt.next_at = now + wait
     state.pairs.mark(pair)
 
 
@@ -73,7 +80,8 @@ def first_attempt(state: State, pair: Pair, now: float) -> None:
     heard = pair.addresses is not None and state.knocks.heard(pair.addresses, now)
     pair.attempt.heard = heard
     if pair.initiator or heard:
-        pair.attempt.next_at = now + state.rng.random() * how.start_jitter
+        jitter = how.start_jitter if heard else max(how.start_jitter, state.start_took)
+        pair.attempt.next_at = now + state.rng.random() * jitter
     else:
         delay = takeover_delay(how, state.rng, lost_state=pair.standing.lost)
         pair.attempt.next_at = now + delay

@@ -15,6 +15,8 @@ from swanmesh.hooks.runner import Hooks
 from swanmesh.service.feed import Feed
 
 _REMEMBERED = 5
+_WARNINGS = frozenset({"peer-violation", "removal-held", "certificate-expiring", "peer-down"})
+"""Kinds of events that somebody should look at."""
 
 
 class Teller:
@@ -48,7 +50,8 @@ class Teller:
 
     def event(self, event: MeshEvent) -> None:
         """A peer, or charon, came or went."""
-        self._log.info(event.kind, peer=event.peer, reason=event.reason)
+        level = self._log.warning if event.kind in _WARNINGS else self._log.info
+        level(event.kind, peer=event.peer, reason=event.reason, code=event.reason_code)
         self._remember(self._publish(event))
 
     def service(self, kind: str) -> None:
@@ -56,7 +59,8 @@ class Teller:
         self._publish(MeshEvent(kind=kind))
 
     def history(self, peer: str) -> list[MeshEvent]:
-        """The last times that the peer went down or came back since the service started, the latest last."""
+        """The last times that the peer went down, came back or did what it should not since the service
+        started, the latest last."""
         return list(self._history.get(peer, ()))
 
     def _publish(self, event: MeshEvent) -> MeshEvent:
@@ -67,8 +71,10 @@ class Teller:
         return event
 
     def _remember(self, event: MeshEvent) -> None:
-        """Of peers that went down at least once: most never do."""
-        if event.kind == "peer-down" or (event.kind == "peer-up" and event.peer in self._history):
+        """Of peers that went down or did wrong at least once: most never do."""
+        if event.kind in ("peer-down", "peer-violation") or (
+            event.kind == "peer-up" and event.peer in self._history
+        ):
             self._history.setdefault(event.peer, deque(maxlen=_REMEMBERED)).append(event)
         elif event.kind == "peer-removed":
             self._history.pop(event.peer, None)

@@ -33,7 +33,6 @@ from swanmesh.core.inputs.removal import held_problems
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import InvalidInput, Problem
 from swanmesh.core.reasons import Reason
-from swanmesh.core.state import MeshEvent
 from swanmesh.core.xfrm import KernelWatched
 from swanmesh.files.watch import Watch
 from swanmesh.hooks.runner import Hooks
@@ -60,13 +59,21 @@ def now() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
+def process_age() -> float:
+    """Seconds since this process was started: field 22 of /proc/self/stat, in ticks since the boot (proc(5))."""
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    return max(0.0, now() - int(fields[19]) / os.sysconf("SC_CLK_TCK"))
+
+
 class Daemon:
     """One host's controller, from start to stop."""
 
     def __init__(self, sources: Sources, notifier: Notifier, *, watch_kernel: bool = True) -> None:
         """`watch_kernel` is for tests against a charon that installs nothing in any kernel."""
         self.sources = sources
-        self.mesh = Mesh(sources.settings, seed=random.SystemRandom().getrandbits(64))
+        self.mesh = Mesh(
+            sources.settings, seed=random.SystemRandom().getrandbits(64), began=now() - process_age()
+        )
         self.feed = Feed()
         self.counters = Counters()
         self.started = now()
@@ -347,7 +354,7 @@ class Daemon:
             if self.sources.look_at_addresses():
                 self._guarded(self.reload, None)
             for news in self._expiry.take(self.sources.settings.credentials.validities, time.time()):
-                self._tell.event(MeshEvent(kind="certificate-expiring", reason=news))
+                self._tell.event(MeshEvent.of("certificate-expiring", reason=news))
             try:
                 async with asyncio.timeout(min(interval or 10.0, 10.0)):
                     await self._stop.wait()

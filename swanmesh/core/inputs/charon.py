@@ -32,6 +32,8 @@ from swanmesh.core.transitions import attempt_failed, first_attempt, judge
 
 _DOUBT = 10.0
 """Seconds between looks at charon for such causes: a stranger can bring them about as often as he likes."""
+_START = 60.0
+"""Seconds over which the first initiations are spread at most."""
 _BURST = 0.2
 """Seconds: who takes one thing takes more, and one look is to show it all. What goes while it is under way
 brings another."""
@@ -245,11 +247,15 @@ def charon_back(state: State, holdings: Holdings, abilities: Abilities, now: flo
             pair.attempt.began = None
             state.admission.release(pair.name)
     take_sas(state, holdings.sas, now, now, frozenset())
+    cold = not state.observed_once and not any(pair.up for pair in state.pairs)
+    if cold and state.began is not None:
+        state.start_took = min(now - state.began, _START)
     for pair in state.pairs:
         if not pair.up:
             if pair.standing.lost:
                 pair.standing.cause = reasons.LOST_WITH_CHARON
             first_attempt(state, pair, now)
+    state.start_took = 0.0
     state.pairs.mark_all()
     state.looks.want_all(now + state.settings.initiation.resync, reasons.SAFETY_NET)
 
