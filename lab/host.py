@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import vici
 
@@ -25,18 +25,6 @@ from lab.pings import PingResult, PingStream
 from lab.starter import ForkedProcess, Starter
 from lab.starving import Diet
 from lab.waiting import wait_until
-
-
-class Process(Protocol):
-    """A process that was started: subprocess.Popen, or one that the starter forked."""
-
-    pid: int
-
-    def poll(self) -> int | None: ...
-
-    def wait(self, timeout: float | None = None) -> int: ...
-
-    def send_signal(self, number: int, /) -> None: ...
 
 
 class CommandFailed(AssertionError):
@@ -70,7 +58,7 @@ class Host(HostFiles):
     port: str
     """The switch's end of its cable."""
     _charon: subprocess.Popen[bytes] | None = None
-    _controller: Process | None = None
+    _controller: ForkedProcess | None = None
     _streams: list[Capture | PingStream] = field(default_factory=list)
     _diet: Diet | None = None
     """Holds its processes back while it is starved."""
@@ -104,14 +92,14 @@ class Host(HostFiles):
         return _checked(self.short, subprocess.CompletedProcess(argv, process.returncode, out, err), check)
 
     def swanmesh(
-        self, *argv: str, check: bool = True, timeout: float = 60, fast: bool = True, stdin: str = ""
+        self, *argv: str, check: bool = True, timeout: float = 60, stdin: str = ""
     ) -> subprocess.CompletedProcess[str]:
         """Runs a command of swanmesh with this host's configuration.
 
-        Forked by the starter, unless `fast` is false or there is a `stdin` to give.
+        Forked by the starter, unless there is a `stdin` to give.
         """
         arguments = ["--config", str(self.config), *argv]
-        if not fast or stdin:
+        if stdin:
             command = (sys.executable, "-m", "swanmesh", *arguments)
             return self.exec(*command, check=check, timeout=timeout, stdin=stdin)
         with (self.folder / ".out").open("w+") as out, (self.folder / ".err").open("w+") as err:
@@ -200,29 +188,19 @@ class Host(HostFiles):
 
     # --- controller
 
-    def launch_swanmesh(self, *, fast: bool = True) -> None:
-        """Starts `swanmesh run` and does not wait for it: forked by the starter, or as a plain process."""
+    def launch_swanmesh(self) -> None:
+        """Starts `swanmesh run` and does not wait for it."""
         assert self._controller is None, f"{self.short}: swanmesh runs already"
-        arguments = ["--config", str(self.config), "run"]
         with self.swanmesh_log.open("a") as log:
-            if fast:
-                self._controller = self._fork(arguments, log, log)
-            else:
-                self._controller = self.popen(
-                    *(sys.executable, "-m", "swanmesh", *arguments),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                )
+            self._controller = self._fork(["--config", str(self.config), "run"], log, log)
 
     def await_swanmesh(self, timeout: float = 60) -> None:
         """Waits until the control socket accepts."""
         wait_until(self._controller_accepts, timeout, f"swanmesh of {self.short} accepts requests")
 
-    def start_swanmesh(self, *, fast: bool = True) -> None:
+    def start_swanmesh(self) -> None:
         """Starts `swanmesh run` and waits until its control socket accepts."""
-        self.launch_swanmesh(fast=fast)
+        self.launch_swanmesh()
         self.await_swanmesh()
 
     def kill_swanmesh(self, number: int = signal.SIGKILL) -> int:

@@ -52,9 +52,9 @@ class Link:
         """Loses IKE (UDP 500 and 4500) or ESP only, as a firewall on the way does."""
         self._filter(f"{hook} {match} action drop" for hook in _HOOKS[direction] for match in _MATCHES[what])
 
-    def delay(self, milliseconds: float, jitter: float = 0) -> None:
+    def delay(self, milliseconds: float) -> None:
         """Holds each packet back, in each direction."""
-        self._netem["delay"] = f"{milliseconds:g}ms" + (f" {jitter:g}ms" if jitter else "")
+        self._netem["delay"] = f"{milliseconds:g}ms"
         self._apply_netem()
 
     def disguise(self, own: str, seen_as: str, towards: str) -> None:

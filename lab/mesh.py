@@ -60,10 +60,10 @@ class Mesh:
         for host in self:
             host.await_charon(timeout)
 
-    def start_controllers(self, timeout: float = 120, *, fast: bool = True) -> None:
+    def start_controllers(self, timeout: float = 120) -> None:
         """Starts `swanmesh run` on every host at once and waits for all control sockets."""
         for host in self:
-            host.launch_swanmesh(fast=fast)
+            host.launch_swanmesh()
         for host in self:
             host.await_swanmesh(timeout)
 

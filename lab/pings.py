@@ -38,13 +38,11 @@ class PingStream:
     answer is read, and the last second does not count: what was sent before it had time to come back.
     """
 
-    def __init__(
-        self, namespace: Namespace, address: str, log: Path, *, interval: float = 0.01, size: int = 56
-    ) -> None:
+    def __init__(self, namespace: Namespace, address: str, log: Path, *, interval: float = 0.01) -> None:
         # ping waits in ticks of the kernel's clock, up to one more than asked for; below 10 ms it does not
         # wait but spins. So where a tick is that long, two of them at half the rate make a stream.
         copies = 2 if interval < 2 * _tick() else 1
-        command = ("ping", "-D", "-n", "-O", "-i", f"{interval:g}", "-s", str(size), address)
+        command = ("ping", "-D", "-n", "-O", "-i", f"{interval:g}", address)
         self._logs = [log.with_name(f"{log.name}.{copy}") for copy in range(copies)]
         self._processes = [_start(command, namespace, path) for path in self._logs]
 

@@ -12,8 +12,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Self
+from typing import IO
 
 from lab.namespaces import Namespace
 
@@ -75,14 +74,6 @@ class Starter:
             )
         self._receive()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def start(
         self,
         arguments: Sequence[str],
@@ -106,11 +97,6 @@ class Starter:
         finally:
             os.close(network)
         return ForkedProcess(int(self._receive()), ["swanmesh", *arguments])
-
-    def close(self) -> None:
-        """Ends the starter; what it started goes on."""
-        self._socket.close()
-        self._process.wait(timeout=10)
 
     def _receive(self) -> str:
         reply = self._socket.recv(MESSAGE).decode()
