@@ -16,7 +16,7 @@ from swanmesh.core.reasons import FLOODING, NEW_PEER, NONE, ONE_WAY, Reason
 
 _DIAGNOSES = 8
 """IKE_SAs of a pair whose diagnoses are kept."""
-_FLOOD_CEILING = 60.0
+_FLOOD_CEILING = 4.0
 _FLOOD_FORGOTTEN = 300.0
 """Seconds without more of them after which a flood is forgotten."""
 _REMEMBERED = 3600.0

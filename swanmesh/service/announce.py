@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from swanmesh.control.metrics import Counters
 from swanmesh.core.actions import Action
 from swanmesh.core.events import MeshEvent
+from swanmesh.core.reasons import FLOODING, NOT_AS_AGREED
 from swanmesh.hooks.runner import Hooks
 from swanmesh.service.feed import Feed
 
@@ -40,10 +41,12 @@ class Teller:
         if error is not None:
             details["error"] = error
             level = self._log.error if wanted else self._log.info
-            level(word, peer=action.peer, reason=reason.words, **details)
+            level(word, peer=action.peer, reason=reason.words, code=reason.code, **details)
         else:
             level = self._log.debug if action.quiet else self._log.info
-            level(word, peer=action.peer, reason=reason.words, **details)
+            if reason.code in (NOT_AS_AGREED, FLOODING):
+                level = self._log.warning
+            level(word, peer=action.peer, reason=reason.words, code=reason.code, **details)
         if not action.quiet:
             event = MeshEvent.of("action", reason=reason)
             self._publish(replace(event, peer=action.peer, details={"action": word, **details}))

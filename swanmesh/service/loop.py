@@ -60,7 +60,7 @@ def now() -> float:
 
 
 def process_age() -> float:
-    """Seconds since this process was started: field 22 of /proc/self/stat, in ticks since the boot (proc(5))."""
+    """Seconds since this process was started: field 22 of /proc/self/stat is in ticks since boot, proc(5)."""
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     return max(0.0, now() - int(fields[19]) / os.sysconf("SC_CLK_TCK"))
 
@@ -68,12 +68,18 @@ def process_age() -> float:
 class Daemon:
     """One host's controller, from start to stop."""
 
-    def __init__(self, sources: Sources, notifier: Notifier, *, watch_kernel: bool = True) -> None:
-        """`watch_kernel` is for tests against a charon that installs nothing in any kernel."""
+    def __init__(
+        self,
+        sources: Sources,
+        notifier: Notifier,
+        *,
+        watch_kernel: bool = True,
+        began: float | None = None,
+    ) -> None:
+        """`watch_kernel` is for tests against a charon that installs nothing in any kernel. `began`: when the
+        service's process began, if it is one."""
         self.sources = sources
-        self.mesh = Mesh(
-            sources.settings, seed=random.SystemRandom().getrandbits(64), began=now() - process_age()
-        )
+        self.mesh = Mesh(sources.settings, seed=random.SystemRandom().getrandbits(64), began=began)
         self.feed = Feed()
         self.counters = Counters()
         self.started = now()
@@ -405,7 +411,7 @@ def main(path: Path) -> int:
             return 0
         config = sources.config
         logs.configure(config.log.level, config.log.format)
-        asyncio.run(Daemon(sources, notifier).run())
+        asyncio.run(Daemon(sources, notifier, began=now() - process_age()).run())
     except OSError as error:
         logs.complain(error)
         return 1
