@@ -51,7 +51,7 @@ class ExpiryNews:
 
 
 def _days(seconds: float) -> str:
-    days = int(seconds // _DAY)
+    days = round(seconds / _DAY)
     return f"{days} days" if days > 1 else f"{seconds / 3600:.0f} hours"
 
 

@@ -28,7 +28,6 @@ from swanmesh.core.actions import (
 )
 from swanmesh.core.book import PeerBook
 from swanmesh.core.decide.admission import Admission, rank_of
-from swanmesh.core.decide.duplicates import HANDFUL
 from swanmesh.core.decide.observation import Looks
 from swanmesh.core.decide.rules import FRESH, decide
 from swanmesh.core.events import MeshEvent
@@ -54,7 +53,6 @@ from swanmesh.core.reasons import (
     FLOODING,
     LOOK_FAILED,
     MISSING_CREDENTIALS,
-    NO_CHILD,
     NONE,
     NOT_AS_AGREED,
     SETTINGS_CHANGED,
@@ -297,9 +295,8 @@ class Mesh:
             case TerminateIke(unique_ids=ended, reason=reason) if pair.connection is not None:
                 for unique_id in ended:
                     pair.diagnose(unique_id, reason)
-                if len(ended) > HANDFUL and reason.code in ("duplicate", NO_CHILD.code):
-                    pair.flood.note(len(ended), now)
-                    reason = pair.flood.reason
+                if reason.code == FLOODING:
+                    pair.flood.note(reason, now)
                 if reason.code in (NOT_AS_AGREED, FLOODING) and pair.violation.note(reason, now):
                     state.tell("peer-violation", state.book.named(pair.peer), reason)
 

@@ -12,11 +12,12 @@ from swanmesh.core.decide.initiation import backoff
 from swanmesh.core.decision import Decision
 from swanmesh.core.model import AddressPair, InitiationSettings
 from swanmesh.core.observed import ChildSa, IkeSa
-from swanmesh.core.reasons import FLOODING, NEW_PEER, NONE, ONE_WAY, Reason
+from swanmesh.core.reasons import NEW_PEER, NONE, ONE_WAY, Reason
 
 _DIAGNOSES = 8
 """IKE_SAs of a pair whose diagnoses are kept."""
 _FLOOD_CEILING = 4.0
+"""Seconds between two times that what a peer piles up is ended, at most."""
 _FLOOD_FORGOTTEN = 300.0
 """Seconds without more of them after which a flood is forgotten."""
 _REMEMBERED = 3600.0
@@ -95,13 +96,13 @@ class Flood:
     """When the next of them are ended at the earliest."""
     times: int = 0
 
-    def note(self, count: int, now: float) -> None:
-        """So many were ended at once."""
+    def note(self, reason: Reason, now: float) -> None:
+        """Many were ended at once."""
         if now > self.until + _FLOOD_FORGOTTEN:
             self.times = 0
         self.times += 1
         self.until = now + min(_FLOOD_CEILING, 2.0**self.times / 2)
-        self.reason = Reason(FLOODING, f"the peer keeps beginning IKE_SAs: {count} more were ended at once")
+        self.reason = reason
 
     def forget(self, now: float) -> None:
         if self.reason and now > self.until + _FLOOD_FORGOTTEN:

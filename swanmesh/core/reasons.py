@@ -109,6 +109,11 @@ def duplicate(of: str) -> Reason:
     return Reason("duplicate", f"duplicate of {of}")
 
 
+def flooding(count: int) -> Reason:
+    """IKE_SAs that a peer piled up."""
+    return Reason(FLOODING, f"the peer keeps beginning IKE_SAs: {count} more than one stood")
+
+
 def not_as_agreed(words: str) -> Reason:
     """An association that is not what its pair asked for."""
     return Reason(NOT_AS_AGREED, words)

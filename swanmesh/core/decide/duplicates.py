@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from swanmesh.core.actions import TerminateChild, TerminateIke
 from swanmesh.core.observed import ChildSa, IkeSa
 from swanmesh.core.pair import Pair
-from swanmesh.core.reasons import NO_CHILD, duplicate
+from swanmesh.core.reasons import NO_CHILD, Reason, duplicate, flooding
 
 TIE = 5.0
 """Seconds: IKE_SAs established this close together count as equally old. Both ends know the moment to within
@@ -45,8 +45,14 @@ def end_extras(pair: Pair) -> TerminateIke | TerminateChild | None:
         peer=pair.peer,
         # An IKE_SA without a CHILD_SA is of no use to the peer either, and it may never answer the DELETE.
         force=all(not sa.works for sa in ended),
-        reason=NO_CHILD if keep in ended or keep is None else duplicate(f"IKE_SA #{keep.unique_id}"),
+        reason=_reason(ended, keep),
     )
+
+
+def _reason(ended: Sequence[IkeSa], keep: IkeSa | None) -> Reason:
+    if len(ended) > HANDFUL:
+        return flooding(len(ended))
+    return NO_CHILD if keep is None or keep in ended else duplicate(f"IKE_SA #{keep.unique_id}")
 
 
 def extra_child(pair: Pair) -> TerminateChild | None:

@@ -88,7 +88,7 @@ def test_check_warns_of_a_certificate_that_ends_soon(machine: Machine) -> None:
     ended = machine.swanmesh("check")
     assert ended.status == 0
     assert "warning" in ended.err
-    assert "expires in 7 days" in ended.err
+    assert "ends in 7 days" in ended.err
     assert "describes no other host" in ended.err
 
 
