@@ -17,8 +17,16 @@ if TYPE_CHECKING:
     from swanmesh.hooks.discovery import Found
     from swanmesh.hooks.process import HookRun
 
-_PEER_EVENTS = ("peer-added", "peer-up", "peer-down", "peer-removed")
-_EVENTS = (*_PEER_EVENTS, "removal-held", "charon-lost", "charon-back", "started", "stopping")
+_PEER_EVENTS = ("peer-added", "peer-up", "peer-down", "peer-removed", "peer-violation")
+_EVENTS = (
+    *_PEER_EVENTS,
+    "removal-held",
+    "certificate-expiring",
+    "charon-lost",
+    "charon-back",
+    "started",
+    "stopping",
+)
 _NOBODY, _NOWHERE = "peer.mesh.example", "192.0.2.1"
 """Whom a peer's event is about if nobody is named: an address that belongs to no host (RFC 5737)."""
 _REASON = "a test by hand"
@@ -64,8 +72,8 @@ def test(setup: Setup, event: str, peer: str | None, as_json: bool) -> int:
     """Run all hooks by hand, as if EVENT had happened.
 
     \b
-    EVENT: peer-added, peer-up, peer-down, peer-removed, removal-held, charon-lost, charon-back,
-    started or stopping.
+    EVENT: peer-added, peer-up, peer-down, peer-removed, peer-violation, removal-held,
+    certificate-expiring, charon-lost, charon-back, started or stopping.
 
     PEER, for events of a peer, is one of peers.d; without it one is made up. Hooks can tell a test: the
     variable SWANMESH_TEST is 1, and the JSON on standard input has "test": true. Exit status 1 if a hook
