@@ -98,7 +98,7 @@ class Mesh:
             state.charon.credentials_loaded = False
         names = state.book.set_host(settings.host) | {peer.name for peer in state.book.peers.values()}
         state.admission.configure(settings.initiation)
-        state.looks.resync = settings.initiation.resync
+        state.looks.pace(settings.initiation.resync, now)
         host_changed(state, now)
         peers_changed(state, names, now, NONE if settings == before else SETTINGS_CHANGED)
         look_at_unknown(state)

@@ -39,6 +39,13 @@ class Looks:
         self._full_at: float | None = None
         self._full_reason: Reason = NONE
 
+    def pace(self, resync: float, now: float) -> None:
+        """From now on, look at everything each so many seconds. A shorter time does not wait for the longer
+        one to end."""
+        self.resync = resync
+        if self._full_at is not None:
+            self.want_all(now + resync, SAFETY_NET)
+
     @property
     def began(self) -> float:
         """When the look under way began: what it shows may be as old as that."""

@@ -18,7 +18,7 @@ from swanmesh.core.actions import (
 )
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.observed import IkeDown
-from swanmesh.core.reasons import NONE, Reason
+from swanmesh.core.reasons import NONE, SAFETY_NET, Reason
 from swanmesh.core.removals import SETTLE
 from swanmesh.core.verdict import pair_verdict
 from tests.unit.core.build import association, holdings, ike_sa, name_of, peer, settings
@@ -51,6 +51,13 @@ def test_a_changed_connection_is_loaded_with_what_changed_as_its_reason() -> Non
     assert life.step() == [] and life.pair.up
     life.mesh.update_peers([replace(life.peer, policy=settings().policy)], (), life.now)
     assert life.step() == [], "the same policy, said by the peer's file"
+
+
+def test_a_shorter_time_between_looks_does_not_wait_for_the_longer_one_to_end() -> None:
+    life = Life()
+    life.up()
+    life.mesh.configure(replace(life.host, initiation=replace(life.host.initiation, resync=2.0)), life.now)
+    assert ObserveAll(reason=SAFETY_NET) in life.step(life.now + 2.0)
 
 
 def test_what_charon_no_longer_tries_when_it_is_back_gives_its_place_back() -> None:
