@@ -15,7 +15,7 @@ import yaml
 from swanmesh.charon.rendering import Value, render
 from swanmesh.core.actions import Connection
 from swanmesh.core.connections import desired, neighbour_discovery
-from swanmesh.core.decide.initiation import initiates
+from swanmesh.core.initiation import initiates
 from swanmesh.core.model import Peer
 from swanmesh.pki.authority import Authority
 from swanmesh.service.sources import Sources

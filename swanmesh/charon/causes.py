@@ -14,7 +14,7 @@ from swanmesh.charon.codec import Section
 from swanmesh.charon.messages import number, text
 from swanmesh.core.causes import Cause
 from swanmesh.core.model import shown
-from swanmesh.core.observed import Diagnosis, Knocked
+from swanmesh.core.observed import Diagnosis, InitiationRefused
 from swanmesh.core.reasons import Reason
 
 _REMEMBERED = 4096
@@ -26,7 +26,7 @@ _REJECTED = b"N(AUTH_FAILED)"
 """All that the encoder's lines can tell."""
 _KNOCK = "no IKE config found for "
 """sa/ikev2/task_manager_v2.c; what is refused there never gets an IKE_SA with a name."""
-_KNOCKED = re.compile(rf"\s*{_KNOCK}([0-9a-fA-F.:]+)\.\.\.([0-9a-fA-F.:]+), sending ")
+_REFUSED_INITIATION = re.compile(rf"\s*{_KNOCK}([0-9a-fA-F.:]+)\.\.\.([0-9a-fA-F.:]+), sending ")
 _KERNEL_WORDS = "received netlink error: "
 _COMPILED = tuple((rule.needle, re.compile(r"\s*" + rule.pattern), rule) for rule in RULES)
 _TELLING = re.compile(
@@ -71,10 +71,10 @@ class Causes:
                 return self._tell(text(section, "ikesa-name"), unique_id, Reason(rule.code, words), rule.rank)
         return None
 
-    def knock(self, section: Section) -> Knocked | None:
+    def refused_initiation(self, section: Section) -> InitiationRefused | None:
         """Who was refused for want of a connection, if a `log` event tells that."""
-        match = _KNOCKED.match(text(section, "msg"))
-        return Knocked(*match.groups()) if match else None
+        match = _REFUSED_INITIATION.match(text(section, "msg"))
+        return InitiationRefused(*match.groups()) if match else None
 
     def from_alert(self, kind: str, connection: str, unique_id: int) -> Diagnosis | None:
         """What an `alert` of 6.0.3 and later tells, if it is one that ends or prevents an association."""

@@ -346,7 +346,7 @@ class Charon:
     def _events_of(self, name: str, section: Section) -> Iterable[Event]:
         diagnosis: Event | None
         if name == "log":
-            diagnosis = self._causes.from_log(section) or self._causes.knock(section)
+            diagnosis = self._causes.from_log(section) or self._causes.refused_initiation(section)
             diagnosis = diagnosis or hints.from_log(section)
         elif name == "alert":
             alert = self._decoder.alert(section)

@@ -11,9 +11,9 @@ from swanmesh.config.peer_files import PeerDirectory
 from swanmesh.config.sections import Config
 from swanmesh.config.settings import load_config, missing_addresses
 from swanmesh.control.protocol import PlannedAction, PlanReply
-from swanmesh.core.book import PeerBook
 from swanmesh.core.expiry import expiring
 from swanmesh.core.model import Credentials, Host, InvalidInput, Peer, Problem, Settings
+from swanmesh.core.peer_registry import PeerRegistry
 from swanmesh.core.verdict import offline
 from swanmesh.hooks.discovery import find_hooks
 from swanmesh.kernel.addresses import own_addresses
@@ -74,10 +74,10 @@ def _read_peers(files: Files, config_path: Path) -> None:
     directory = config.peers if config is not None else config_path.parent / "peers.d"
     scan = PeerDirectory(directory).scan()
     files.errors.extend(scan.problems)
-    book = PeerBook(config.host if config is not None else Host(name="", addresses=()))
-    book.update(scan.peers.values())
-    files.errors.extend(book.problems)
-    files.peers = sorted(book.peers.values(), key=lambda peer: peer.name)
+    registry = PeerRegistry(config.host if config is not None else Host(name="", addresses=()))
+    registry.update(scan.peers.values())
+    files.errors.extend(registry.problems)
+    files.peers = sorted(registry.peers.values(), key=lambda peer: peer.name)
     if scan.complete and not files.peers and not files.errors:
         message, remedy = "describes no other host", "add one: swanmesh add-peer NAME ADDRESS…"
         files.warnings.append(Problem(str(directory), "", "", message, remedy))

@@ -17,8 +17,8 @@ from pathlib import Path
 from swanmesh.config.documents import PEER_LIMIT
 from swanmesh.config.edit import PeerEditor, Written, file_name
 from swanmesh.config.peer_files import is_peer_file, read_peer
-from swanmesh.core.book import PeerBook
 from swanmesh.core.model import Host, InvalidInput, Peer, Problem
+from swanmesh.core.peer_registry import PeerRegistry
 from swanmesh.files.read import read_bytes
 
 _WORDS = re.compile(rb"[0-9a-z.:-]+")
@@ -47,9 +47,9 @@ def _conflicts(directory: Path, host: Host, new: Sequence[Peer]) -> tuple[Proble
     naming both files."""
     known = list(_claimants(directory, new))
     places = {peer.name: peer.source for peer in known}
-    book = PeerBook(host)
-    book.update(known)
-    book.update(
+    registry = PeerRegistry(host)
+    registry.update(known)
+    registry.update(
         Peer(
             name=peer.name,
             addresses=peer.addresses,
@@ -60,7 +60,7 @@ def _conflicts(directory: Path, host: Host, new: Sequence[Peer]) -> tuple[Proble
     )
     names = {peer.name for peer in new}
     sources = {places.get(name, str(directory / file_name(name))) for name in names}
-    return tuple(problem for problem in book.problems if problem.file in sources)
+    return tuple(problem for problem in registry.problems if problem.file in sources)
 
 
 def _claimants(directory: Path, new: Sequence[Peer]) -> Iterator[Peer]:

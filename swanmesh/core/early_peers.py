@@ -16,7 +16,7 @@ _VALID = 600.0
 """Seconds."""
 
 
-class Knocks:
+class EarlyPeers:
     """Who was refused for want of a connection, and when."""
 
     def __init__(self) -> None:
@@ -28,8 +28,8 @@ class Knocks:
         if len(self._at) > _KEPT:
             self._at.popitem(last=False)
 
-    def heard(self, pair: AddressPair, now: float) -> bool:
-        """Whether the peer's address knocked at ours lately. Each knock is answered once."""
+    def take(self, pair: AddressPair, now: float) -> bool:
+        """Whether the peer's address was refused at ours lately. Each is answered once."""
         if not self._at:
             return False
         at = self._at.pop((str(pair.local), str(pair.remote)), None)

@@ -1,6 +1,6 @@
 """The core's one door: facts go in with `now`, `step` gives back what to do.
 
-    files ──▶ configure, update_peers ─▶ PeerBook ─▶ desire ──┐
+    files ──▶ configure, update_peers ─▶ PeerRegistry ─▶ desire ──┐
     charon ─▶ charon_back, observed ───▶ facts ───────────────┼─▶ Pairs ─▶ plan.decide ─▶ step() ─▶ actions
               event                   ─▶ facts, transitions ──┤             │
     people ─▶ command ────────────────▶ desire ───────────────┤   Admission, Looks
@@ -26,9 +26,7 @@ from swanmesh.core.actions import (
     TerminateIke,
     load_credentials,
 )
-from swanmesh.core.book import PeerBook
-from swanmesh.core.decide.admission import Admission, rank_of
-from swanmesh.core.decide.observation import Looks
+from swanmesh.core.admission import Admission, rank_of
 from swanmesh.core.decide.rules import FRESH, decide
 from swanmesh.core.events import MeshEvent
 from swanmesh.core.inputs.charon import (
@@ -46,8 +44,10 @@ from swanmesh.core.inputs.operator import hold_up_or_down, rekey
 from swanmesh.core.inputs.outcomes import take_outcome
 from swanmesh.core.inputs.removal import confirm, look_at_unknown, prefer_what_is_held, take_files
 from swanmesh.core.model import Peer, Settings
+from swanmesh.core.observation import ObservationSchedule
 from swanmesh.core.observed import Event, Holdings, IkeSa
 from swanmesh.core.pair import Pair
+from swanmesh.core.peer_registry import PeerRegistry
 from swanmesh.core.reasons import (
     FILE_GONE,
     FLOODING,
@@ -79,9 +79,9 @@ class Mesh:
         self.state = State(
             settings=settings,
             rng=random.Random(seed),  # noqa: S311  (spreads load; nothing is secret about it)
-            book=PeerBook(settings.host),
+            registry=PeerRegistry(settings.host),
             admission=Admission(settings.initiation),
-            looks=Looks(settings.initiation.resync),
+            observation=ObservationSchedule(settings.initiation.resync),
             began=began,
         )
         self._asked: list[Action] = []
@@ -96,9 +96,9 @@ class Mesh:
         state.settings = settings
         if settings.credentials != before.credentials:
             state.charon.credentials_loaded = False
-        names = state.book.set_host(settings.host) | {peer.name for peer in state.book.peers.values()}
+        names = state.registry.set_host(settings.host) | {peer.name for peer in state.registry.peers.values()}
         state.admission.configure(settings.initiation)
-        state.looks.pace(settings.initiation.resync, now)
+        state.observation.pace(settings.initiation.resync, now)
         host_changed(state, now)
         peers_changed(state, names, now, NONE if settings == before else SETTINGS_CHANGED)
         look_at_unknown(state)
@@ -123,7 +123,7 @@ class Mesh:
     def hold(self, doubt: Reason) -> None:
         """Leave alone what charon holds of unknown peers, and remove nobody for want of a file, for as long
         as there is a `doubt` whether the files tell of everybody."""
-        self.state.book.removals.doubt = doubt
+        self.state.registry.removals.doubt = doubt
         look_at_unknown(self.state)
 
     def confirm(self, now: float) -> list[str]:
@@ -146,7 +146,7 @@ class Mesh:
         state.kernel.want(now, Reason("charon-answers", "charon answers"))
         state.observed_once = True
         if news:
-            state.tell("charon-back", reason=Reason("charon-answers", f"charon {version} answers"))
+            state.emit("charon-back", reason=Reason("charon-answers", f"charon {version} answers"))
 
     def charon_lost(self, reason: Reason, now: float) -> None:
         was = self.state.charon.reachable
@@ -154,16 +154,16 @@ class Mesh:
         forget_kernel_doubts(self.state)
         self._asked.clear()
         if was:
-            self.state.tell("charon-lost", reason=reason)
+            self.state.emit("charon-lost", reason=reason)
 
     def observed(self, what: Holdings | tuple[IkeSa, ...] | None, now: float) -> None:
         """The outcome of ObserveAll or ObserveSas; None if it failed."""
         state = self.state
-        began = state.looks.began
+        began = state.observation.began
         full = isinstance(what, Holdings)
-        touched = state.looks.finished(now, full=full)
+        touched = state.observation.finished(now, full=full)
         if what is None:
-            state.looks.want_all(now + 5.0, LOOK_FAILED)
+            state.observation.want_all(now + 5.0, LOOK_FAILED)
             return
         if isinstance(what, Holdings):
             take_connections(state, what.connections, now)
@@ -195,7 +195,7 @@ class Mesh:
 
     def suspect(self, reason: Reason, now: float) -> None:
         """Something outside hints that charon no longer holds what it should: look at all of it."""
-        self.state.looks.want_all(now, reason)
+        self.state.observation.want_all(now, reason)
 
     def command(self, command: str, name: str, now: float) -> str:
         """`up`, `down` or `rekey` a peer. Returns what follows, in words. Raises KeyError for one unknown."""
@@ -212,7 +212,7 @@ class Mesh:
         """Decide on all that changed or whose time has come. Call again at `due` at the latest."""
         state = self.state
         actions: list[Action] = []
-        removal = state.book.removals.due
+        removal = state.registry.removals.due
         if removal is not None and removal <= now:
             self.update_peers((), (), now)
         if state.charon.reachable:
@@ -224,7 +224,9 @@ class Mesh:
             self._decide(pair, now, actions)
         if state.charon.reachable:
             self._admit_from_line(now, actions)
-            actions += [look for look in (state.looks.step(now), kernel_step(state, now)) if look is not None]
+            actions += [
+                look for look in (state.observation.step(now), kernel_step(state, now)) if look is not None
+            ]
         else:
             self._forget_gone()
         events, state.events = tuple(state.events), []
@@ -234,7 +236,7 @@ class Mesh:
     def due(self) -> float | None:
         """When `step` is due if nothing happens before; 0 means at once."""
         state = self.state
-        removal = state.book.removals.due
+        removal = state.registry.removals.due
         if state.pairs.marked or state.unloaded:
             return 0.0
         if not state.charon.reachable:
@@ -242,7 +244,14 @@ class Mesh:
         charon, credentials = state.charon, None
         if not charon.credentials_loaded and not charon.credentials_loading:
             credentials = charon.credentials_refusals.retry_at
-        dues = (state.pairs.due, state.admission.due, state.looks.due, state.kernel.due, credentials, removal)
+        dues = (
+            state.pairs.due,
+            state.admission.due,
+            state.observation.due,
+            state.kernel.due,
+            credentials,
+            removal,
+        )
         times = [at for at in dues if at is not None]
         return min(times, default=None)
 
@@ -252,7 +261,7 @@ class Mesh:
         state = self.state
         pair.decision = decision = decide(pair, state, now)
         if decision.look:
-            state.looks.want(decision.look_at, decision.look)
+            state.observation.want(decision.look_at, decision.look)
         if decision.blocked == WAITING_FOR_PLACE:
             state.admission.wait(pair.name, rank_of(pair.attempt, initiator=pair.initiator, up=pair.up), now)
         if decision.action is not None and decision.ready:
@@ -266,7 +275,7 @@ class Mesh:
 
     def _admit_from_line(self, now: float, actions: list[Action]) -> None:
         state = self.state
-        fresh = state.looks.fresh(now, FRESH)
+        fresh = state.observation.fresh(now, FRESH)
         while (name := state.admission.next(now, fresh=fresh)) is not None:
             pair = state.pairs.get(name)
             if pair is not None:
@@ -276,7 +285,7 @@ class Mesh:
         if state.admission.look_at is not None:
             pair = state.pairs.get(state.admission.look_for)
             look = Reason("before-initiating", f"before initiating to {pair.peer if pair else 'others'}")
-            state.looks.want(state.admission.look_at, look)
+            state.observation.want(state.admission.look_at, look)
 
     def _start(self, pair: Pair, action: Action, now: float) -> None:
         """What is known of the pair as its action begins."""
@@ -298,7 +307,7 @@ class Mesh:
                 if reason.code == FLOODING:
                     pair.flood.note(reason, now)
                 if reason.code in (NOT_AS_AGREED, FLOODING) and pair.violation.note(reason, now):
-                    state.tell("peer-violation", state.book.named(pair.peer), reason)
+                    state.emit("peer-violation", state.registry.named(pair.peer), reason)
 
     def _credentials(self, now: float) -> list[Action]:
         charon = self.state.charon
@@ -326,7 +335,7 @@ class Mesh:
     def _tell_removed(self, name: str) -> None:
         peer = self.state.leaving.pop(name, None)
         if peer is not None:
-            self.state.tell("peer-removed", peer, FILE_GONE)
+            self.state.emit("peer-removed", peer, FILE_GONE)
 
 
 __all__ = ["Mesh", "MeshEvent", "ObserveAll", "ObserveSas", "Step"]

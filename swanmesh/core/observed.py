@@ -212,7 +212,7 @@ class Diagnosis:
 
 
 @dataclass(frozen=True, slots=True)
-class Knocked:
+class InitiationRefused:
     """Somebody at `remote` began an IKE_SA with `local`, and charon has no connection for the two."""
 
     local: str
@@ -232,5 +232,14 @@ class Hint:
 
 
 Event: TypeAlias = (
-    IkeUp | IkeDown | ChildUp | ChildDown | IkeRekeyed | ChildRekeyed | IkeMoved | Diagnosis | Hint | Knocked
+    IkeUp
+    | IkeDown
+    | ChildUp
+    | ChildDown
+    | IkeRekeyed
+    | ChildRekeyed
+    | IkeMoved
+    | Diagnosis
+    | Hint
+    | InitiationRefused
 )

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from swanmesh.core.actions import Connection
 from swanmesh.core.associations import Associations
-from swanmesh.core.decide.initiation import backoff
 from swanmesh.core.decision import Decision
+from swanmesh.core.initiation import backoff
 from swanmesh.core.model import AddressPair, InitiationSettings
 from swanmesh.core.observed import ChildSa, IkeSa
 from swanmesh.core.reasons import NEW_PEER, NONE, ONE_WAY, Reason
@@ -52,7 +52,7 @@ class Attempt:
     """When the initiation under way began; None while none is."""
     look_at: float = 0.0
     """When charon is asked whether it still tries."""
-    heard: bool = False
+    peer_ready: bool = False
     """The peer tried to reach this host before its file was here: it is not waited for."""
 
 

@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from swanmesh.core.abilities import Abilities
-from swanmesh.core.book import PeerBook
+from swanmesh.core.admission import Admission
 from swanmesh.core.certificates import Certificates
-from swanmesh.core.decide.admission import Admission
-from swanmesh.core.decide.observation import Looks
-from swanmesh.core.early_peers import Knocks
+from swanmesh.core.early_peers import EarlyPeers
 from swanmesh.core.events import MeshEvent
 from swanmesh.core.kernel import Kernel
 from swanmesh.core.model import Peer, Settings
+from swanmesh.core.observation import ObservationSchedule
 from swanmesh.core.pair import Pair, Refusals
+from swanmesh.core.peer_registry import PeerRegistry
 from swanmesh.core.reasons import MISSING_CREDENTIALS, NONE, NOT_REACHED, Reason
 
 
@@ -145,12 +145,12 @@ class State:
 
     settings: Settings
     rng: random.Random
-    book: PeerBook
+    registry: PeerRegistry
     admission: Admission
-    looks: Looks
+    observation: ObservationSchedule
     pairs: Pairs = field(default_factory=Pairs)
     certificates: Certificates = field(default_factory=Certificates)
-    knocks: Knocks = field(default_factory=Knocks)
+    early_peers: EarlyPeers = field(default_factory=EarlyPeers)
     charon: CharonState = field(default_factory=CharonState)
     kernel: Kernel = field(default_factory=Kernel)
     unloaded: set[str] = field(default_factory=set)
@@ -174,9 +174,9 @@ class State:
     """Peers whose file is gone and whose connections are being ended."""
     events: list[MeshEvent] = field(default_factory=list)
 
-    def tell(self, kind: str, peer: Peer | None = None, reason: Reason = NONE) -> None:
+    def emit(self, kind: str, peer: Peer | None = None, reason: Reason = NONE) -> None:
         self.events.append(MeshEvent.of(kind, peer, reason))
 
     def fresh(self, pair: Pair, now: float, within: float) -> bool:
         """Whether a look of just now shows the pair; one that takes long is as fresh as looks get."""
-        return pair.seen >= now - within - self.looks.took
+        return pair.seen >= now - within - self.observation.took

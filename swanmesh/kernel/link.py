@@ -60,7 +60,7 @@ _BATCH = 32
 
 
 @dataclass(frozen=True, slots=True)
-class KernelTold:
+class KernelChanged:
     event: KernelEvent
 
 
@@ -80,7 +80,7 @@ class Restored:
     error: str | None
 
 
-KernelReport: TypeAlias = KernelTold | KernelObserved | Restored
+KernelReport: TypeAlias = KernelChanged | KernelObserved | Restored
 
 
 def open_socket() -> socket.socket:
@@ -126,13 +126,13 @@ class KernelLink:
             try:
                 with self._events() as events:
                     await self._look()  # proves that we may
-                    self._report(KernelTold(KernelWatched()))
+                    self._report(KernelChanged(KernelWatched()))
                     told = ""
                     await self._follow(events)
             except OSError as error:
                 reason = explain(error)
                 if reason != told:
-                    self._report(KernelTold(KernelUnwatched(reason)))
+                    self._report(KernelChanged(KernelUnwatched(reason)))
                 told = reason
             await asyncio.sleep(self._retry)
 
@@ -155,12 +155,12 @@ class KernelLink:
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                self._report(KernelTold(EventsLost()))
+                self._report(KernelChanged(EventsLost()))
                 continue
             if not data:
                 raise OSError(errno.ECONNRESET, "the kernel's events ended")
             for event in dict.fromkeys(_events_of(data)):
-                self._report(KernelTold(event))
+                self._report(KernelChanged(event))
 
     # Acting.
 
@@ -266,7 +266,7 @@ def explain(error: OSError) -> str:
     return f"the kernel does not show its IPsec: {error.strerror or error}"
 
 
-def told(event: KernelEvent) -> str:
+def describe(event: KernelEvent) -> str:
     """The event in words for the log; empty for what is too common to tell."""
     match event:
         case KernelWatched():

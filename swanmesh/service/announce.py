@@ -20,7 +20,7 @@ _WARNINGS = frozenset({"peer-violation", "removal-held", "certificate-expiring",
 """Kinds of events that somebody should look at."""
 
 
-class Teller:
+class Announcer:
     """Each action and event with its one reason, the same words everywhere."""
 
     def __init__(

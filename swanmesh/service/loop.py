@@ -36,9 +36,9 @@ from swanmesh.core.reasons import Reason
 from swanmesh.core.xfrm import KernelWatched
 from swanmesh.files.watch import Watch
 from swanmesh.hooks.runner import Hooks
-from swanmesh.kernel.link import KernelLink, KernelObserved, KernelReport, KernelTold, Restored, told
+from swanmesh.kernel.link import KernelChanged, KernelLink, KernelObserved, KernelReport, Restored, describe
 from swanmesh.service import logs
-from swanmesh.service.announce import Teller
+from swanmesh.service.announce import Announcer
 from swanmesh.service.feed import Feed
 from swanmesh.service.requests import DaemonService
 from swanmesh.service.sources import Sources
@@ -85,7 +85,7 @@ class Daemon:
         self.started = now()
         self.log = logs.logger()
         self.hooks = Hooks(sources.config.hooks, sources.config.environment, logs.hooks)
-        self._tell = Teller(self.log, self.counters, self.feed, self.hooks)
+        self._announcer = Announcer(self.log, self.counters, self.feed, self.hooks)
         self._notifier = notifier
         self._inputs: asyncio.Queue[Report | KernelReport] = asyncio.Queue()
         self._wake = asyncio.Event()
@@ -99,7 +99,7 @@ class Daemon:
         self._kernel = KernelLink(self._put)
         self._watch_kernel = watch_kernel
         self._watch = self._new_watch()
-        self.sources.tell(self.mesh, sources.first(self.mesh.state.book), self.started)
+        self.sources.apply(self.mesh, sources.first(self.mesh.state.registry), self.started)
 
     # What the control socket reads and asks for.
 
@@ -114,7 +114,7 @@ class Daemon:
         config, state = self.sources.config, self.mesh.state
         unable = abilities.problems(config.connection, state.charon.abilities, str(config.path))
         ends = expiring(self.sources.settings.credentials.validities, time.time())
-        problems = (*self.sources.problems, *state.book.problems, *held_problems(state), *unable, *ends)
+        problems = (*self.sources.problems, *state.registry.problems, *held_problems(state), *unable, *ends)
         return [str(problem) for problem in problems] + degraded
 
     @property
@@ -136,11 +136,11 @@ class Daemon:
         await self._stepped.wait()
 
     def history(self, peer: str) -> list[MeshEvent]:
-        return self._tell.history(peer)
+        return self._announcer.history(peer)
 
     def look(self, reason: Reason) -> None:
         """Look at charon as soon as the pace of looks allows."""
-        self.mesh.state.looks.want(now(), reason)
+        self.mesh.state.observation.want(now(), reason)
         self._wake.set()
 
     def command(self, command: str, peer: str) -> None:
@@ -155,8 +155,8 @@ class Daemon:
         before = set(self.problems())
         if paths is None:
             self.sources.look_at_addresses()
-        update = self.sources.read(paths, self.mesh.state.book, removed=removed)
-        names = self.sources.tell(self.mesh, update, now())
+        update = self.sources.read(paths, self.mesh.state.registry, removed=removed)
+        names = self.sources.apply(self.mesh, update, now())
         if update.settings is not None:
             self.log.info("settings changed", host=update.settings.host.name)
         config = self.sources.config
@@ -211,7 +211,7 @@ class Daemon:
             self.log.info(
                 "started", version=__version__, host=self.sources.settings.host.name, peers=self._count()
             )
-            self._tell.service("started")
+            self._announcer.service("started")
             self._notifier.ready("waiting for charon")
             stop = loop.create_task(self._stop.wait())
             done, _ = await asyncio.wait([stop, *tasks], return_when=asyncio.FIRST_COMPLETED)
@@ -220,7 +220,7 @@ class Daemon:
         finally:
             self._notifier.stopping()
             self.log.info("stopping", associations="left as they are")
-            self._tell.service("stopping")
+            self._announcer.service("stopping")
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -300,19 +300,19 @@ class Daemon:
                 self.mesh.event(event, at)
             case Done(action, error) | Restored(action, error):
                 self.mesh.done(action, error, at)
-                known = self.mesh.state.book.named(action.peer) is not None
-                self._tell.action(action, error, wanted=known or not action.peer)
+                known = self.mesh.state.registry.named(action.peer) is not None
+                self._announcer.action(action, error, wanted=known or not action.peer)
             case Observed(action, what):
                 self.mesh.observed(what, at)
                 if what is not None:
                     self.counters.last_resync = time.time()
-                self._tell.action(action, None if what is not None else "refused")
+                self._announcer.action(action, None if what is not None else "refused")
             case KernelObserved(action, held):
                 self.mesh.kernel_observed(held, at)
-                self._tell.action(action, None if held is not None else "refused")
-            case KernelTold(event):
+                self._announcer.action(action, None if held is not None else "refused")
+            case KernelChanged(event):
                 self.mesh.kernel_event(event, at)
-                if words := told(event):
+                if words := describe(event):
                     tell = self.log.info if isinstance(event, KernelWatched) else self.log.warning
                     tell(words)
 
@@ -323,7 +323,7 @@ class Daemon:
         for action in step.actions:
             (self._kernel if action.edge == "kernel" else self._link).submit((action,))
         for event in step.events:
-            self._tell.event(event)
+            self._announcer.event(event)
         stepped, self._stepped = self._stepped, asyncio.Event()
         stepped.set()
 
@@ -360,7 +360,7 @@ class Daemon:
             if self.sources.look_at_addresses():
                 self._guarded(self.reload, None)
             for news in self._expiry.take(self.sources.settings.credentials.validities, time.time()):
-                self._tell.event(MeshEvent.of("certificate-expiring", reason=news))
+                self._announcer.event(MeshEvent.of("certificate-expiring", reason=news))
             try:
                 async with asyncio.timeout(min(interval or 10.0, 10.0)):
                     await self._stop.wait()
@@ -375,7 +375,7 @@ class Daemon:
         return f"{len(state.up)} of {self._count()} peers up, charon {state.charon.version}"
 
     def _count(self) -> int:
-        return len(self.mesh.state.book.peers)
+        return len(self.mesh.state.registry.peers)
 
 
 def wait_for_sources(path: Path, notifier: Notifier) -> Sources | None:

@@ -21,7 +21,7 @@ from swanmesh.control.protocol import (
     StatusReply,
     WaitReply,
 )
-from swanmesh.core.asked import Asked, asked, waits_for
+from swanmesh.core.commands import PeerCommand, peer_command, unfinished
 from swanmesh.core.events import MeshEvent
 from swanmesh.core.inputs.removal import held, held_problems
 from swanmesh.core.mesh import Mesh
@@ -112,7 +112,7 @@ class DaemonService:
 
     async def command(self, request: PeerCommandRequest) -> PeerCommandReply:
         state = self._daemon.mesh.state
-        wanted = [asked(state, request.command, self._find(name)) for name in request.peers]
+        wanted = [peer_command(state, request.command, self._find(name)) for name in request.peers]
         for each in wanted:
             self._daemon.command(each.command, each.peer.name)
         waiting = await self._until_none(lambda: dict(self._waiting(wanted)), request.wait)
@@ -133,8 +133,8 @@ class DaemonService:
 
     def _find(self, asked_for: str) -> Peer:
         """Raises NoSuchPeer."""
-        book = self._daemon.mesh.state.book
-        return book.named(asked_for) or find_peer(asked_for, book.peers.values())
+        registry = self._daemon.mesh.state.registry
+        return registry.named(asked_for) or find_peer(asked_for, registry.peers.values())
 
     def _known(self, asked_for: str) -> str:
         """The name of a peer that may be gone already."""
@@ -146,7 +146,7 @@ class DaemonService:
     def _status(self, peers: list[Peer] | None) -> StatusReply:
         daemon = self._daemon
         if peers is None:
-            peers = sorted(daemon.mesh.state.book.peers.values(), key=lambda peer: peer.name)
+            peers = sorted(daemon.mesh.state.registry.peers.values(), key=lambda peer: peer.name)
         reply = report.status(daemon.mesh, daemon.clock(), daemon.started, daemon.problems(), peers)
         reply.observed = daemon.counters.last_resync
         return reply
@@ -174,16 +174,16 @@ class DaemonService:
                 return missing()
         return found
 
-    def _waiting(self, wanted: Iterable[Asked]) -> Iterator[tuple[str, str]]:
+    def _waiting(self, wanted: Iterable[PeerCommand]) -> Iterator[tuple[str, str]]:
         state, now = self._daemon.mesh.state, self._daemon.clock().now
         for each in wanted:
-            if why := waits_for(state, each, now):
+            if why := unfinished(state, each, now):
                 yield each.peer.name, why
 
     def _not_gone(self, names: list[str]) -> Iterator[tuple[str, str]]:
         state = self._daemon.mesh.state
         for name in names:
-            if state.book.named(name) is not None:
+            if state.registry.named(name) is not None:
                 yield name, "still known"
             elif state.pairs.of(name):
                 yield name, "its associations are being ended"
@@ -196,9 +196,9 @@ class DaemonService:
             if not state.charon.reachable:
                 yield "charon", f"not reachable: {state.charon.reason.words}"
                 return
-            names = [peer.name for peer in state.book.peers.values()]
+            names = [peer.name for peer in state.registry.peers.values()]
         for name in names:
-            peer = state.book.named(name)
+            peer = state.registry.named(name)
             if peer is None:
                 yield name, "removed meanwhile"
                 continue

@@ -1,5 +1,5 @@
 """This host's files as the core gets them: the settings, of which the last good ones stay in force, and what
-the peers' files say. Which peers are in force is the business of the core's `PeerBook` alone."""
+the peers' files say. Which peers are in force is the business of the core's `PeerRegistry` alone."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 from swanmesh.config.peer_files import PeerDirectory
 from swanmesh.config.sections import Config
 from swanmesh.config.settings import load_config, missing_addresses
-from swanmesh.core.book import PeerBook
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import Address, InvalidInput, Peer, Problem, Settings
+from swanmesh.core.peer_registry import PeerRegistry
 from swanmesh.core.reasons import FILES_IN_DOUBT, NONE, Reason
 from swanmesh.kernel.addresses import own_addresses
 from swanmesh.pki.certificates import load_credentials
@@ -56,11 +56,11 @@ class Sources:
     def problems(self) -> tuple[Problem, ...]:
         return (*self._config_problems, *self._missing(self.config), *self._scan.problems)
 
-    def doubt(self, book: PeerBook) -> Reason:
+    def doubt(self, registry: PeerRegistry) -> Reason:
         """Why the files may not tell of all peers, or the settings not of all that works; empty if they do.
 
         A file of which no version is in force may describe anybody."""
-        unknown = sorted(path for path in self._scan.unreadable if str(path) not in book.peers)
+        unknown = sorted(path for path in self._scan.unreadable if str(path) not in registry.peers)
         if not self._scan.complete:
             words = f"{self._directory.path} cannot be read"
         elif self._scan.unread:
@@ -84,49 +84,49 @@ class Sources:
         changed = (before or frozenset()) ^ (self._present or frozenset())
         return bool(changed & wanted) or (bool(changed) and bool(self._config_problems))
 
-    def first(self, book: PeerBook) -> Update:
+    def first(self, registry: PeerRegistry) -> Update:
         """What was read when this was made."""
-        return self._update(None, book.sources, self._scan.peers.values(), book, removed=False)
+        return self._update(None, registry.sources, self._scan.peers.values(), registry, removed=False)
 
-    def read(self, paths: Iterable[Path] | None, book: PeerBook, *, removed: bool = False) -> Update:
-        """Read these files again, or all; what `book` does not know yet is new. `removed`: those of `paths`
+    def read(self, paths: Iterable[Path] | None, registry: PeerRegistry, *, removed: bool = False) -> Update:
+        """Read these files again, or all; what `registry` does not know is new. `removed`: those of `paths`
         that are gone were removed on purpose. Work is proportional to `paths` where only peers' files are
         named."""
         wanted = None if paths is None else {path.absolute() for path in paths}
         if wanted is not None and all(path.parent == self.config.peers for path in wanted):
             self._scan = self._directory.look(wanted)
             found = [self._scan.peers[path] for path in wanted if path in self._scan.peers]
-            return self._update(None, map(str, wanted), found, book, removed=removed)
+            return self._update(None, map(str, wanted), found, registry, removed=removed)
         settings = self._read_settings()
         if self._directory.path != self.config.peers:
             self._directory = PeerDirectory(self.config.peers)
         self._scan = self._directory.scan()
-        return self._update(settings, book.sources, self._scan.peers.values(), book, removed=removed)
+        return self._update(settings, registry.sources, self._scan.peers.values(), registry, removed=removed)
 
     def _update(
         self,
         settings: Settings | None,
         sources: Iterable[str],
         found: Iterable[Peer],
-        book: PeerBook,
+        registry: PeerRegistry,
         *,
         removed: bool,
     ) -> Update:
-        put = tuple(peer for peer in found if not book.knows(peer))
+        put = tuple(peer for peer in found if not registry.knows(peer))
         gone = tuple(sorted(self._gone(sources)))
         if removed:
             return Update(settings=settings, put=put, drop=gone)
         return Update(settings=settings, put=put, gone=gone)
 
-    def tell(self, mesh: Mesh, update: Update, now: float) -> frozenset[str]:
+    def apply(self, mesh: Mesh, update: Update, now: float) -> frozenset[str]:
         """Give the core what was read. Returns the names of the peers that changed."""
         if update.settings is not None:
             mesh.configure(update.settings, now)
         # Twice: what was read may bring a doubt or end it, and nobody must be removed in between.
-        mesh.hold(self.doubt(mesh.state.book))
+        mesh.hold(self.doubt(mesh.state.registry))
         broken = map(str, self._scan.unreadable)
         names = mesh.update_peers(update.put, update.drop, now, gone=update.gone, broken=broken)
-        mesh.hold(self.doubt(mesh.state.book))
+        mesh.hold(self.doubt(mesh.state.registry))
         return names
 
     def _gone(self, sources: Iterable[str]) -> Iterable[str]:

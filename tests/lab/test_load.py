@@ -9,7 +9,7 @@ import yaml
 from lab import Host, mesh, wait_until
 from lab.asking import Journal
 from lab.mesh import Mesh
-from swanmesh.core.decide.initiation import initiates
+from swanmesh.core.initiation import initiates
 
 DEAD = 400
 NET = "198.51.100.0/22"

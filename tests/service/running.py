@@ -103,7 +103,7 @@ async def all_up(place: Place, daemon: Daemon) -> None:
 
 
 def _names(daemon: Daemon) -> set[str]:
-    return {peer.name for peer in daemon.mesh.state.book.peers.values()}
+    return {peer.name for peer in daemon.mesh.state.registry.peers.values()}
 
 
 def peer(reply: StatusReply, name: str) -> PeerStatus:

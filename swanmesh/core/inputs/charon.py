@@ -10,6 +10,7 @@ from swanmesh.core.actions import Kind
 from swanmesh.core.causes import LACKING_CREDENTIALS, Cause
 from swanmesh.core.connections import kind_of, ours, ours_loaded, peer_of, terms
 from swanmesh.core.inputs.files import peers_changed
+from swanmesh.core.inputs.transitions import attempt_failed, first_attempt, judge
 from swanmesh.core.observed import (
     UNDER_WAY,
     ChildDown,
@@ -21,14 +22,13 @@ from swanmesh.core.observed import (
     IkeDown,
     IkeRekeyed,
     IkeSa,
-    Knocked,
+    InitiationRefused,
     LoadedConnection,
     LoadedCredentials,
 )
 from swanmesh.core.pair import Pair, Refusals
 from swanmesh.core.reasons import NONE, Reason
 from swanmesh.core.state import State
-from swanmesh.core.transitions import attempt_failed, first_attempt, judge
 
 _DOUBT = 10.0
 """Seconds between looks at charon for such causes: a stranger can bring them about as often as he likes."""
@@ -166,13 +166,13 @@ def take_event(state: State, event: Event, now: float) -> None:
     if isinstance(event, Hint):
         _take_hint(state, event, now)
         return
-    if isinstance(event, Knocked):
-        state.knocks.note(event.local, event.remote, now)
+    if isinstance(event, InitiationRefused):
+        state.early_peers.note(event.local, event.remote, now)
         return
     ike = event.new if isinstance(event, IkeRekeyed) else event.ike
     if not ours(ike.connection):
         return
-    state.looks.touch(ike.connection)
+    state.observation.touch(ike.connection)
     pair = state.pairs.get(ike.connection)
     if pair is None:
         if isinstance(event, IkeDown | ChildDown):
@@ -197,10 +197,10 @@ def _take_hint(state: State, hint: Hint, now: float) -> None:
     if hint.unloaded:
         state.unloaded.add(hint.unloaded)
     at = now + _BURST
-    if state.looks.full_wanted(at):
+    if state.observation.full_wanted(at):
         return
     if not hint.child or any(pair.loaded == hint.child and not pair.busy for pair in state.pairs):
-        state.looks.want_all(at, hint.reason)
+        state.observation.want_all(at, hint.reason)
 
 
 def _take_diagnosis(state: State, event: Diagnosis, now: float) -> None:
@@ -211,7 +211,7 @@ def _take_diagnosis(state: State, event: Diagnosis, now: float) -> None:
     if event.cause.code in LACKING_CREDENTIALS and now - state.charon.doubted >= _DOUBT:
         # The peer may be at fault, or somebody cleared our credentials: no event tells of that.
         state.charon.doubted = now
-        state.looks.want_all(now, event.cause.after("authentication failed"))
+        state.observation.want_all(now, event.cause.after("authentication failed"))
     ended, attempt = event.unique_id == pair.standing.ended, pair.attempt
     if not ended:
         pair.diagnose(event.unique_id, event.cause)
@@ -234,7 +234,7 @@ def charon_back(state: State, holdings: Holdings, abilities: Abilities, now: flo
     charon.emptied = not any(ours(connection.name) for connection in holdings.connections)
     if terms(state.settings, abilities) != before:
         why = NONE if state.observed_once else reasons.NEW_PEER
-        peers_changed(state, [peer.name for peer in state.book.peers.values()], now, why)
+        peers_changed(state, [peer.name for peer in state.registry.peers.values()], now, why)
     take_connections(state, holdings.connections, now)
     take_credentials(state, holdings.credentials)
     shown = {sa.connection for sa in holdings.sas if sa.works}
@@ -257,7 +257,7 @@ def charon_back(state: State, holdings: Holdings, abilities: Abilities, now: flo
             first_attempt(state, pair, now)
     state.start_took = 0.0
     state.pairs.mark_all()
-    state.looks.want_all(now + state.settings.initiation.resync, reasons.SAFETY_NET)
+    state.observation.want_all(now + state.settings.initiation.resync, reasons.SAFETY_NET)
 
 
 def charon_lost(state: State, reason: Reason, now: float) -> None:
@@ -270,7 +270,7 @@ def charon_lost(state: State, reason: Reason, now: float) -> None:
     charon.credentials_loaded = charon.credentials_loading = False
     charon.credentials_refusals = Refusals()
     state.admission.lost(now)
-    state.looks.reset()
+    state.observation.reset()
     for pair in state.pairs:
         pair.busy, pair.refusals = False, Refusals()
         state.pairs.schedule(pair, None)

@@ -8,18 +8,18 @@ from swanmesh.core import reasons
 from swanmesh.core.actions import SHORTER, Connection
 from swanmesh.core.agreement import Agreement
 from swanmesh.core.connections import desired, differences, down, neighbour_discovery
-from swanmesh.core.decide.initiation import initiates
+from swanmesh.core.initiation import initiates
+from swanmesh.core.inputs.transitions import first_attempt, judge, judge_peer
 from swanmesh.core.model import AddressPair, Peer
 from swanmesh.core.pair import Pair, Refusals, Standing
 from swanmesh.core.reasons import NONE, Reason
 from swanmesh.core.state import State
-from swanmesh.core.transitions import first_attempt, judge, judge_peer
 
 
 def peers_changed(state: State, names: Iterable[str], now: float, why: Reason = NONE) -> None:
-    """The book has another word on these peers. `why` names a cause that lies elsewhere (settings)."""
+    """The registry has another word on these peers. `why` names a cause that lies elsewhere (settings)."""
     for name in sorted(names):  # the order of a set differs from run to run, and each takes random numbers
-        _reconcile(state, name, state.book.named(name), now, why)
+        _reconcile(state, name, state.registry.named(name), now, why)
 
 
 def host_changed(state: State, now: float) -> None:
@@ -53,7 +53,7 @@ def _reconcile(state: State, name: str, peer: Peer | None, now: float, why: Reas
     else:
         state.leaving.pop(name, None)
         if added and state.observed_once:
-            state.tell("peer-added", peer, why or reasons.NEW_PEER)
+            state.emit("peer-added", peer, why or reasons.NEW_PEER)
     judge_peer(state, name)
 
 

@@ -110,7 +110,7 @@ def take_kernel(state: State, held: KernelHoldings | None, now: float) -> None:
     if doubts:
         # charon's word decides, so it is asked; then the kernel is asked again.
         lacks = Reason("kernel-lacks", "the kernel lacks what charon should have installed")
-        state.looks.want_all(now, lacks)
+        state.observation.want_all(now, lacks)
         kernel.want(now + AGAIN, lacks)
 
 
@@ -135,7 +135,7 @@ def mended(
         _note_mending(kernel, pair, pair.name, _AT_ONCE, now)
         kernel.want(now + _GRACE, Reason("mending-check", "policies were put back"))
     if error is not None:
-        state.looks.want_all(now, Reason("mending-failed", f"mending failed: {error}"))
+        state.observation.want_all(now, Reason("mending-failed", f"mending failed: {error}"))
     pair.busy = False
     state.pairs.mark(pair)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from swanmesh.core.actions import RekeyChild, RekeyIke
 from swanmesh.core.inputs.files import peers_changed
+from swanmesh.core.inputs.transitions import first_attempt
 from swanmesh.core.pair import Pair
 from swanmesh.core.reasons import ASKED, NONE, Reason
 from swanmesh.core.state import State
-from swanmesh.core.transitions import first_attempt
 
 
 def hold_up_or_down(state: State, name: str, now: float, *, down: bool) -> str:
@@ -45,6 +45,6 @@ def rekey(state: State, name: str) -> list[RekeyChild | RekeyIke]:
 
 
 def _pairs(state: State, name: str) -> list[Pair]:
-    if state.book.named(name) is None:
+    if state.registry.named(name) is None:
         raise KeyError(name)
     return [pair for pair in state.pairs.of(name) if pair.connection is not None]

@@ -18,10 +18,10 @@ from swanmesh.core.actions import (
 )
 from swanmesh.core.causes import Cause
 from swanmesh.core.inputs.kernel import mended
+from swanmesh.core.inputs.transitions import attempt_failed, judge
 from swanmesh.core.pair import Pair
 from swanmesh.core.reasons import Reason, refused
 from swanmesh.core.state import State
-from swanmesh.core.transitions import attempt_failed, judge
 
 
 def take_outcome(state: State, action: Action, error: str | None, now: float) -> None:
@@ -61,7 +61,7 @@ def _refused(state: State, pair: Pair, action: Action, error: Reason, now: float
     else:
         pair.refusals.note(error, now, state.settings.initiation, state.rng)
     # charon knows better what it holds than we do.
-    state.looks.want_all(now, error.after("charon refused"))
+    state.observation.want_all(now, error.after("charon refused"))
 
 
 def _done(state: State, pair: Pair, action: Action, now: float) -> None:
@@ -90,7 +90,7 @@ def _ended(state: State, pair: Pair, reason: Reason, now: float) -> None:
         attempt_failed(state, pair, now, said or reason)
     elif not pair.up:
         pair.standing.cause = reason
-    state.looks.want(now + 2.0, reasons.BEING_ENDED)
+    state.observation.want(now + 2.0, reasons.BEING_ENDED)
 
 
 def _credentials(state: State, error: str | None, now: float) -> None:

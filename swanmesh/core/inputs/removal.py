@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from swanmesh.core.book import PeerBook
 from swanmesh.core.connections import desired
 from swanmesh.core.inputs.files import peers_changed
 from swanmesh.core.model import Peer, Problem
+from swanmesh.core.peer_registry import PeerRegistry
 from swanmesh.core.reasons import NONE, Reason
 from swanmesh.core.removals import WAYS_OUT, some, too_many
 from swanmesh.core.state import State
@@ -22,12 +22,12 @@ def take_files(
     broken: Iterable[str] = (),
 ) -> frozenset[str]:
     """What the files say now. Returns the names of the peers that changed."""
-    removals = state.book.removals
+    removals = state.registry.removals
     was_held = removals.held
-    names, leaving = state.book.take(put, drop, gone, broken, now)
+    names, leaving = state.registry.take(put, drop, gone, broken, now)
     state.leaving |= leaving
     if removals.held and not was_held:
-        state.tell("removal-held", reason=_reason(_gone_problem(state.book)))
+        state.emit("removal-held", reason=_reason(_gone_problem(state.registry)))
     peers_changed(state, names, now)
     look_at_unknown(state)
     return names
@@ -36,20 +36,20 @@ def take_files(
 def look_at_unknown(state: State, *, news: bool = False) -> None:
     """Leave alone what charon holds of peers that no file describes, where a file may describe them after all
     or they are too many. `news`: charon was looked at, so there may be more of them."""
-    removals, doubt = state.book.removals, state.book.doubt
+    removals, doubt = state.registry.removals, state.registry.doubt
     if not (news or doubt or state.hold or removals.unknown or removals.let_go):
         return
     pairs = [pair for pair in state.pairs if pair.connection is None]
-    names = frozenset(p.peer for p in pairs if p.peer and state.book.named(p.peer) is None) - set(
+    names = frozenset(p.peer for p in pairs if p.peer and state.registry.named(p.peer) is None) - set(
         state.leaving
     )
     removals.let_go &= names
     unknown = names - removals.let_go
-    if removals.unknown or too_many(len(unknown), len(state.book.peers) + len(unknown)):
+    if removals.unknown or too_many(len(unknown), len(state.registry.peers) + len(unknown)):
         news = not removals.unknown
         removals.unknown = unknown
         if news:
-            state.tell("removal-held", reason=_reason(_unknown_problem(unknown)))
+            state.emit("removal-held", reason=_reason(_unknown_problem(unknown)))
     state.hold = doubt or (_reason(_unknown_problem(removals.unknown)) if removals.unknown else NONE)
     for pair in pairs:
         goes = pair.peer in removals.let_go or pair.peer in state.leaving
@@ -66,12 +66,12 @@ def prefer_what_is_held(state: State, now: float) -> None:
         loaded = [state.pairs.get(name) for name in desired(state.settings, peer)]
         return bool(loaded) and all(pair is not None and pair.loaded for pair in loaded)
 
-    peers_changed(state, state.book.prefer(held), now)
+    peers_changed(state, state.registry.prefer(held), now)
 
 
 def confirm(state: State, now: float) -> list[str]:
     """Let happen what is held. Returns the names of the peers that go."""
-    names, removals = held(state), state.book.removals
+    names, removals = held(state), state.registry.removals
     removals.unknown, removals.let_go = frozenset(), removals.unknown
     take_files(state, (), list(removals) if removals.held else (), now)
     return names
@@ -79,22 +79,22 @@ def confirm(state: State, now: float) -> list[str]:
 
 def held(state: State) -> list[str]:
     """Names of the peers that would be removed, were it not for the brake."""
-    book = state.book
-    return sorted({peer.name for peer in book.held.values()} | book.removals.unknown)
+    registry = state.registry
+    return sorted({peer.name for peer in registry.held.values()} | registry.removals.unknown)
 
 
 def held_problems(state: State) -> list[Problem]:
     """What is held, in words."""
-    book = state.book
-    gone = [_gone_problem(book)] if book.held else []
-    return [*gone, *([_unknown_problem(book.removals.unknown)] if book.removals.unknown else [])]
+    registry = state.registry
+    gone = [_gone_problem(registry)] if registry.held else []
+    return [*gone, *([_unknown_problem(registry.removals.unknown)] if registry.removals.unknown else [])]
 
 
-def _gone_problem(book: PeerBook) -> Problem:
-    gone = [peer.name for peer in book.held.values()]
-    folder = next(iter(book.held)).rpartition("/")[0]
+def _gone_problem(registry: PeerRegistry) -> Problem:
+    gone = [peer.name for peer in registry.held.values()]
+    folder = next(iter(registry.held)).rpartition("/")[0]
     message = (
-        f"the files of {len(gone)} of {len(book.peers)} peers are gone ({some(gone)}): "
+        f"the files of {len(gone)} of {len(registry.peers)} peers are gone ({some(gone)}): "
         "nobody is removed, they stay in force"
     )
     return Problem(folder, "", "", message, WAYS_OUT)

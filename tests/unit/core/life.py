@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from swanmesh.core.actions import Action, Initiate, LoadConnection
-from swanmesh.core.decide.initiation import initiates
+from swanmesh.core.initiation import initiates
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import ConnectionSettings, InitiationSettings, Peer
 from swanmesh.core.observed import ChildUp, Event, IkeSa, IkeUp

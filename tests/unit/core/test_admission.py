@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swanmesh.core.decide.admission import Admission, Rank, rank_of
+from swanmesh.core.admission import Admission, Rank, rank_of
 from swanmesh.core.model import InitiationSettings
 from swanmesh.core.pair import Attempt
 
@@ -206,7 +206,7 @@ def test_a_lower_limit_lets_what_flies_end() -> None:
 def test_what_speaks_against_a_pair() -> None:
     assert rank_of(Attempt(), initiator=True, up=False) is Rank.KEEN
     assert rank_of(Attempt(), initiator=False, up=False) is Rank.DOUBTFUL
-    assert rank_of(Attempt(heard=True), initiator=False, up=False) is Rank.KEEN
+    assert rank_of(Attempt(peer_ready=True), initiator=False, up=False) is Rank.KEEN
     assert rank_of(Attempt(failed=1), initiator=True, up=False) is Rank.DOUBTFUL
     assert rank_of(Attempt(failed=2), initiator=True, up=False) is Rank.FAILING
     assert rank_of(Attempt(failed=2), initiator=True, up=True) is Rank.MENDING

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from swanmesh.core.actions import Action, ObserveSas, TerminateChild, TerminateIke
 from swanmesh.core.decide.duplicates import end_extras, survivor
-from swanmesh.core.decide.initiation import initiates
+from swanmesh.core.initiation import initiates
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import Peer, Settings
 from swanmesh.core.observed import ChildSa, IkeSa

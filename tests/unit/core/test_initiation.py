@@ -8,7 +8,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swanmesh.core.decide.initiation import backoff, initiates, takeover_delay
+from swanmesh.core.initiation import backoff, initiates, takeover_delay
 from swanmesh.core.model import InitiationSettings
 
 HOW = InitiationSettings()

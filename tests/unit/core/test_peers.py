@@ -1,4 +1,4 @@
-"""Names, addresses and the book of peers."""
+"""Names, addresses and the registry of peers."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swanmesh.core.book import PeerBook
 from swanmesh.core.model import Host, InvalidInput, Peer, Policy
+from swanmesh.core.peer_registry import PeerRegistry
 from swanmesh.core.peers import check_address, check_name, check_policy, parse_peer
 from tests.unit.core.build import address, peer
 
@@ -129,115 +129,115 @@ def test_addresses_must_be_a_list_with_something_in_it(addresses: object) -> Non
     assert [problem.key for problem in caught.value.problems] == ["addresses"]
 
 
-def names(book: PeerBook) -> dict[str, str]:
+def names(registry: PeerRegistry) -> dict[str, str]:
     """Peer in force by file."""
-    return {source: held.name for source, held in book.peers.items()}
+    return {source: held.name for source, held in registry.peers.items()}
 
 
 def test_update_tells_which_peers_changed() -> None:
-    book = PeerBook(HOST)
-    assert book.update([peer("a"), peer("b", "203.0.113.3")]) == {"a", "b"}
-    assert book.update([peer("a"), peer("b", "203.0.113.4")]) == {"b"}
-    assert book.update(drop=["a.yaml"]) == {"a"}
-    assert book.update(drop=["a.yaml", "never-there.yaml"]) == frozenset()
-    assert names(book) == {"b.yaml": "b"}
-    assert book.named("a") is None and book.named("b") is not None
+    registry = PeerRegistry(HOST)
+    assert registry.update([peer("a"), peer("b", "203.0.113.3")]) == {"a", "b"}
+    assert registry.update([peer("a"), peer("b", "203.0.113.4")]) == {"b"}
+    assert registry.update(drop=["a.yaml"]) == {"a"}
+    assert registry.update(drop=["a.yaml", "never-there.yaml"]) == frozenset()
+    assert names(registry) == {"b.yaml": "b"}
+    assert registry.named("a") is None and registry.named("b") is not None
 
 
 def test_own_name_is_skipped() -> None:
-    book = PeerBook(HOST)
-    assert book.update([peer(HOST.name, "203.0.113.1")]) == frozenset()
-    assert names(book) == {} and not book.problems
+    registry = PeerRegistry(HOST)
+    assert registry.update([peer(HOST.name, "203.0.113.1")]) == frozenset()
+    assert names(registry) == {} and not registry.problems
 
 
 def test_a_file_that_becomes_our_own_name_leaves() -> None:
-    book = PeerBook(HOST)
-    book.update([peer("b", source="x.yaml")])
-    assert book.update([peer(HOST.name, "203.0.113.1", source="x.yaml")]) == {"b"}
-    assert names(book) == {} and not book.problems
+    registry = PeerRegistry(HOST)
+    registry.update([peer("b", source="x.yaml")])
+    assert registry.update([peer(HOST.name, "203.0.113.1", source="x.yaml")]) == {"b"}
+    assert names(registry) == {} and not registry.problems
 
 
 def test_an_own_entry_with_addresses_that_are_not_ours_is_a_problem() -> None:
-    book = PeerBook(HOST)
-    book.update([peer(HOST.name, "203.0.113.1", "203.0.113.11", source="own.yaml")])
-    (problem,) = book.problems
+    registry = PeerRegistry(HOST)
+    registry.update([peer(HOST.name, "203.0.113.1", "203.0.113.11", source="own.yaml")])
+    (problem,) = registry.problems
     assert (problem.file, problem.key, problem.value) == ("own.yaml", "addresses[1]", "203.0.113.11")
     assert "this host's own name" in problem.message and problem.remedy
-    book.update([peer(HOST.name, "203.0.113.1", source="own.yaml")])
-    assert not book.problems
+    registry.update([peer(HOST.name, "203.0.113.1", source="own.yaml")])
+    assert not registry.problems
 
 
 def test_two_files_with_one_name_name_each_other() -> None:
-    book = PeerBook(HOST)
-    book.update([peer("a", "203.0.113.2", source="1.yaml")])
-    assert book.update([peer("a", "203.0.113.3", source="2.yaml")]) == frozenset()
-    (problem,) = book.problems
+    registry = PeerRegistry(HOST)
+    registry.update([peer("a", "203.0.113.2", source="1.yaml")])
+    assert registry.update([peer("a", "203.0.113.3", source="2.yaml")]) == frozenset()
+    (problem,) = registry.problems
     assert (problem.file, problem.key, problem.value) == ("2.yaml", "name", "a")
     assert "1.yaml" in problem.message and problem.remedy
-    assert names(book) == {"1.yaml": "a"}
+    assert names(registry) == {"1.yaml": "a"}
     # The first one goes: the second comes into force.
-    assert book.update(drop=["1.yaml"]) == {"a"}
-    assert names(book) == {"2.yaml": "a"} and not book.problems
+    assert registry.update(drop=["1.yaml"]) == {"a"}
+    assert names(registry) == {"2.yaml": "a"} and not registry.problems
 
 
 def test_two_files_with_one_address_name_each_other() -> None:
-    book = PeerBook(HOST)
-    book.update([peer("a", "203.0.113.2")])
-    book.update([peer("b", "203.0.113.3", "203.0.113.2")])
-    (problem,) = book.problems
+    registry = PeerRegistry(HOST)
+    registry.update([peer("a", "203.0.113.2")])
+    registry.update([peer("b", "203.0.113.3", "203.0.113.2")])
+    (problem,) = registry.problems
     assert (problem.file, problem.key) == ("b.yaml", "addresses[1]")
     assert "a.yaml" in problem.message
 
 
 def test_the_hosts_own_address_is_refused() -> None:
-    book = PeerBook(HOST)
-    book.update([peer("a", "2001:db8::1")])
-    (problem,) = book.problems
-    assert "own address" in problem.message and names(book) == {}
+    registry = PeerRegistry(HOST)
+    registry.update([peer("a", "2001:db8::1")])
+    (problem,) = registry.problems
+    assert "own address" in problem.message and names(registry) == {}
 
 
 def test_the_last_good_version_stays() -> None:
-    book = PeerBook(HOST)
-    book.update([peer("a", "203.0.113.2"), peer("b", "203.0.113.3")])
-    assert book.update([peer("b", "203.0.113.2")]) == frozenset()
-    held = book.named("b")
+    registry = PeerRegistry(HOST)
+    registry.update([peer("a", "203.0.113.2"), peer("b", "203.0.113.3")])
+    assert registry.update([peer("b", "203.0.113.2")]) == frozenset()
+    held = registry.named("b")
     assert held is not None and [str(a) for a in held.addresses] == ["203.0.113.3"]
-    assert [problem.file for problem in book.problems] == ["b.yaml"]
+    assert [problem.file for problem in registry.problems] == ["b.yaml"]
     # What b keeps by that is taken for a third.
-    book.update([peer("c", "203.0.113.3")])
-    assert sorted(problem.file for problem in book.problems) == ["b.yaml", "c.yaml"]
+    registry.update([peer("c", "203.0.113.3")])
+    assert sorted(problem.file for problem in registry.problems) == ["b.yaml", "c.yaml"]
     # Put right again: both are heard.
-    assert book.update([peer("a", "203.0.113.9")]) == {"a", "b", "c"}
-    assert not book.problems
+    assert registry.update([peer("a", "203.0.113.9")]) == {"a", "b", "c"}
+    assert not registry.problems
 
 
 def test_addresses_exchanged_between_two_files_in_one_update() -> None:
-    book = PeerBook(HOST)
-    book.update([peer("a", "203.0.113.2"), peer("b", "203.0.113.3")])
-    assert book.update([peer("a", "203.0.113.3"), peer("b", "203.0.113.2")]) == {"a", "b"}
-    assert not book.problems
-    assert [str(book.peers[f"{n}.yaml"].addresses[0]) for n in "ab"] == ["203.0.113.3", "203.0.113.2"]
+    registry = PeerRegistry(HOST)
+    registry.update([peer("a", "203.0.113.2"), peer("b", "203.0.113.3")])
+    assert registry.update([peer("a", "203.0.113.3"), peer("b", "203.0.113.2")]) == {"a", "b"}
+    assert not registry.problems
+    assert [str(registry.peers[f"{n}.yaml"].addresses[0]) for n in "ab"] == ["203.0.113.3", "203.0.113.2"]
 
 
 def test_addresses_exchanged_one_file_after_the_other() -> None:
-    book = PeerBook(HOST)
-    book.update([peer("a", "203.0.113.2"), peer("b", "203.0.113.3")])
-    book.update([peer("a", "203.0.113.3")])
-    assert len(book.problems) == 1
-    assert book.update([peer("b", "203.0.113.2")]) == {"a", "b"}
-    assert not book.problems
+    registry = PeerRegistry(HOST)
+    registry.update([peer("a", "203.0.113.2"), peer("b", "203.0.113.3")])
+    registry.update([peer("a", "203.0.113.3")])
+    assert len(registry.problems) == 1
+    assert registry.update([peer("b", "203.0.113.2")]) == {"a", "b"}
+    assert not registry.problems
 
 
 def test_a_chain_of_fallbacks_ends() -> None:
-    book = PeerBook(HOST)
+    registry = PeerRegistry(HOST)
     count = 20
-    book.update([peer(f"p{n}", f"192.0.2.{n + 1}") for n in range(count)])
+    registry.update([peer(f"p{n}", f"192.0.2.{n + 1}") for n in range(count)])
     # Each moves to its neighbour's address; the last one's wish is taken by one that stays: all fall back.
     moved = [peer(f"p{n}", f"192.0.2.{n + 2}") for n in range(count - 1)]
-    assert book.update(moved) == frozenset()
-    assert len(book.problems) == count - 1
-    assert book.update([peer(f"p{count - 1}", "192.0.2.200")]) == {f"p{n}" for n in range(count)}
-    assert not book.problems
+    assert registry.update(moved) == frozenset()
+    assert len(registry.problems) == count - 1
+    assert registry.update([peer(f"p{count - 1}", "192.0.2.200")]) == {f"p{n}" for n in range(count)}
+    assert not registry.problems
 
 
 files = st.dictionaries(
@@ -259,11 +259,13 @@ def as_peers(contents: dict[str, tuple[str, list[str]]]) -> dict[str, Peer]:
     }
 
 
-def update_to(book: PeerBook, old: dict[str, Peer], new: dict[str, Peer]) -> None:
+def update_to(registry: PeerRegistry, old: dict[str, Peer], new: dict[str, Peer]) -> None:
     """One update that brings the files from `old` to `new`, reporting changes alone as the watch does."""
-    before = {source: held.name for source, held in book.peers.items()}
-    changed = book.update([p for s, p in new.items() if old.get(s) != p], [s for s in old if s not in new])
-    after = {source: held.name for source, held in book.peers.items()}
+    before = {source: held.name for source, held in registry.peers.items()}
+    changed = registry.update(
+        [p for s, p in new.items() if old.get(s) != p], [s for s in old if s not in new]
+    )
+    after = {source: held.name for source, held in registry.peers.items()}
     gone_or_new = {
         name for s in before.keys() ^ after.keys() for name in (before.get(s), after.get(s)) if name
     }
@@ -280,18 +282,18 @@ def without_contradiction(contents: dict[str, Peer]) -> bool:
 def test_what_is_in_force_does_not_depend_on_the_path(
     path: list[dict[str, tuple[str, list[str]]]], end: dict[str, tuple[str, list[str]]]
 ) -> None:
-    book = PeerBook(HOST)
+    registry = PeerRegistry(HOST)
     held: dict[str, Peer] = {}
     for contents in [*path, end]:
         new = as_peers(contents)
-        update_to(book, held, new)
+        update_to(registry, held, new)
         held = new
-        claims = [claim for p in book.peers.values() for claim in (p.name, *p.addresses)]
+        claims = [claim for p in registry.peers.values() for claim in (p.name, *p.addresses)]
         assert len(claims) == len(set(claims))  # whatever came: nothing in force contradicts
         assert not set(claims) & {HOST.name, *HOST.addresses}
-        refused = {problem.file for problem in book.problems if "own name" not in problem.message}
+        refused = {problem.file for problem in registry.problems if "own name" not in problem.message}
         for source, p in held.items():  # and every file is in force, our own, or complained about
-            assert source in refused or p.name == HOST.name or book.peers.get(source) == p
+            assert source in refused or p.name == HOST.name or registry.peers.get(source) == p
     if without_contradiction(held):
-        assert dict(book.peers) == {s: p for s, p in held.items() if p.name != HOST.name}
-        assert all(held[problem.file].name == HOST.name for problem in book.problems)
+        assert dict(registry.peers) == {s: p for s, p in held.items() if p.name != HOST.name}
+        assert all(held[problem.file].name == HOST.name for problem in registry.problems)

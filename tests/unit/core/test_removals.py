@@ -57,7 +57,7 @@ class Service:
 
     @property
     def in_force(self) -> int:
-        return len(self.mesh.state.book.peers)
+        return len(self.mesh.state.registry.peers)
 
     @property
     def problem(self) -> str:
@@ -156,15 +156,15 @@ def test_a_peer_that_moves_to_another_file_stays(service: Service) -> None:
     service.mesh.update_peers(moved, (), service.now, gone=[one.source for one in PEERS])
     service.step(1000.0)
     assert service.unloaded == [] and service.problem == ""
-    assert set(service.mesh.state.book.peers) == {one.source for one in moved}
+    assert set(service.mesh.state.registry.peers) == {one.source for one in moved}
 
 
 def test_an_address_is_free_for_another_as_soon_as_its_file_is_gone(service: Service) -> None:
     new = peer("new", str(PEERS[0].addresses[0]))
     service.mesh.update_peers([new], (), service.now, gone=[PEERS[0].source])
     service.step()
-    assert service.unloaded == ["p01"] and not service.mesh.state.book.problems
-    assert service.mesh.state.book.named("new") == new
+    assert service.unloaded == ["p01"] and not service.mesh.state.registry.problems
+    assert service.mesh.state.registry.named("new") == new
 
 
 def test_nobody_goes_for_want_of_a_file_while_there_is_a_doubt(service: Service) -> None:

@@ -36,7 +36,15 @@ from swanmesh.core.xfrm import (
 )
 from swanmesh.kernel import link as kernel
 from swanmesh.kernel import netlink
-from swanmesh.kernel.link import KernelLink, KernelObserved, KernelReport, KernelTold, Restored, explain, told
+from swanmesh.kernel.link import (
+    KernelChanged,
+    KernelLink,
+    KernelObserved,
+    KernelReport,
+    Restored,
+    describe,
+    explain,
+)
 
 V4 = AddressPair(ipaddress.ip_address("192.0.2.1"), ipaddress.ip_address("192.0.2.2"))
 V6 = AddressPair(ipaddress.ip_address("2001:db8::1"), ipaddress.ip_address("2001:db8::2"))
@@ -229,7 +237,7 @@ class Reports:
 
     async def event(self) -> KernelEvent:
         report = await self.next()
-        assert isinstance(report, KernelTold)
+        assert isinstance(report, KernelChanged)
         return report.event
 
     @property
@@ -397,9 +405,9 @@ async def test_events_that_found_no_room_are_told_of() -> None:
 
 def test_each_event_has_words_or_is_too_common_for_them() -> None:
     events = (KernelWatched(), KernelUnwatched("why"), StatesFlushed(), PoliciesFlushed())
-    assert all(told(event) for event in events)
-    assert told(StateDeleted("00000001")) == told(PolicyDeleted()) == told(EventsLost()) == ""
-    assert "why" in told(KernelUnwatched("why"))
+    assert all(describe(event) for event in events)
+    assert describe(StateDeleted("00000001")) == describe(PolicyDeleted()) == describe(EventsLost()) == ""
+    assert "why" in describe(KernelUnwatched("why"))
 
 
 def test_an_unknown_error_is_told_in_the_systems_words() -> None:

@@ -59,7 +59,7 @@ class Host:
 
     def _run(self) -> None:
         self.mesh = Mesh(self.sources.settings, seed=1)
-        self.sources.tell(self.mesh, self.sources.first(self.mesh.state.book), self.now)
+        self.sources.apply(self.mesh, self.sources.first(self.mesh.state.registry), self.now)
         self.mesh.charon_back("5.9.8", self.charon.holdings(), self.now)
         self.wait()
 
@@ -73,8 +73,8 @@ class Host:
         """Everything is read again, and it is waited for what follows."""
         self.now += 1.0
         self.sources.look_at_addresses()
-        book = self.mesh.state.book
-        self.sources.tell(self.mesh, self.sources.read(None, book), self.now)
+        registry = self.mesh.state.registry
+        self.sources.apply(self.mesh, self.sources.read(None, registry), self.now)
         self.wait()
 
     def wait(self) -> None:
@@ -93,7 +93,7 @@ class Host:
     @property
     def problems(self) -> str:
         state = self.mesh.state
-        found = (*self.sources.problems, *state.book.problems, *held_problems(state))
+        found = (*self.sources.problems, *state.registry.problems, *held_problems(state))
         return "\n".join(map(str, found))
 
 
@@ -281,8 +281,8 @@ def test_nobody_goes_whose_last_valid_file_is_there(pki: Path, path: list[tuple[
                 case "settings", value:
                     host.configure(initiation={"takeover": value})
             host.restart() if kind == "restart" else host.reload()
-            book = host.mesh.state.book
-            for source, peer in book.peers.items():
+            registry = host.mesh.state.registry
+            for source, peer in registry.peers.items():
                 file = Path(source).name
                 if (host.peers / file).exists():
                     file_of = {name: at for name, at in file_of.items() if at != file}

@@ -148,7 +148,7 @@ class SimHost:
             self._step()
 
     def command(self, command: str, name: str) -> None:
-        if self.mesh is None or self.mesh.state.book.named(name) is None:
+        if self.mesh is None or self.mesh.state.registry.named(name) is None:
             return
         if command != "rekey":
             (self.down.add if command == "down" else self.down.discard)(name)

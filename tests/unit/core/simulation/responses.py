@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from swanmesh.core.observed import Knocked
+from swanmesh.core.observed import InitiationRefused
 from tests.unit.core.simulation.requests import BUSY, MISSING, REFUSED, Requests
 from tests.unit.core.simulation.sas import Child, Exchange, Ike
 
@@ -36,7 +36,7 @@ class Responses(Requests):
         theirs = request.ike
         conn = self.match(theirs.remote, theirs.local)
         if conn is None:
-            self.emit(Knocked(theirs.remote, theirs.local))
+            self.emit(InitiationRefused(theirs.remote, theirs.local))
             return REFUSED
         spi = self.spi()
         ike = Ike(self.next_number(), UNNAMED, "", theirs.remote, theirs.local, False, theirs.spi_i, spi)

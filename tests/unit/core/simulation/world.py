@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from swanmesh.core.actions import Action, ObserveAll, ObserveSas
-from swanmesh.core.decide.initiation import initiates
+from swanmesh.core.initiation import initiates
 from swanmesh.core.model import InitiationSettings, Peer
 from tests.unit.core.build import settings
 from tests.unit.core.simulation.charon import SimCharon
@@ -216,7 +216,7 @@ class World:
         state = host.mesh.state
         if state.admission.in_flight or state.admission.waiting:
             yield f"{host.name}: {state.admission.in_flight} in flight, {state.admission.waiting} waiting"
-        names = {peer.name for peer in state.book.peers.values()}
+        names = {peer.name for peer in state.registry.peers.values()}
         if names != (self.members - {host.name} if host.name in self.members else set()):
             yield f"{host.name}: peers {sorted(names)}"
         if state.up != names:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from swanmesh.core import reasons
 from swanmesh.core.causes import Cause
 from swanmesh.core.decide.duplicates import has_extra
-from swanmesh.core.decide.initiation import backoff, takeover_delay
+from swanmesh.core.initiation import backoff, takeover_delay
 from swanmesh.core.model import Peer
 from swanmesh.core.pair import Pair
 from swanmesh.core.reasons import NONE, Reason
@@ -27,7 +27,7 @@ def judge(state: State, pair: Pair, now: float, cause: Reason = NONE) -> None:
             _came_up(pair, now)
         _end_attempt(state, pair)
     elif pair.up and _in_rekey(pair, now):
-        state.looks.want(now + 2.0, reasons.REKEYING)
+        state.observation.want(now + 2.0, reasons.REKEYING)
     elif pair.up:
         breach = next((breach for _, breach in pair.associations.breaches), NONE)
         _went_down(state, pair, now, breach or cause)
@@ -41,7 +41,7 @@ def judge(state: State, pair: Pair, now: float, cause: Reason = NONE) -> None:
 
 def judge_peer(state: State, name: str) -> None:
     """Whether the peer as a whole came up or went down: up is every pair of it."""
-    peer = state.book.named(name)
+    peer = state.registry.named(name)
     pairs = [pair for pair in state.pairs.of(name) if pair.connection is not None]
     up = bool(pairs) and all(pair.up and not pair.held_down for pair in pairs)
     if up == (name in state.up):
@@ -49,13 +49,13 @@ def judge_peer(state: State, name: str) -> None:
     if up:
         state.up.add(name)
         words = f"every association is up ({len(pairs)})" if len(pairs) > 1 else ""
-        _tell(state, "peer-up", peer, Reason("up", words))
+        _emit(state, "peer-up", peer, Reason("up", words))
         return
     state.up.discard(name)
     down = next((pair for pair in pairs if not pair.up or pair.held_down), None)
     if down is not None:
         reason = reasons.HELD_DOWN if down.held_down else down.standing.cause
-        _tell(state, "peer-down", peer, reason.after(str(down.addresses)) if len(pairs) > 1 else reason)
+        _emit(state, "peer-down", peer, reason.after(str(down.addresses)) if len(pairs) > 1 else reason)
 
 
 def attempt_failed(state: State, pair: Pair, now: float, cause: Reason) -> None:
@@ -66,7 +66,7 @@ def attempt_failed(state: State, pair: Pair, now: float, cause: Reason) -> None:
     pair.standing.cause = cause
     wait = backoff(pair.attempt.failed, state.settings.initiation, state.rng)
     if cause.code == Cause.NO_CONNECTION_AT_PEER:
-        # It is not ready yet. Once it is, it answers this knock by initiating itself.
+        # It is not ready yet. Once it is, it answers what it refused by initiating itself.
         wait = max(wait, _NOT_READY * (1.0 + state.rng.random()))
     pair.attempt.next_at = now + wait
     state.pairs.mark(pair)
@@ -77,10 +77,10 @@ def first_attempt(state: State, pair: Pair, now: float) -> None:
     came back."""
     how = state.settings.initiation
     pair.attempt.failed = 0
-    heard = pair.addresses is not None and state.knocks.heard(pair.addresses, now)
-    pair.attempt.heard = heard
-    if pair.initiator or heard:
-        jitter = how.start_jitter if heard else max(how.start_jitter, state.start_took)
+    ready = pair.addresses is not None and state.early_peers.take(pair.addresses, now)
+    pair.attempt.peer_ready = ready
+    if pair.initiator or ready:
+        jitter = how.start_jitter if ready else max(how.start_jitter, state.start_took)
         pair.attempt.next_at = now + state.rng.random() * jitter
     else:
         delay = takeover_delay(how, state.rng, lost_state=pair.standing.lost)
@@ -104,7 +104,7 @@ def _came_up(pair: Pair, now: float) -> None:
         (held.born[sa.unique_id] for sa in pair.sas.values() if held.counts(sa)), default=now
     )
     standing.cause, standing.lost = NONE, False
-    pair.attempt.heard = False
+    pair.attempt.peer_ready = False
 
 
 def _went_down(state: State, pair: Pair, now: float, cause: Reason) -> None:
@@ -127,6 +127,6 @@ def _end_attempt(state: State, pair: Pair) -> None:
     state.admission.release(pair.name)
 
 
-def _tell(state: State, kind: str, peer: Peer | None, reason: Reason) -> None:
+def _emit(state: State, kind: str, peer: Peer | None, reason: Reason) -> None:
     if peer is not None and state.observed_once:
-        state.tell(kind, peer, reason)
+        state.emit(kind, peer, reason)

@@ -9,7 +9,7 @@ from swanmesh.core.reasons import FILES_IN_DOUBT, NONE, Reason
 from swanmesh.core.removals import Removals
 
 
-class PeerBook:
+class PeerRegistry:
     """Which peers are in force, by file: the one place that knows, for as long as the service lives.
 
     A file that contradicts another one does not come into force: what held before goes on, and `problems`

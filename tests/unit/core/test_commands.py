@@ -5,21 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 
 from swanmesh.core.actions import LoadConnection, TerminateIke
-from swanmesh.core.asked import Asked, asked, waits_for
+from swanmesh.core.commands import PeerCommand, peer_command, unfinished
 from swanmesh.core.observed import ChildRekeyed, ChildUp, IkeDown, IkeRekeyed
 from swanmesh.core.reasons import Reason
 from tests.unit.core.build import association, child_sa
 from tests.unit.core.life import Life
 
 
-def command(life: Life, what: str) -> Asked:
-    wanted = asked(life.mesh.state, what, life.peer)
+def command(life: Life, what: str) -> PeerCommand:
+    wanted = peer_command(life.mesh.state, what, life.peer)
     life.mesh.command(what, life.peer.name, life.now)
     return wanted
 
 
-def waits(life: Life, wanted: Asked) -> str:
-    return waits_for(life.mesh.state, wanted, life.now)
+def waits(life: Life, wanted: PeerCommand) -> str:
+    return unfinished(life.mesh.state, wanted, life.now)
 
 
 def test_down_is_done_when_its_shunt_is_loaded_and_its_associations_are_gone() -> None:

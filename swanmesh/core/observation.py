@@ -17,7 +17,7 @@ of connections before it; that must not keep failed attempts from being noticed 
 longer than this is followed by as long a pause: a charon that is short of time is not asked all of it."""
 
 
-class Looks:
+class ObservationSchedule:
     """One look is under way at a time. A look tells of a moment in the past: connections that events touched
     since it began are left as the events have them."""
 

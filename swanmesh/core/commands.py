@@ -14,7 +14,7 @@ _DONE = {"up": "up", "down": "held down until `up`", "rekey": "has new keys"}
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PeerCommand:
     """`up`, `down` or `rekey` of one peer."""
 
     command: str
@@ -28,24 +28,24 @@ class Asked:
         return _DONE[self.command]
 
 
-def asked(state: State, command: str, peer: Peer) -> Asked:
+def peer_command(state: State, command: str, peer: Peer) -> PeerCommand:
     """To be made before the command is given: it notes what a rekey has to replace."""
-    return Asked(command, peer, frozenset(_keys(state, peer)) if command == "rekey" else frozenset())
+    return PeerCommand(command, peer, frozenset(_keys(state, peer)) if command == "rekey" else frozenset())
 
 
-def waits_for(state: State, what: Asked, now: float) -> str:
+def unfinished(state: State, command: PeerCommand, now: float) -> str:
     """Why what was asked for is not so yet, in words; empty once it is."""
-    charon, pairs = state.charon, _pairs(state, what.peer)
+    charon, pairs = state.charon, _pairs(state, command.peer)
     if not charon.reachable:
         return f"charon is not reachable ({charon.reason.words})"
-    if what.command == "down":
+    if command.command == "down":
         if any(pair.sas for pair in pairs):
             return "its associations are being ended"
         return "" if all(_loaded(pair) for pair in pairs) else "charon has not taken it yet"
-    verdict = peer_verdict(state, what.peer, now)
+    verdict = peer_verdict(state, command.peer, now)
     if verdict.state != "up":
         return verdict.reason.words or verdict.state
-    if what.replaced & set(_keys(state, what.peer)):
+    if command.replaced & set(_keys(state, command.peer)):
         return "the old keys are still in use"
     return ""
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
-from swanmesh.core.decide.pace import Pace
 from swanmesh.core.model import InitiationSettings
+from swanmesh.core.pace import Pace
 
 if TYPE_CHECKING:
     from swanmesh.core.pair import Attempt
@@ -41,7 +41,7 @@ class Rank(IntEnum):
     MENDING = 0
     """Nothing: there is an association, and what waits is a rekeying that mends it."""
     KEEN = 1
-    """Nothing: it was never tried, or was up lately, or its peer knocked."""
+    """Nothing: it was never tried, or was up lately, or its peer called early."""
     DOUBTFUL = 2
     """The peer should have initiated and has not, or it failed once."""
     FAILING = 3
@@ -51,7 +51,7 @@ class Rank(IntEnum):
 def rank_of(attempt: Attempt, *, initiator: bool, up: bool) -> Rank:
     if up:
         return Rank.MENDING
-    if attempt.failed == 0 and (initiator or attempt.heard):
+    if attempt.failed == 0 and (initiator or attempt.peer_ready):
         return Rank.KEEN
     return Rank.DOUBTFUL if attempt.failed < 2 else Rank.FAILING
 
