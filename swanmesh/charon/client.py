@@ -72,8 +72,6 @@ class Charon:
         self.events: asyncio.Queue[Incoming] = asyncio.Queue()
         """What happened, in charon's order. Without a bound, as charon's own queue grows if it is not read;
         `events.qsize()` is its depth."""
-        self.missing_events: frozenset[str] = frozenset()
-        """Events that this charon does not have (`alert` before 6.0.3)."""
         self.since: float | None = None
         """When charon started, in seconds since the epoch, once connected."""
         self.algorithms: frozenset[str] | None = None
@@ -113,7 +111,7 @@ class Charon:
         """
         try:
             self._listener = await self._open(self._received)
-            self.missing_events = await self._register(self._listener, _EVENTS)
+            await self._register(self._listener, _EVENTS)
             self._commands = await self._open(None)
             await self._register(self._commands, tuple(_STREAMS.values()))
             self._version = messages.version(await self._request("version"))
@@ -288,16 +286,12 @@ class Charon:
             on_lost=self._session_lost,
         )
 
-    async def _register(self, session: Session, events: Iterable[str]) -> frozenset[str]:
-        """Registers for all of them at once; returns those that this charon does not have."""
+    async def _register(self, session: Session, events: Iterable[str]) -> None:
+        """Registers at once for all of them that this charon has (`alert` came with 6.0.3)."""
         outcomes = await asyncio.gather(*map(session.register, events), return_exceptions=True)
-        missing = set()
         for outcome in outcomes:
-            if isinstance(outcome, UnknownEvent):
-                missing.add(outcome.event)
-            elif isinstance(outcome, BaseException):
+            if isinstance(outcome, BaseException) and not isinstance(outcome, UnknownEvent):
                 raise outcome
-        return frozenset(missing)
 
     async def _request(
         self, command: str, message: Mapping[str, Any] | bytes = b"", *, patience: float = 1.0

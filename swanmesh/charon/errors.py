@@ -45,4 +45,3 @@ class UnknownEvent(CharonError):
 
     def __init__(self, event: str) -> None:
         super().__init__(f"charon has no event {shown(event)}")
-        self.event = event

@@ -261,9 +261,7 @@ def _ike(name: str, body: Section, children: tuple[ChildSa, ...]) -> IkeSa:
         spi_initiator=text(body, "initiator-spi"),
         spi_responder=text(body, "responder-spi"),
         local_host=text(body, "local-host"),
-        local_port=_count(body, "local-port"),
         remote_host=text(body, "remote-host"),
-        remote_port=_count(body, "remote-port"),
         local_id=text(body, "local-id"),
         remote_id=text(body, "remote-id"),
         nat_local=body.get("nat-local") == b"yes",
@@ -302,7 +300,6 @@ def _child(key: str, body: Section) -> ChildSa:
         packets_out=_count(body, "packets-out"),
         age=_seconds(body, "install-time"),
         rekey_in=_seconds(body, "rekey-time"),
-        expires_in=_seconds(body, "life-time"),
     )
 
 

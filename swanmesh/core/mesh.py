@@ -20,8 +20,6 @@ from swanmesh.core.abilities import Abilities
 from swanmesh.core.actions import (
     Action,
     Initiate,
-    ObserveAll,
-    ObserveSas,
     RekeyIke,
     TerminateIke,
     load_credentials,
@@ -193,18 +191,12 @@ class Mesh:
             self.state.certificates.offset = offset
             self.state.pairs.mark_all()
 
-    def suspect(self, reason: Reason, now: float) -> None:
-        """Something outside hints that charon no longer holds what it should: look at all of it."""
-        self.state.observation.want_all(now, reason)
-
-    def command(self, command: str, name: str, now: float) -> str:
-        """`up`, `down` or `rekey` a peer. Returns what follows, in words. Raises KeyError for one unknown."""
+    def command(self, command: str, name: str, now: float) -> None:
+        """`up`, `down` or `rekey` a peer. Raises KeyError for one unknown."""
         if command == "rekey":
-            asked = rekey(self.state, name)
-            self._asked += asked
-            count = sum(isinstance(action, RekeyIke) for action in asked)
-            return f"rekeying {count} association{'s' if count != 1 else ''}"
-        return hold_up_or_down(self.state, name, now, down=command == "down")
+            self._asked += rekey(self.state, name)
+        else:
+            hold_up_or_down(self.state, name, now, down=command == "down")
 
     # Output.
 
@@ -336,6 +328,3 @@ class Mesh:
         peer = self.state.leaving.pop(name, None)
         if peer is not None:
             self.state.emit("peer-removed", peer, FILE_GONE)
-
-
-__all__ = ["Mesh", "MeshEvent", "ObserveAll", "ObserveSas", "Step"]

@@ -47,7 +47,6 @@ class ChildSa:
     age: float | None = field(default=None, compare=False)
     """Seconds since it was installed."""
     rekey_in: float | None = field(default=None, compare=False)
-    expires_in: float | None = field(default=None, compare=False)
 
     @property
     def works(self) -> bool:
@@ -67,9 +66,7 @@ class IkeSa:
     spi_initiator: str = ""
     spi_responder: str = ""
     local_host: str = ""
-    local_port: int = 0
     remote_host: str = ""
-    remote_port: int = 0
     local_id: str = ""
     remote_id: str = ""
     nat_local: bool = False

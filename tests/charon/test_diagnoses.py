@@ -215,7 +215,7 @@ async def test_a_peer_that_claims_nat_moves_to_any_address_it_speaks_from(pair: 
         ups = await asyncio.gather(*(end.next(IkeUp) for end in ends))
         stood, peers = (up.ike for up in ups if isinstance(up, IkeUp))
         assert (stood.nat_remote, peers.nat_remote) == (True, False)
-        assert (stood.remote_host, stood.remote_port) == ("192.0.2.2", 4500)
+        assert stood.remote_host == "192.0.2.2"
         elsewhere, namespace = "192.0.2.66", pair[1].charon.namespace
         real.ip("-n", namespace, "address", "add", f"{elsewhere}/24", "dev", "v0")
         real.translate(namespace, "192.0.2.1", elsewhere)

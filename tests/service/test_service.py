@@ -128,8 +128,7 @@ def test_whatever_charon_does_status_is_answered_and_all_comes_back(place: Place
             await all_up(place, daemon)
             held = dict(place.charon.sas)
             place.charon.fault, place.charon.fault_on = fault, "list-sas"
-            daemon.mesh.suspect(Reason("test", "the test says so"), 0.0)
-            daemon._wake.set()
+            daemon.look(Reason("test", "the test says so"))
             lost = daemon.counters.charon_lost
             if fault is not Fault.FLOOD:
                 await until(daemon, lambda: daemon.counters.charon_lost > lost)

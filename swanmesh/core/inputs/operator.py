@@ -10,22 +10,17 @@ from swanmesh.core.reasons import ASKED, NONE, Reason
 from swanmesh.core.state import State
 
 
-def hold_up_or_down(state: State, name: str, now: float, *, down: bool) -> str:
-    """`down` ends the peer's associations until `up`. Returns what follows, in words.
-
-    Raises KeyError for a peer that is not known."""
+def hold_up_or_down(state: State, name: str, now: float, *, down: bool) -> None:
+    """`down` ends the peer's associations until `up`. Raises KeyError for a peer that is not known."""
     pairs = _pairs(state, name)
     (state.down.add if down else state.down.discard)(name)
     (state.called_up.discard if down else state.called_up.add)(name)
     word = "down" if down else "up"
     peers_changed(state, [name], now, Reason("operator", f"the operator asked for {word}"))
-    if down:
-        return "held down until `up`"
     for pair in pairs:
-        if not pair.up:
+        if not down and not pair.up:
             first_attempt(state, pair, now)
             pair.attempt.next_at, pair.standing.cause = now, NONE
-    return "initiating where it is not up"
 
 
 def rekey(state: State, name: str) -> list[RekeyChild | RekeyIke]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from swanmesh.core.actions import Action, Initiate, TerminateChild, TerminateIke, UnloadConnection
 from swanmesh.core.connections import ours
-from swanmesh.core.mesh import MeshEvent
+from swanmesh.core.events import MeshEvent
 from tests.unit.core.simulation.charon import SimCharon
 from tests.unit.core.simulation.host import SimHost
 from tests.unit.core.simulation.network import Network
