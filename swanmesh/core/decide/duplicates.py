@@ -25,7 +25,10 @@ def extras(pair: Pair) -> list[IkeSa]:
     one of a rekey is REKEYED, one that ends is DELETING."""
     established = _established(pair)
     keep = survivor(established, pair)
-    return [sa for sa in established if sa is not keep or not pair.associations.counts(sa)]
+    # What is up without one that counts is half-way through a rekey.
+    if keep is not None and (pair.associations.counts(keep) or pair.up):
+        established.remove(keep)
+    return established
 
 
 def has_extra(pair: Pair) -> bool:

@@ -131,7 +131,8 @@ def take_sas(state: State, sas: Iterable[IkeSa], now: float, began: float, touch
         told = pair.traffic.one_way
         pair.traffic.count(shown, now)
         pair.flood.forget(now)
-        if pair.up and pair.extra_since is None and list(pair.sas.values()) == shown:
+        settled = pair.up and pair.extra_since is None and pair.standing.rekeying_since is None
+        if settled and list(pair.sas.values()) == shown:
             pair.associations.recount(shown)
             if pair.traffic.one_way != told:
                 state.pairs.mark(pair)

@@ -188,6 +188,41 @@ def test_an_ike_sa_without_child_is_ended_by_force_and_never_initiated_upon() ->
     ]
 
 
+def test_a_rekey_that_a_look_meets_half_way_ends_nothing() -> None:
+    """Where both ends rekey at once, a look may find the replaced CHILD_SA alone."""
+    life = Life()
+    sa = life.up()
+    half = with_child(sa, state="REKEYED")
+    life.now += 61.0
+    for _ in range(20):
+        life.now += 0.4
+        for action in life.step():
+            assert isinstance(action, ObserveSas | ObserveAll), action
+            held = holdings(life.host, half, loaded={life.name: str(life.pair.loaded)})
+            life.mesh.observed(held if isinstance(action, ObserveAll) else held.sas, life.now)
+    assert life.kinds() == [] and life.pair.up
+    new = replace(sa, children=(child_sa(9),))
+    life.mesh.observed((new,), life.now)
+    assert life.step() == [] and life.kinds() == []
+
+
+def test_what_stays_half_way_is_ended_in_the_end() -> None:
+    life = Life()
+    sa = with_child(life.up(), state="REKEYED")
+    ended: list[Action] = []
+    while not ended and life.now < 200.0:
+        life.now += 1.0
+        for action in life.step():
+            if isinstance(action, TerminateIke):
+                ended.append(action)
+            elif not isinstance(action, Initiate):
+                held = holdings(life.host, sa, loaded={life.name: str(life.pair.loaded)})
+                life.mesh.observed(held if isinstance(action, ObserveAll) else held.sas, life.now)
+            else:
+                raise AssertionError("initiated upon an IKE_SA without a CHILD_SA that works")
+    assert [action.reason.code for action in ended] == ["no-child-sa"]
+
+
 def as_agreed(life: Life) -> IkeSa:
     """An association that tells all there is to tell, and is as its pair asked for."""
     child = replace(child_sa(1), local_ts=("203.0.113.1/32",), remote_ts=("203.0.113.2/32",))
