@@ -374,7 +374,8 @@ def test_an_action_shows_what_was_done_to_what_and_why(machine: Machine, server:
     assert lost.endswith("  lost  12 events: they came faster than they were read")
 
 
-COMMANDS = [["status"], ["plan"], ["wait"], ["up", "web2"], ["down", "web2"], ["rekey", "web2"], ["events"]]
+WAIT = ["wait", "--timeout", "1"]
+COMMANDS = [["status"], ["plan"], WAIT, ["up", "web2"], ["down", "web2"], ["rekey", "web2"], ["events"]]
 
 
 @pytest.fixture
