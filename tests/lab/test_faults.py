@@ -75,9 +75,9 @@ def test_a_dead_cable_is_noticed_in_time_and_a_mended_one_used(trio: Mesh, direc
     # says so as soon as charon does, whatever else the machine has to do.
     for host in trio:
         gave_up = [at - cut for at in given_up(host, since=cut)]
-        told = [moment(line) - cut for line in journals[host].lines("peer-down")]
-        assert len(gave_up) == len(told)
-        assert max(told) <= 1.1 * max(gave_up)
+        for line in journals[host].lines("peer-down"):
+            told = moment(line) - cut
+            assert told <= 1.1 * max(at for at in gave_up if at <= told)
     assert all("peer unreachable" in line["reason"] for line in lines), lines
     shown = view(others[0], dead)
     assert shown["state"] in ("down", "connecting") and shown["reason"]
@@ -131,9 +131,7 @@ def test_load_all_of_an_empty_configuration(trio: Mesh) -> None:
     took = seconds(lambda: wait_until(lambda: one.connections() == loaded, 150, "all is loaded again"))
     print(f"swanctl --load-all: loaded again after {took:.1f} s")
     loads = wait_until(lambda: journal.lines("load"), 10, "the loads are written down")
-    assert {line["reason"] for line in loads} == {
-        "swanctl --load-all unloaded it, as Debian's unit does after each start of charon"
-    }
+    assert {line["code"] for line in loads} == {"unloaded-by-others"}
     result = measurement.finish()
     assert result.clean, result
     trio.wait_until_full()
