@@ -20,8 +20,9 @@ from lab.links import Link
 from lab.namespaces import Namespace
 from lab.waiting import wait_until
 
-ROOM = Path("/run/swanmesh-lab")
-"""Folder of the running mesh; what a crashed run left in it is removed first."""
+ROOM = Path("/run/swanmesh-lab/mesh")
+"""Folder of the running mesh; what a crashed run left in it is removed first. The folder above it is this
+run's own, whatever else runs on this kernel (native-init)."""
 
 BRIDGE = "br0"
 """The switch itself: a capture on it sees what all its ports bring in."""
@@ -162,7 +163,7 @@ def mesh(
     else as the running test.
     """
     clean_up()
-    ROOM.mkdir(mode=0o755)
+    ROOM.mkdir(mode=0o755, parents=True)
     made = _build(count, spare, ipv4, ipv6, sections)
     _open.append(made)
     try:

@@ -1,8 +1,9 @@
 """Runs the lab's tests inside the lab's kernel, and reports each as if it had run here.
 
-One kernel serves all of them: once the tests are collected, a second pytest starts through `lab/run`
-with the ids of all lab tests that are to run, and writes a line for each report. Lab tests wait for most of
-their time, so they run beside the others, and come last here: each then waits for its own lines.
+Once the tests are collected, a pytest starts through `lab/run` with the ids of lab tests that are to run, and
+writes a line for each report; where there are two processors two of them, each with every other file. Lab
+tests wait for much of their time, so they run beside the others, and come last here: each then waits for its
+own lines.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import pytest
 
 RUN = Path(__file__).parents[2] / "lab/run"
 _REPORTS = "LAB_REPORTS"
+_KERNELS = min(2, len(os.sched_getaffinity(0)))
+"""Each takes a processor of its own (`lab/run`)."""
 
 
 def inside() -> bool:
@@ -33,7 +36,8 @@ class Outside:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._inner: _Inner | None = None
+        self._inner: dict[Path, _Inner] = {}
+        """By the file that it runs."""
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -41,16 +45,21 @@ class Outside:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        waiting = [item.nodeid for item in session.items if self._is_ours(item)]
-        if waiting and not session.config.option.collectonly:
-            self._inner = _Inner(session.config, waiting)
+        ours = [item for item in session.items if self._is_ours(item)]
+        if session.config.option.collectonly:
+            return
+        files = list(dict.fromkeys(item.path for item in ours))
+        for first in range(min(_KERNELS, len(files))):
+            share = files[first::_KERNELS]
+            nodeids = [item.nodeid for item in ours if item.path in share]
+            self._inner |= dict.fromkeys(share, _Inner(session.config, f"reports-{first}", nodeids))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
-        if self._inner is None or not self._is_ours(item):
+        if not self._is_ours(item):
             return None
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-        for report in self._inner.reports(item):
+        for report in self._inner[item.path].reports(item):
             item.ihook.pytest_runtest_logreport(report=report)
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
         return True
@@ -59,8 +68,8 @@ class Outside:
         return self._folder in item.path.parents and item.get_closest_marker("outside") is None
 
     def pytest_sessionfinish(self) -> None:
-        if self._inner is not None:
-            self._inner.end()
+        for inner in set(self._inner.values()):
+            inner.end()
 
 
 class Reporter:
@@ -88,17 +97,17 @@ def plugin(config: pytest.Config, folder: Path) -> object | None:
 class _Inner:
     """The pytest in the lab's kernel, as seen from outside."""
 
-    def __init__(self, config: pytest.Config, nodeids: list[str]) -> None:
+    def __init__(self, config: pytest.Config, name: str, nodeids: list[str]) -> None:
         self._config = config
         self._out = Path(
             os.environ.get("LAB_OUT") or tempfile.mkdtemp(prefix="swanmesh-lab-out.", dir="/tmp")
         )
         self._out.mkdir(parents=True, exist_ok=True)
-        self._path = self._out / "reports"
+        self._path = self._out / name
         self._path.unlink(missing_ok=True)
         self._offset = 0
         self._lines: list[dict[str, Any]] = []
-        self._log = self._out / "pytest.log"
+        self._log = self._out / f"{name}.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 (str(RUN), sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *nodeids),
@@ -129,8 +138,8 @@ class _Inner:
             self._process.terminate()
         self._process.wait()
         if "LAB_OUT" not in os.environ and {path.name for path in self._out.iterdir()} <= {
-            "reports",
-            "pytest.log",
+            self._path.name,
+            self._log.name,
         }:
             self._path.unlink(missing_ok=True)
             self._log.unlink()
