@@ -13,8 +13,7 @@ from typing import Any
 import yaml
 
 from swanmesh.charon.rendering import Value, render
-from swanmesh.core.actions import Connection
-from swanmesh.core.connections import desired, neighbour_discovery
+from swanmesh.core.connections import Connection, desired, neighbour_discovery
 from swanmesh.core.initiation import initiates
 from swanmesh.core.model import Peer
 from swanmesh.pki.authority import Authority

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from swanmesh.core.causes import Cause
+from swanmesh.core.reasons import Cause
 
 _HERE = "authentication of the peer failed here: "
 LAST, PLAIN, EXACT, FINAL = 0, 1, 2, 3

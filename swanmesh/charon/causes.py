@@ -12,10 +12,9 @@ from collections import OrderedDict
 from swanmesh.charon.cause_rules import ALERTS, LAST, RULES
 from swanmesh.charon.codec import Section
 from swanmesh.charon.messages import number, text
-from swanmesh.core.causes import Cause
 from swanmesh.core.model import shown
 from swanmesh.core.observed import Diagnosis, InitiationRefused
-from swanmesh.core.reasons import Reason
+from swanmesh.core.reasons import Cause, Reason
 
 _REMEMBERED = 4096
 """Unique ids whose best cause so far is kept: more than fail at once, few enough to forget about."""

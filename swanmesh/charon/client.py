@@ -19,10 +19,8 @@ from swanmesh.charon.session import Session
 from swanmesh.charon.watchdog import Pulse
 from swanmesh.core.actions import (
     Action,
-    Connection,
     Initiate,
     InstallPolicies,
-    Kind,
     LoadConnection,
     LoadCredentials,
     RekeyChild,
@@ -31,7 +29,7 @@ from swanmesh.core.actions import (
     TerminateIke,
     UnloadConnection,
 )
-from swanmesh.core.connections import kind_of
+from swanmesh.core.connections import Connection, Kind, kind_of
 from swanmesh.core.observed import (
     Event,
     Holdings,

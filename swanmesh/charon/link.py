@@ -18,7 +18,8 @@ import tenacity
 
 from swanmesh.charon.client import Charon, CharonGone
 from swanmesh.charon.errors import CharonLost, CommandFailed
-from swanmesh.core.actions import Action, Connection, LoadConnection, ObserveAll, ObserveSas
+from swanmesh.core.actions import Action, LoadConnection, ObserveAll, ObserveSas
+from swanmesh.core.connections import Connection
 from swanmesh.core.observed import Event, Holdings, IkeSa
 
 _RETRY_CEILING = 1.0

@@ -10,7 +10,7 @@ from typing import TypeAlias
 from swanmesh.charon.codec import MAX_FRAME, encode
 from swanmesh.charon.errors import CommandFailed
 from swanmesh.charon.rendering import render
-from swanmesh.core.actions import Connection
+from swanmesh.core.connections import Connection
 
 _COMMAND = "load-conn"
 _BATCH = 200

@@ -15,8 +15,7 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from swanmesh.core.actions import SHORTER, Connection, Terms
-from swanmesh.core.connections import FORMAT
+from swanmesh.core.connections import FORMAT, SHORTER, Connection, Terms
 
 Value: TypeAlias = "str | bytes | list[str] | list[bytes] | dict[str, Value]"
 _NOWHERE = {"local_addrs": ["127.0.0.1"], "remote_addrs": ["127.0.0.1"]}

@@ -1,4 +1,4 @@
-"""All that is known of one peer, for `status PEER`."""
+"""What is told of one peer: in the table of `status`, and all that is known for `status PEER`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from swanmesh.cli.output import amount, for_people, plural, span, wrap
-from swanmesh.cli.status import reasons, traffic
 
 if TYPE_CHECKING:
     from swanmesh.control.protocol import Association, PairStatus, PeerStatus
@@ -29,6 +28,27 @@ def detail(peer: PeerStatus, now: float) -> Iterator[str]:
     for pair in peer.pairs:
         yield from _pair(pair, peer, now)
     yield ""
+
+
+def reasons(peer: PeerStatus, now: float) -> Iterator[str]:
+    """Why it is not up, and what comes next."""
+    if peer.reason:
+        yield peer.reason
+    if peer.violation:
+        yield f"NOT AS AGREED, and ended ({peer.violations} times lately): {peer.violation}"
+    if peer.state != "up" and len(peer.pairs) > 1:
+        up = sum(pair.state == "up" for pair in peer.pairs)
+        yield f"{up} of {len(peer.pairs)} address pairs are up"
+    if peer.next_attempt is not None and peer.next_attempt >= now + 1:
+        yield f"next attempt in {span(peer.next_attempt - now)}"
+
+
+def traffic(peer: PeerStatus) -> tuple[int, int]:
+    """Bytes received and sent: all that the service has counted, and at least what stands now has."""
+    return (
+        max(peer.traffic.bytes_in, sum(each.bytes_in for each in peer.associations)),
+        max(peer.traffic.bytes_out, sum(each.bytes_out for each in peer.associations)),
+    )
 
 
 def _pair(pair: PairStatus, peer: PeerStatus, now: float) -> Iterator[str]:

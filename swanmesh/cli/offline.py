@@ -12,7 +12,7 @@ from swanmesh.config.sections import Config
 from swanmesh.config.settings import load_config, missing_addresses
 from swanmesh.control.protocol import PlannedAction, PlanReply
 from swanmesh.core.expiry import expiring
-from swanmesh.core.model import Credentials, Host, InvalidInput, Peer, Problem, Settings
+from swanmesh.core.model import Credentials, Host, InvalidInput, Peer, Problem
 from swanmesh.core.peer_registry import PeerRegistry
 from swanmesh.core.verdict import offline
 from swanmesh.hooks.discovery import find_hooks
@@ -88,13 +88,6 @@ def offline_plan(files: Files) -> PlanReply:
     say who this host is."""
     if files.config is None or files.credentials is None:
         raise InvalidInput(*files.errors)
-    settings = Settings(
-        host=files.config.host,
-        credentials=files.credentials,
-        policy=files.config.policy,
-        connection=files.config.connection,
-        initiation=files.config.initiation,
-    )
     actions = [
         PlannedAction(
             action=planned.action.verb,
@@ -102,6 +95,6 @@ def offline_plan(files: Files) -> PlanReply:
             target=planned.action.target,
             reason=planned.action.reason.words,
         )
-        for planned in offline(settings, files.peers)
+        for planned in offline(files.config.settings(files.credentials), files.peers)
     ]
     return PlanReply(actions=actions, charon_reachable=False)

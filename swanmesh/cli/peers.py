@@ -11,6 +11,7 @@ import click
 from swanmesh.cli.failures import ExitStatus, Failure, complain
 from swanmesh.cli.output import plural, say, say_json
 from swanmesh.cli.setup import Setup, WaitCommand, complete_peer, json_option, pass_setup, wait_option
+from swanmesh.core.policy import OFFERED
 
 if TYPE_CHECKING:
     from swanmesh.cli.add import Untold
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 @click.command("add-peer", cls=WaitCommand)
 @click.argument("name", required=False, metavar="NAME", shell_complete=complete_peer)
 @click.argument("addresses", nargs=-1, metavar="ADDRESS…")
-@click.option("--policy", type=click.Choice(["require", "prefer", "off"]), help="If not the host's own.")
+@click.option("--policy", type=click.Choice(OFFERED), help="If not the host's own.")
 @click.option("--from", "list_file", metavar="FILE|-", help="Take many peers, all or none; see below.")
 @wait_option("they are up")
 @json_option

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from swanmesh.cli.detail import detail, reasons, traffic
 from swanmesh.cli.failures import ExitStatus
 from swanmesh.cli.output import (
     amount,
@@ -61,8 +62,6 @@ def status(setup: Setup, peers: tuple[str, ...], check: bool, as_json: bool) -> 
     reply.peers.sort(key=lambda peer: order.index(peer.state))
     now = time.time()
     if peers:
-        from swanmesh.cli.detail import detail
-
         for peer in reply.peers:
             say(*detail(peer, now))
         say(*_age(reply, now))
@@ -91,14 +90,6 @@ def heading(reply: StatusReply, now: float) -> list[str]:
         f"{host.name} ({', '.join(host.addresses)}), policy {host.policy}",
         f"swanmesh {host.swanmesh} for {span(now - host.started)}; {daemon}",
     ]
-
-
-def traffic(peer: PeerStatus) -> tuple[int, int]:
-    """Bytes received and sent: all that the service has counted, and at least what stands now has."""
-    return (
-        max(peer.traffic.bytes_in, sum(each.bytes_in for each in peer.associations)),
-        max(peer.traffic.bytes_out, sum(each.bytes_out for each in peer.associations)),
-    )
 
 
 def _for_programs(peers: list[PeerStatus], now: float) -> list[str]:
@@ -142,19 +133,6 @@ def _fitted(addresses: list[str], room: int) -> str:
         if len(text) <= room:
             return text
     return ""
-
-
-def reasons(peer: PeerStatus, now: float) -> Iterator[str]:
-    """Why it is not up, and what comes next."""
-    if peer.reason:
-        yield peer.reason
-    if peer.violation:
-        yield f"NOT AS AGREED, and ended ({peer.violations} times lately): {peer.violation}"
-    if peer.state != "up" and len(peer.pairs) > 1:
-        up = sum(pair.state == "up" for pair in peer.pairs)
-        yield f"{up} of {len(peer.pairs)} address pairs are up"
-    if peer.next_attempt is not None and peer.next_attempt >= now + 1:
-        yield f"next attempt in {span(peer.next_attempt - now)}"
 
 
 def footing(reply: StatusReply, now: float) -> list[str]:

@@ -10,8 +10,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from swanmesh.core.model import Address, ConnectionSettings, Host, InitiationSettings, Policy, Problem
-from swanmesh.core.peers import check_name, check_policy, parse_addresses
+from swanmesh.core.model import (
+    Address,
+    ConnectionSettings,
+    Credentials,
+    Host,
+    InitiationSettings,
+    Problem,
+    Settings,
+)
+from swanmesh.core.peers import check_name, parse_addresses
+from swanmesh.core.policy import CHOICE, Policy, check_policy
 from swanmesh.core.setting import Checked, Choice, ListOf, Misfit, Seconds
 
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -107,7 +116,7 @@ class Config:
     """The file itself."""
     host: HostSection
     credentials: CredentialsSection
-    policy: Annotated[Policy, Checked(check_policy, "write require, prefer or off")] = Policy.REQUIRE
+    policy: Annotated[Policy, Checked(check_policy, f"write {CHOICE}")] = Policy.REQUIRE
     peers: Annotated[Path, File()] = Path("peers.d")
     hooks: Annotated[Path, File()] = Path("hooks.d")
     charon: CharonSection = CharonSection()
@@ -115,6 +124,16 @@ class Config:
     log: LogSection = LogSection()
     connection: ConnectionSettings = field(default_factory=ConnectionSettings)
     initiation: InitiationSettings = field(default_factory=InitiationSettings)
+
+    def settings(self, credentials: Credentials) -> Settings:
+        """What decisions need of it, with the credentials that it names."""
+        return Settings(
+            host=self.host,
+            credentials=credentials,
+            policy=self.policy,
+            connection=self.connection,
+            initiation=self.initiation,
+        )
 
     @property
     def environment(self) -> dict[str, str]:

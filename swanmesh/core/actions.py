@@ -3,74 +3,12 @@ and its target: one set of words for the log, `swanmesh plan`, the event stream 
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from swanmesh.core.connections import Connection
 from swanmesh.core.model import AddressPair, Credentials
-from swanmesh.core.reasons import Reason
-
-
-class Kind(enum.StrEnum):
-    """What becomes of the packets of a connection. The value begins the name of its CHILD configuration."""
-
-    ASSOCIATION = "esp"
-    DROP = "drop"
-    """A shunt: they are dropped, and nothing is negotiated."""
-    PASS = "pass"  # noqa: S105 - no password but the mode's name
-    """A shunt: they cross in clear, and nothing is negotiated."""
-
-
-SHORTER = 10
-"""charon makes each life shorter by a random part of a tenth, so that not all associations rekey at once."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """What associations are negotiated by: one value for all that agree. Durations in seconds."""
-
-    authorities: tuple[bytes, ...]
-    """DER of those that may vouch for the peer: these alone, sorted, each once."""
-    ike_proposals: tuple[str, ...]
-    esp_proposals: tuple[str, ...]
-    ike_rekey: int
-    ike_reauth: int | None
-    """None: charon authenticates anew only when told to."""
-    ike_over: int
-    """What a rekeying or reauthentication may take before charon ends the IKE_SA."""
-    child_rekey: int
-    child_over: int
-    dpd_delay: int
-    replay_window: int
-    encap: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Connection:
-    """A connection that charon should hold. `charon/rendering.py` writes it as VICI has it."""
-
-    name: str
-    child: str
-    """Name of its one CHILD configuration: the kind, and the digest of everything else here."""
-    peer: str
-    """Its identity; empty for the shunt that concerns no peer."""
-    host: str
-    """This host's identity; empty likewise."""
-    kind: Kind
-    trap: bool
-    """Whether policies stand in the kernel for as long as it is loaded."""
-    addresses: AddressPair | None
-    """Where it is negotiated; None for a shunt, which takes part in no negotiation."""
-    local_ts: tuple[str, ...]
-    """Traffic selectors as charon prints them, such as 192.0.2.1/32."""
-    remote_ts: tuple[str, ...]
-    terms: Terms | None
-    """None for a shunt."""
-
-    @property
-    def shunt(self) -> bool:
-        """Whether it never becomes an association. Under a peer's name it is what `down` leaves."""
-        return self.kind is not Kind.ASSOCIATION
+from swanmesh.core.reasons import NONE, Reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,3 +195,24 @@ class ObserveAll(Action):
     @property
     def target(self) -> str:
         return "charon"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do with a pair, what holds that up, and why the pair is not up."""
+
+    action: Action | None = None
+    blocked: Reason = NONE
+    """Why the action is not carried out yet; empty if it is."""
+    due: float | None = None
+    """When to decide again if nothing happens before; for a blocked action that waits for its time, when."""
+    reason: Reason = NONE
+    """Why the pair is not up, or what is wrong with it although it is; empty if all is well."""
+    look: Reason = NONE
+    """Why charon is to be looked at, at `look_at`."""
+    look_at: float = 0.0
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is an action to carry out now."""
+        return self.action is not None and not self.blocked

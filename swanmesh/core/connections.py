@@ -7,18 +7,17 @@ child's name ends in a digest of all that was loaded, because charon does not te
 
 from __future__ import annotations
 
+import enum
 import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from functools import lru_cache
 
 from swanmesh.core.abilities import UNKNOWN, Abilities, dpd_delay, proposals
-from swanmesh.core.actions import Connection, Kind, Terms
 from swanmesh.core.associations import REAUTH
 from swanmesh.core.model import Address, AddressPair, Peer, Settings
 from swanmesh.core.observed import LoadedConnection
-from swanmesh.core.policy import meaning, policy_of
 
 _NAME = re.compile(r"swanmesh-([a-z0-9.-]+)-[0-9a-f]{8}", re.ASCII)
 _CHILD = re.compile(r"(esp|drop|pass)-[0-9a-f]{16}", re.ASCII)
@@ -28,6 +27,68 @@ same connection differently."""
 _OVER = 90
 _NEIGHBOUR_DISCOVERY = (135, 136)
 """ICMPv6 types of solicitation and advertisement (RFC 4861 §4.3, §4.4)."""
+
+
+class Kind(enum.StrEnum):
+    """What becomes of the packets of a connection. The value begins the name of its CHILD configuration."""
+
+    ASSOCIATION = "esp"
+    DROP = "drop"
+    """A shunt: they are dropped, and nothing is negotiated."""
+    PASS = "pass"  # noqa: S105 - no password but the mode's name
+    """A shunt: they cross in clear, and nothing is negotiated."""
+
+
+SHORTER = 10
+"""charon makes each life shorter by a random part of a tenth, so that not all associations rekey at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What associations are negotiated by: one value for all that agree. Durations in seconds."""
+
+    authorities: tuple[bytes, ...]
+    """DER of those that may vouch for the peer: these alone, sorted, each once."""
+    ike_proposals: tuple[str, ...]
+    esp_proposals: tuple[str, ...]
+    ike_rekey: int
+    ike_reauth: int | None
+    """None: charon authenticates anew only when told to."""
+    ike_over: int
+    """What a rekeying or reauthentication may take before charon ends the IKE_SA."""
+    child_rekey: int
+    child_over: int
+    dpd_delay: int
+    replay_window: int
+    encap: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """A connection that charon should hold. `charon/rendering.py` writes it as VICI has it."""
+
+    name: str
+    child: str
+    """Name of its one CHILD configuration: the kind, and the digest of everything else here."""
+    peer: str
+    """Its identity; empty for the shunt that concerns no peer."""
+    host: str
+    """This host's identity; empty likewise."""
+    kind: Kind
+    trap: bool
+    """Whether policies stand in the kernel for as long as it is loaded."""
+    addresses: AddressPair | None
+    """Where it is negotiated; None for a shunt, which takes part in no negotiation."""
+    local_ts: tuple[str, ...]
+    """Traffic selectors as charon prints them, such as 192.0.2.1/32."""
+    remote_ts: tuple[str, ...]
+    terms: Terms | None
+    """None for a shunt."""
+
+    @property
+    def shunt(self) -> bool:
+        """Whether it never becomes an association. Under a peer's name it is what `down` leaves."""
+        return self.kind is not Kind.ASSOCIATION
 
 
 def connection_name(peer: str, pair: AddressPair) -> str:
@@ -71,7 +132,7 @@ def desired(
     settings: Settings, peer: Peer, charon: Abilities = UNKNOWN
 ) -> dict[str, tuple[AddressPair, Connection]]:
     """The connections that should be loaded into this charon for the peer, by name."""
-    policy = meaning(policy_of(peer, settings))
+    policy = settings.policy_of(peer).meaning
     if not policy.connects:
         return {}
     agreed, found = terms(settings, charon), {}
@@ -95,7 +156,7 @@ def desired(
 def down(settings: Settings, peer: Peer, pair: AddressPair) -> Connection:
     """What stands in a connection's place while the operator holds the peer down: no negotiation, and a shunt
     that drops the pair's packets, or lets them pass where the policy allows clear text."""
-    closed = meaning(policy_of(peer, settings)).closed_while_down
+    closed = settings.policy_of(peer).meaning.closed_while_down
     return _connection(
         name=connection_name(peer.name, pair),
         peer=peer.name,

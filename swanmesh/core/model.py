@@ -1,30 +1,17 @@
-"""The words of the core: hosts, peers, address pairs, policies, settings and problems, as plain values."""
+"""The words of the core: hosts, peers, address pairs, settings and problems, as plain values."""
 
 from __future__ import annotations
 
-import enum
 import hashlib
 import ipaddress
 from dataclasses import dataclass, field
 from typing import Annotated, TypeAlias
 
+from swanmesh.core.policy import Policy
 from swanmesh.core.setting import ESP_PROPOSALS, IKE_PROPOSALS, Count, Flag, Seconds
 
 DAY = 86400.0
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-
-class Policy(enum.StrEnum):
-    """What may cross between this host and a peer while no association is up."""
-
-    OFF = "off"
-    """No connection at all: the peer is known, nothing is loaded for it."""
-    MONITOR = "monitor"
-    """Associations are kept, clear text is allowed and counted (a later release)."""
-    PREFER = "prefer"
-    """Associations are kept up; while none is, packets cross in clear."""
-    REQUIRE = "require"
-    """Associations are kept up; a trap stands, so that no packet crosses in clear while none is."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -156,6 +143,10 @@ class Settings:
     policy: Policy = Policy.REQUIRE
     connection: ConnectionSettings = ConnectionSettings()
     initiation: InitiationSettings = InitiationSettings()
+
+    def policy_of(self, peer: Peer) -> Policy:
+        """The peer's own policy, else the host's."""
+        return peer.policy or self.policy
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -200,7 +200,7 @@ class IkeMoved:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """Why an IKE_SA of a connection of ours failed or ended, as charon's log or alert tells; `core/causes.py`
+    """Why an IKE_SA of a connection of ours failed or ended, as charon's log or alert tells; `Cause`
     has the codes."""
 
     connection: str

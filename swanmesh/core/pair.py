@@ -6,9 +6,9 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from swanmesh.core.actions import Connection
+from swanmesh.core.actions import Decision
 from swanmesh.core.associations import Associations
-from swanmesh.core.decision import Decision
+from swanmesh.core.connections import Connection
 from swanmesh.core.initiation import backoff
 from swanmesh.core.model import AddressPair, InitiationSettings
 from swanmesh.core.observed import ChildSa, IkeSa

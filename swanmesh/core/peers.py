@@ -1,4 +1,4 @@
-"""What describes a peer, checked: names, addresses and policies.
+"""What describes a peer, checked: names and addresses.
 
 Names are host names by RFC 1123 §2.1. They become identities in certificates, names of connections in charon,
 file names and labels, so nothing uses one that has not passed `check_name`.
@@ -9,7 +9,8 @@ from __future__ import annotations
 import ipaddress
 import re
 
-from swanmesh.core.model import Address, InvalidInput, Peer, Policy, Problem, shown
+from swanmesh.core.model import Address, InvalidInput, Peer, Problem, shown
+from swanmesh.core.policy import CHOICE, check_policy
 
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 _BROADCAST = ipaddress.IPv4Address("255.255.255.255")
@@ -65,23 +66,6 @@ def check_address(value: object) -> Address:
     return address
 
 
-def check_policy(value: object) -> Policy:
-    """A policy that this release can keep. Raises ValueError with what is wrong with it."""
-    possible = "require, prefer or off"
-    try:
-        policy = Policy(value) if isinstance(value, str) else None
-    except ValueError:
-        policy = None
-    if policy is None:
-        # YAML 1.1 reads a bare `off` as false.
-        if value is False:
-            return Policy.OFF
-        raise ValueError(f"is no policy: {possible}")
-    if policy is Policy.MONITOR:
-        raise ValueError("is not in this release")
-    return policy
-
-
 def parse_peer(name: object, addresses: object, policy: object = None, *, source: str) -> Peer:
     """The peer that a file or a command line describes. Raises InvalidInput with every problem found."""
     problems: list[Problem] = []
@@ -97,7 +81,7 @@ def parse_peer(name: object, addresses: object, policy: object = None, *, source
         try:
             good_policy = check_policy(policy)
         except ValueError as error:
-            remedy = "write require, prefer or off, or leave it out"
+            remedy = f"write {CHOICE}, or leave it out"
             problems.append(Problem(source, "policy", shown(policy), str(error), remedy))
     if problems:
         raise InvalidInput(*problems)

@@ -1,40 +1,62 @@
-"""What a policy means for what charon gets: the one place where the four words turn into start actions.
+"""The policies, one row each: what may cross between this host and a peer while no association is up.
 
-Monitoring and the kernel guard will add their own columns here; nothing else asks which policy it is.
+Nothing else asks which policy it is. Monitoring and the kernel guard will add their own columns here.
 """
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 
-from swanmesh.core.model import Peer, Policy, Settings
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Meaning:
     """Consequences of a policy for one peer."""
 
-    connects: bool
+    offered: bool = True
+    """Whether this release can keep it."""
+    connects: bool = True
     """Whether connections are loaded and associations kept up at all."""
-    trap: bool
+    trap: bool = False
     """Whether a trap stands, which holds back clear text while no association is up. Never `start`: undoing
     that ends associations (plugins/vici/vici_config.c, clear_start_action)."""
-    closed_while_down: bool
+    closed_while_down: bool = False
     """Whether packets are dropped, not let through in clear, while the operator holds the peer down."""
 
 
-_MEANING = {
-    Policy.OFF: Meaning(connects=False, trap=False, closed_while_down=False),
-    Policy.MONITOR: Meaning(connects=True, trap=False, closed_while_down=False),
-    Policy.PREFER: Meaning(connects=True, trap=False, closed_while_down=False),
-    Policy.REQUIRE: Meaning(connects=True, trap=True, closed_while_down=True),
-}
+class Policy(enum.StrEnum):
+    """What may cross between this host and a peer while no association is up."""
+
+    meaning: Meaning
+
+    def __new__(cls, word: str, meaning: Meaning) -> Policy:
+        policy = str.__new__(cls, word)
+        policy._value_, policy.meaning = word, meaning
+        return policy
+
+    REQUIRE = "require", Meaning(trap=True, closed_while_down=True)
+    """Associations are kept up; a trap stands, so that no packet crosses in clear while none is."""
+    PREFER = "prefer", Meaning()
+    """Associations are kept up; while none is, packets cross in clear."""
+    MONITOR = "monitor", Meaning(offered=False)
+    """Associations are kept, clear text is allowed and counted (a later release)."""
+    OFF = "off", Meaning(connects=False)
+    """No connection at all: the peer is known, nothing is loaded for it."""
 
 
-def policy_of(peer: Peer, settings: Settings) -> Policy:
-    """The peer's own policy, else the host's."""
-    return peer.policy or settings.policy
+OFFERED = tuple(policy.value for policy in Policy if policy.meaning.offered)
+"""What people may write."""
+CHOICE = f"{', '.join(OFFERED[:-1])} or {OFFERED[-1]}"
+"""The same in one line."""
 
 
-def meaning(policy: Policy) -> Meaning:
-    return _MEANING[policy]
+def check_policy(value: object) -> Policy:
+    """A policy that this release can keep. Raises ValueError with what is wrong with it."""
+    if value is False:
+        return Policy.OFF  # YAML 1.1 reads a bare `off` as false
+    policy = next((policy for policy in Policy if policy == value), None)
+    if policy is None:
+        raise ValueError(f"is no policy: {CHOICE}")
+    if not policy.meaning.offered:
+        raise ValueError("is not in this release")
+    return policy

@@ -8,10 +8,9 @@ from typing import Literal
 from swanmesh.core import reasons
 from swanmesh.core.actions import Action, load_credentials
 from swanmesh.core.mesh import Mesh
-from swanmesh.core.model import Peer, Policy, Settings
+from swanmesh.core.model import Peer, Settings
 from swanmesh.core.observed import Holdings, LoadedCredentials
 from swanmesh.core.pair import Pair, Violation
-from swanmesh.core.policy import policy_of
 from swanmesh.core.reasons import NONE, Reason
 from swanmesh.core.state import State
 
@@ -65,7 +64,7 @@ def pair_verdict(state: State, pair: Pair) -> Verdict:
 def peer_verdict(state: State, peer: Peer, now: float) -> Verdict:
     """The worst of its pairs: a peer is up when every address pair is."""
     pairs = [pair for pair in state.pairs.of(peer.name) if pair.connection is not None]
-    if policy_of(peer, state.settings) is Policy.OFF:
+    if not state.settings.policy_of(peer).meaning.connects:
         return Verdict("disabled", reasons.POLICY_OFF, now)
     if not pairs:
         return Verdict("down", reasons.NO_COMMON_FAMILY, now)

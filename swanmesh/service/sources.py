@@ -169,19 +169,11 @@ def _held_back(problem: Problem, ended: Iterable[Address]) -> Problem:
 
 def _settings(config: Config) -> Settings:
     """Raises InvalidInput if the credentials will not do."""
-    credentials = load_credentials(
-        config.credentials.certificate,
-        config.credentials.private_key,
-        config.credentials.authorities,
-        name=config.host.name,
-        now=time.time(),
-    )
-    return Settings(
-        host=config.host,
-        credentials=credentials,
-        policy=config.policy,
-        connection=config.connection,
-        initiation=config.initiation,
+    mine = config.credentials
+    return config.settings(
+        load_credentials(
+            mine.certificate, mine.private_key, mine.authorities, name=config.host.name, now=time.time()
+        )
     )
 
 

@@ -21,7 +21,6 @@ from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import Peer
 from swanmesh.core.observed import ChildSa, IkeSa
 from swanmesh.core.pair import Pair
-from swanmesh.core.policy import policy_of
 from swanmesh.core.verdict import Planned, pair_verdict, peer_verdict, planned
 
 
@@ -74,7 +73,7 @@ def peer_status(mesh: Mesh, peer: Peer, clock: Clock) -> PeerStatus:
     return PeerStatus(
         name=peer.name,
         addresses=[str(address) for address in peer.addresses],
-        policy=policy_of(peer, state.settings),
+        policy=state.settings.policy_of(peer),
         state=verdict.state,
         since=clock.at(verdict.since),
         reason=verdict.reason.words,

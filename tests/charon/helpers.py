@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from swanmesh.charon.client import Charon, CharonGone, Incoming
-from swanmesh.core.actions import Connection, Kind, Terms
+from swanmesh.core.connections import Connection, Kind, Terms
 from swanmesh.core.model import AddressPair
 
 TERMS = Terms(

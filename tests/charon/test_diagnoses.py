@@ -12,7 +12,7 @@ import pytest
 
 from swanmesh.charon.client import Charon
 from swanmesh.charon.errors import CommandFailed
-from swanmesh.core.actions import Connection
+from swanmesh.core.connections import Connection
 from swanmesh.core.observed import Diagnosis, Event, IkeDown, IkeMoved, IkeUp
 from swanmesh.core.proposals import lacking
 from swanmesh.core.reasons import Reason

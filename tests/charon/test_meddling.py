@@ -10,6 +10,7 @@ from swanmesh.charon.client import Charon
 from swanmesh.charon.codec import encode
 from swanmesh.charon.hints import from_log, may_hint
 from swanmesh.core import actions
+from swanmesh.core.connections import Connection, Kind
 from swanmesh.core.observed import Hint
 from swanmesh.core.reasons import Reason
 from tests.charon.certificates import Authority
@@ -20,12 +21,12 @@ from tests.charon.real import ip
 ESP, DROP = "esp-0123456789abcdef", "drop-0123456789abcdef"
 
 
-def trap(name: str = "one") -> actions.Connection:
+def trap(name: str = "one") -> Connection:
     return replace(connection(name), child=ESP, trap=True)
 
 
-def shunt(name: str = "one") -> actions.Connection:
-    return replace(trap(name), child=DROP, kind=actions.Kind.DROP, addresses=None, terms=None)
+def shunt(name: str = "one") -> Connection:
+    return replace(trap(name), child=DROP, kind=Kind.DROP, addresses=None, terms=None)
 
 
 def policies(server: RealServer) -> list[str]:
@@ -36,7 +37,7 @@ def policies(server: RealServer) -> list[str]:
 @pytest.mark.parametrize("made", [trap(), shunt()], ids=["trap", "shunt"])
 @asynchronous
 async def test_flushed_policies_are_installed_again(
-    pair: tuple[RealServer, RealServer], made: actions.Connection
+    pair: tuple[RealServer, RealServer], made: Connection
 ) -> None:
     server, _ = pair
     async with connected(server) as charon:

@@ -10,8 +10,7 @@ import pytest
 
 from swanmesh.charon import rendering
 from swanmesh.charon.rendering import render
-from swanmesh.core.actions import Connection, Kind, Terms
-from swanmesh.core.connections import FORMAT, desired, down, neighbour_discovery
+from swanmesh.core.connections import FORMAT, Connection, Kind, Terms, desired, down, neighbour_discovery
 from swanmesh.core.model import AddressPair
 from tests.charon.certificates import Authority
 from tests.charon.conftest import RealServer

@@ -13,11 +13,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from swanmesh.core import reasons
-from swanmesh.core.actions import Initiate, LoadConnection, RekeyChild, TerminateIke, UnloadConnection
+from swanmesh.core.actions import (
+    Decision,
+    Initiate,
+    LoadConnection,
+    RekeyChild,
+    TerminateIke,
+    UnloadConnection,
+)
 from swanmesh.core.decide.duplicates import HANDFUL, PILE, end_extras, extras
 from swanmesh.core.decide.mending import mend
 from swanmesh.core.decide.renewal import renewal
-from swanmesh.core.decision import Decision
 from swanmesh.core.pair import Pair
 from swanmesh.core.reasons import NONE, Reason
 from swanmesh.core.state import State

@@ -6,9 +6,7 @@ from collections.abc import Iterable
 
 from swanmesh.core import reasons
 from swanmesh.core.abilities import Abilities
-from swanmesh.core.actions import Kind
-from swanmesh.core.causes import LACKING_CREDENTIALS, Cause
-from swanmesh.core.connections import kind_of, ours, ours_loaded, peer_of, terms
+from swanmesh.core.connections import Kind, kind_of, ours, ours_loaded, peer_of, terms
 from swanmesh.core.inputs.files import peers_changed
 from swanmesh.core.inputs.transitions import attempt_failed, first_attempt, judge
 from swanmesh.core.observed import (
@@ -27,7 +25,7 @@ from swanmesh.core.observed import (
     LoadedCredentials,
 )
 from swanmesh.core.pair import Pair, Refusals
-from swanmesh.core.reasons import NONE, Reason
+from swanmesh.core.reasons import LACKING_CREDENTIALS, NONE, Cause, Reason
 from swanmesh.core.state import State
 
 _DOUBT = 10.0

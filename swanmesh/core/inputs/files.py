@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from swanmesh.core import reasons
-from swanmesh.core.actions import SHORTER, Connection
 from swanmesh.core.agreement import Agreement
-from swanmesh.core.connections import desired, differences, down, neighbour_discovery
+from swanmesh.core.connections import SHORTER, Connection, desired, differences, down, neighbour_discovery
 from swanmesh.core.initiation import initiates
 from swanmesh.core.inputs.transitions import first_attempt, judge, judge_peer
 from swanmesh.core.model import AddressPair, Peer

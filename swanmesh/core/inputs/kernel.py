@@ -13,12 +13,11 @@ from collections.abc import Iterable, Iterator
 
 from swanmesh.core import reasons
 from swanmesh.core.actions import InstallPolicies, ObserveKernel, RekeyChild, RestorePolicies
-from swanmesh.core.decide.absence import Held, needs_policies, settled
-from swanmesh.core.kernel import Kernel, Mending
+from swanmesh.core.decide.mending import KernelView, needs_policies, settled
 from swanmesh.core.observed import ChildSa
 from swanmesh.core.pair import Pair
 from swanmesh.core.reasons import POLICIES_FLUSHED, STATES_FLUSHED, STATES_MISSING, Reason
-from swanmesh.core.state import State
+from swanmesh.core.state import KernelState, Mending, State
 from swanmesh.core.xfrm import (
     EventsLost,
     KernelEvent,
@@ -53,7 +52,7 @@ def take_kernel_event(state: State, event: KernelEvent, now: float) -> None:
             kernel.watched, kernel.reason = True, ""
             kernel.want(now, Reason("kernel-watched", "the kernel can be looked at"))
         case KernelUnwatched(reason):
-            state.kernel = Kernel(reason=reason)
+            state.kernel = KernelState(reason=reason)
         case _ if not state.charon.reachable:
             pass
         case PoliciesFlushed():
@@ -154,7 +153,7 @@ def forget_kernel_doubts(state: State) -> None:
 
 def _compare(state: State, held: KernelHoldings, began: float) -> Iterator[str | int]:
     """Notes what is proven to be missing with its pair, and yields what is in doubt."""
-    kernel, shown = state.kernel, Held(held)
+    kernel, shown = state.kernel, KernelView(held)
     for pair in state.pairs:
         lacking = shown.lacks_policies(pair)
         if not lacking:
@@ -175,13 +174,13 @@ def _compare(state: State, held: KernelHoldings, began: float) -> Iterator[str |
                 yield child.unique_id
 
 
-def _hoped_for(kernel: Kernel, key: str | int, began: float) -> bool:
+def _hoped_for(kernel: KernelState, key: str | int, began: float) -> bool:
     """Whether it may still come back by what was done about it."""
     mending = kernel.mendings.get(key)
     return mending is not None and began < mending.until
 
 
-def _proven(kernel: Kernel, pair: Pair, key: str | int, began: float) -> bool:
+def _proven(kernel: KernelState, pair: Pair, key: str | int, began: float) -> bool:
     """Lacking before, then shown by charon, then lacking again."""
     first = kernel.doubts.get(key)
     return first is not None and first <= pair.seen <= began
@@ -212,7 +211,7 @@ def _judge_deleted(state: State, now: float) -> None:
         kernel.want(now, Reason("state-deleted", "a state of an association was deleted from the kernel"))
 
 
-def _note_mending(kernel: Kernel, pair: Pair, key: str | int, patience: float, now: float) -> None:
+def _note_mending(kernel: KernelState, pair: Pair, key: str | int, patience: float, now: float) -> None:
     before = kernel.mendings.get(key)
     times = before.times + 1 if before is not None else 1
     until = now + min(_CEILING, patience * 2 ** min(times - 1, 10))

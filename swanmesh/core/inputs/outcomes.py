@@ -16,11 +16,10 @@ from swanmesh.core.actions import (
     TerminateIke,
     UnloadConnection,
 )
-from swanmesh.core.causes import Cause
 from swanmesh.core.inputs.kernel import mended
 from swanmesh.core.inputs.transitions import attempt_failed, judge
 from swanmesh.core.pair import Pair
-from swanmesh.core.reasons import Reason, refused
+from swanmesh.core.reasons import Cause, Reason, refused
 from swanmesh.core.state import State
 
 
@@ -41,7 +40,7 @@ def take_outcome(state: State, action: Action, error: str | None, now: float) ->
             # Whether anything comes of it the events tell; one that came to nothing is asked for again.
             pair.busy = pair.busy and action.unique_id not in pair.renewal_asked
             state.pairs.mark(pair)
-        case LoadConnection() | UnloadConnection() | Initiate() | TerminateIke() | TerminateChild():
+        case _:
             pair.busy = False
             state.pairs.mark(pair)
             if error is not None:

@@ -4,12 +4,11 @@ those who want to know."""
 from __future__ import annotations
 
 from swanmesh.core import reasons
-from swanmesh.core.causes import Cause
 from swanmesh.core.decide.duplicates import has_extra
 from swanmesh.core.initiation import backoff, takeover_delay
 from swanmesh.core.model import Peer
 from swanmesh.core.pair import Pair
-from swanmesh.core.reasons import NONE, Reason
+from swanmesh.core.reasons import NONE, Cause, Reason
 from swanmesh.core.state import State
 
 _NOT_READY = 5.0

@@ -15,8 +15,9 @@ from swanmesh.config import edit
 from swanmesh.config.documents import parse_document
 from swanmesh.config.edit import PeerEditor, file_name, peer_text
 from swanmesh.config.peer_files import PeerDirectory, peer_from_document, read_peer
-from swanmesh.core.model import InvalidInput, Peer, Policy
+from swanmesh.core.model import InvalidInput, Peer
 from swanmesh.core.peers import parse_peer
+from swanmesh.core.policy import Policy
 from swanmesh.files.write import NotWritten
 from tests.unit.config.editing import remove_peers, write_peer, write_peers
 from tests.unit.config.elsewhere import NOBODY, REPOSITORY, open_directory, run_python

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from swanmesh.config import peer_files as files
 from swanmesh.config.peer_files import PeerDirectory, is_peer_file, read_peer
-from swanmesh.core.model import InvalidInput, Peer, Policy
+from swanmesh.core.model import InvalidInput, Peer
+from swanmesh.core.policy import Policy
 from tests.unit.config.elsewhere import NOBODY, open_directory, run_python
 
 

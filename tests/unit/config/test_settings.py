@@ -15,7 +15,8 @@ import yaml
 
 from swanmesh.config.sections import Config, CredentialsSection
 from swanmesh.config.settings import automatic_in_flight, load_config
-from swanmesh.core.model import ConnectionSettings, InitiationSettings, InvalidInput, Policy
+from swanmesh.core.model import ConnectionSettings, InitiationSettings, InvalidInput
+from swanmesh.core.policy import Policy
 
 SHIPPED = Path(__file__).parents[3] / "conf" / "swanmesh.yaml"
 MINIMAL = """

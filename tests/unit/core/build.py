@@ -14,11 +14,11 @@ from swanmesh.core.model import (
     Host,
     InitiationSettings,
     Peer,
-    Policy,
     Settings,
 )
 from swanmesh.core.observed import ChildSa, Holdings, IkeSa, LoadedConnection, LoadedCredentials
 from swanmesh.core.peers import parse_peer
+from swanmesh.core.policy import Policy
 
 
 def credentials(name: str = "web1.mesh.example", *, lifetime: float = 90 * 86400.0) -> Credentials:

@@ -7,8 +7,7 @@ from dataclasses import replace
 import pytest
 
 from swanmesh.core.abilities import UNKNOWN, Abilities, dpd_delay, problems
-from swanmesh.core.actions import Terms
-from swanmesh.core.connections import terms
+from swanmesh.core.connections import Terms, terms
 from swanmesh.core.model import ConnectionSettings
 from swanmesh.core.proposals import MORE_KEY_EXCHANGES, fault, lacking
 from tests.unit.core.build import settings

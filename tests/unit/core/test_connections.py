@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from swanmesh.core.actions import Connection, Kind
 from swanmesh.core.connections import (
+    Connection,
+    Kind,
     address_pairs,
     connection_name,
     desired,
@@ -19,8 +20,9 @@ from swanmesh.core.connections import (
     ours_loaded,
     peer_of,
 )
-from swanmesh.core.model import ConnectionSettings, Peer, Policy, Settings
+from swanmesh.core.model import ConnectionSettings, Peer, Settings
 from swanmesh.core.observed import LoadedConnection
+from swanmesh.core.policy import Policy
 from tests.unit.core.build import name_of, pair_of, peer, settings
 
 HOST = settings("web1.mesh.example", "203.0.113.1", "198.51.100.1", "2001:db8::1")

@@ -21,8 +21,9 @@ from swanmesh.core.actions import (
 from swanmesh.core.connections import desired, neighbour_discovery
 from swanmesh.core.inputs.kernel import AGAIN
 from swanmesh.core.mesh import Mesh
-from swanmesh.core.model import AddressPair, InitiationSettings, Peer, Policy, Settings
+from swanmesh.core.model import AddressPair, InitiationSettings, Peer, Settings
 from swanmesh.core.observed import ChildRekeyed, ChildSa, Holdings, IkeSa
+from swanmesh.core.policy import Policy
 from swanmesh.core.reasons import Reason
 from swanmesh.core.xfrm import (
     Direction,

@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 
 from swanmesh.core.actions import LoadConnection, LoadCredentials, ObserveAll
-from swanmesh.core.causes import Cause
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.observed import Diagnosis, Hint, IkeDown
-from swanmesh.core.reasons import Reason
+from swanmesh.core.reasons import Cause, Reason
 from swanmesh.core.verdict import EMPTY
 from tests.unit.core.build import association, holdings, name_of, peer, settings
 

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 from swanmesh.core.actions import Action, Initiate, LoadConnection, ObserveAll, ObserveSas, TerminateIke
-from swanmesh.core.causes import Cause
 from swanmesh.core.model import ConnectionSettings
 from swanmesh.core.observed import ChildDown, ChildUp, Diagnosis, IkeDown, IkeMoved, IkeSa, IkeUp
-from swanmesh.core.reasons import NONE, OURS_TO_INITIATE, Reason
+from swanmesh.core.reasons import NONE, OURS_TO_INITIATE, Cause, Reason
 from swanmesh.core.verdict import pair_verdict, peer_verdict
 from tests.unit.core.build import association, child_sa, holdings, ike_sa, with_tasks
 from tests.unit.core.life import HOW, Life, found

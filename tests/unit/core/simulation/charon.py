@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
-from swanmesh.core.actions import Connection
+from swanmesh.core.connections import Connection
 from swanmesh.core.model import Credentials
 from swanmesh.core.observed import Holdings, IkeSa, LoadedConnection, LoadedCredentials
 from tests.unit.core.simulation.clock import Clock
