@@ -110,7 +110,7 @@ def _made_up(setup: Setup, event: str, name: str | None) -> MeshEvent:
 
 def _known(setup: Setup, name: str) -> tuple[str, tuple[str, ...]]:
     from swanmesh.config.peer_files import PeerDirectory
-    from swanmesh.core.naming import find_peer
+    from swanmesh.core.peers import find_peer
 
     peer = find_peer(name, PeerDirectory(setup.config.peers).scan().peers.values())
     return peer.name, tuple(str(address) for address in peer.addresses)

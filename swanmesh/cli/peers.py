@@ -107,7 +107,7 @@ def _meant(directory: Path, asked: Sequence[str]) -> list[str]:
 
     Raises NoSuchPeer."""
     from swanmesh.config.peer_files import PeerDirectory
-    from swanmesh.core.naming import find_peer
+    from swanmesh.core.peers import find_peer
 
     files = {path.stem for path in directory.iterdir()}
     if files.issuperset(name.lower() for name in asked):

@@ -18,7 +18,7 @@ def run(setup: Setup) -> int:
     """
     # A collection that many new modules set off takes as long as a third of their import, and finds nothing.
     gc.disable()
-    from swanmesh.service import loop as daemon
+    from swanmesh.service.main import main
 
     gc.enable()
-    return daemon.main(setup.config_path)
+    return main(setup.config_path)

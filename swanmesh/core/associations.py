@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from swanmesh.core.agreement import Agreement
+from swanmesh.core.model import REAUTH
 from swanmesh.core.observed import (
     UNDER_WAY,
     ChildDown,
@@ -25,8 +26,6 @@ from swanmesh.core.observed import (
 )
 from swanmesh.core.reasons import NONE, Reason
 
-REAUTH = 20 * 86400
-"""Seconds after which charon authenticates anew by itself, less a random part: long after we would have."""
 SaEvent: TypeAlias = IkeUp | IkeDown | IkeMoved | ChildUp | ChildDown | IkeRekeyed | ChildRekeyed
 
 

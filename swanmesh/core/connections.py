@@ -15,8 +15,7 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 
 from swanmesh.core.abilities import UNKNOWN, Abilities, dpd_delay, proposals
-from swanmesh.core.associations import REAUTH
-from swanmesh.core.model import Address, AddressPair, Peer, Settings
+from swanmesh.core.model import REAUTH, Address, AddressPair, Peer, Settings
 from swanmesh.core.observed import LoadedConnection
 
 _NAME = re.compile(r"swanmesh-([a-z0-9.-]+)-[0-9a-f]{8}", re.ASCII)

@@ -1,10 +1,9 @@
 """The core's one door: facts go in with `now`, `step` gives back what to do.
 
-    files ──▶ configure, update_peers ─▶ PeerRegistry ─▶ desire ──┐
-    charon ─▶ charon_back, observed ───▶ facts ───────────────┼─▶ Pairs ─▶ plan.decide ─▶ step() ─▶ actions
-              event                   ─▶ facts, transitions ──┤             │
-    people ─▶ command ────────────────▶ desire ───────────────┤   Admission, Looks
-    edge ───▶ done ───────────────────▶ outcomes ─────────────┘
+    files ──▶ configure, update_peers ─▶ PeerRegistry ┐
+    charon ─▶ charon_back, observed, event ───────────┼─▶ inputs/ ─▶ State ─▶ decide/ ─▶ step() ─▶ actions
+    kernel ─▶ kernel_observed, kernel_event ──────────┤     ▲                               │
+    people ─▶ command, confirm ───────────────────────┘     └───────── done: outcomes ◀─────┘
 
 Inputs note facts and mark the pairs they concern; `step` decides on the marked pairs alone, so that work is
 proportional to the change. All times are seconds on one clock that never goes back and counts time asleep.
@@ -20,8 +19,6 @@ from swanmesh.core.abilities import Abilities
 from swanmesh.core.actions import (
     Action,
     Initiate,
-    RekeyIke,
-    TerminateIke,
     load_credentials,
 )
 from swanmesh.core.admission import Admission, rank_of
@@ -39,20 +36,24 @@ from swanmesh.core.inputs.charon import (
 from swanmesh.core.inputs.files import host_changed, peers_changed
 from swanmesh.core.inputs.kernel import forget_kernel_doubts, kernel_step, take_kernel, take_kernel_event
 from swanmesh.core.inputs.operator import hold_up_or_down, rekey
-from swanmesh.core.inputs.outcomes import take_outcome
-from swanmesh.core.inputs.removal import confirm, look_at_unknown, prefer_what_is_held, take_files
+from swanmesh.core.inputs.outcomes import begin_action, take_outcome
+from swanmesh.core.inputs.removal import (
+    confirm,
+    forget,
+    forget_gone,
+    look_at_unknown,
+    prefer_what_is_held,
+    take_files,
+)
 from swanmesh.core.model import Peer, Settings
 from swanmesh.core.observation import ObservationSchedule
 from swanmesh.core.observed import Event, Holdings, IkeSa
 from swanmesh.core.pair import Pair
 from swanmesh.core.peer_registry import PeerRegistry
 from swanmesh.core.reasons import (
-    FILE_GONE,
-    FLOODING,
     LOOK_FAILED,
     MISSING_CREDENTIALS,
     NONE,
-    NOT_AS_AGREED,
     SETTINGS_CHANGED,
     WAITING_FOR_PLACE,
     Reason,
@@ -115,7 +116,7 @@ class Mesh:
         files that say nothing valid, so that what held before goes on. Returns the names of the peers that
         changed."""
         names = take_files(self.state, put, drop, now, gone, broken)
-        self._forget_gone()
+        forget_gone(self.state)
         return names
 
     def hold(self, doubt: Reason) -> None:
@@ -127,7 +128,7 @@ class Mesh:
     def confirm(self, now: float) -> list[str]:
         """Let the removals happen that are held. Returns the names of the peers that go."""
         names = confirm(self.state, now)
-        self._forget_gone()
+        forget_gone(self.state)
         return names
 
     def charon_back(
@@ -220,7 +221,7 @@ class Mesh:
                 look for look in (state.observation.step(now), kernel_step(state, now)) if look is not None
             ]
         else:
-            self._forget_gone()
+            forget_gone(self.state)
         events, state.events = tuple(state.events), []
         return Step(tuple(actions), events)
 
@@ -257,13 +258,13 @@ class Mesh:
         if decision.blocked == WAITING_FOR_PLACE:
             state.admission.wait(pair.name, rank_of(pair.attempt, initiator=pair.initiator, up=pair.up), now)
         if decision.action is not None and decision.ready:
-            self._start(pair, decision.action, now)
+            begin_action(state, pair, decision.action, now)
             actions.append(decision.action)
         elif now >= pair.refusals.retry_at:
             pair.refusals.reason, pair.refusals.count = NONE, 0
         due = pair.attempt.look_at if isinstance(decision.action, Initiate) and pair.busy else decision.due
         state.pairs.schedule(pair, due)
-        self._forget(pair)
+        forget(state, pair)
 
     def _admit_from_line(self, now: float, actions: list[Action]) -> None:
         state = self.state
@@ -279,28 +280,6 @@ class Mesh:
             look = Reason("before-initiating", f"before initiating to {pair.peer if pair else 'others'}")
             state.observation.want(state.admission.look_at, look)
 
-    def _start(self, pair: Pair, action: Action, now: float) -> None:
-        """What is known of the pair as its action begins."""
-        state = self.state
-        pair.busy = True
-        state.admission.asked(pair.name, now)
-        match action:
-            case Initiate():
-                pair.attempt.began = now
-                pair.attempt.look_at = now + max(
-                    state.settings.initiation.attempt_look, state.admission.pace.patience(now)
-                )
-                pair.diagnoses.clear()
-            case RekeyIke(unique_id=renewed):
-                pair.renewal_asked = {renewed: now}
-            case TerminateIke(unique_ids=ended, reason=reason) if pair.connection is not None:
-                for unique_id in ended:
-                    pair.diagnose(unique_id, reason)
-                if reason.code == FLOODING:
-                    pair.flood.note(reason, now)
-                if reason.code in (NOT_AS_AGREED, FLOODING) and pair.violation.note(reason, now):
-                    state.emit("peer-violation", state.registry.named(pair.peer), reason)
-
     def _credentials(self, now: float) -> list[Action]:
         charon = self.state.charon
         refusals = charon.credentials_refusals
@@ -308,23 +287,3 @@ class Mesh:
             return []
         charon.credentials_loading = True
         return [load_credentials(self.state.settings.credentials, refusals.reason or MISSING_CREDENTIALS)]
-
-    def _forget(self, pair: Pair) -> None:
-        """A pair that is neither wanted nor held by charon is over; with its last one its peer is."""
-        state = self.state
-        if pair.connection is not None or pair.busy or pair.loaded is not None or pair.sas:
-            return
-        state.pairs.remove(pair)
-        if not state.pairs.of(pair.peer):
-            self._tell_removed(pair.peer)
-
-    def _forget_gone(self) -> None:
-        """Peers that left without having had a pair, under the policy `off` for one."""
-        for name in list(self.state.leaving):
-            if not self.state.pairs.of(name):
-                self._tell_removed(name)
-
-    def _tell_removed(self, name: str) -> None:
-        peer = self.state.leaving.pop(name, None)
-        if peer is not None:
-            self.state.emit("peer-removed", peer, FILE_GONE)

@@ -11,6 +11,8 @@ from swanmesh.core.policy import Policy
 from swanmesh.core.setting import ESP_PROPOSALS, IKE_PROPOSALS, Count, Flag, Seconds
 
 DAY = 86400.0
+REAUTH = 20 * 86400
+"""Seconds after which charon authenticates anew by itself, less a random part: long after we would have."""
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 

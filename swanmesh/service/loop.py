@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import os
 import random
 import signal
 import time
@@ -31,7 +30,6 @@ from swanmesh.core.events import MeshEvent
 from swanmesh.core.expiry import ExpiryNews, expiring
 from swanmesh.core.inputs.removal import held_problems
 from swanmesh.core.mesh import Mesh
-from swanmesh.core.model import InvalidInput, Problem
 from swanmesh.core.reasons import Reason
 from swanmesh.core.xfrm import KernelWatched
 from swanmesh.files.watch import Watch
@@ -48,8 +46,6 @@ from swanmesh.service.systemd import Notifier
 if TYPE_CHECKING:
     from swanmesh.control.server import ControlServer
 
-_LOOK_AGAIN = 1.0
-"""Seconds between looks at files that were not valid when the service began."""
 _RECOVERY = 10.0
 """Seconds between two times that the state is made anew."""
 
@@ -57,12 +53,6 @@ _RECOVERY = 10.0
 def now() -> float:
     """The core's clock: never goes back, and counts the time that the machine was asleep."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-def process_age() -> float:
-    """Seconds since this process was started: field 22 of /proc/self/stat is in ticks since boot, proc(5)."""
-    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-    return max(0.0, now() - int(fields[19]) / os.sysconf("SC_CLK_TCK"))
 
 
 class Daemon:
@@ -376,45 +366,3 @@ class Daemon:
 
     def _count(self) -> int:
         return len(self.mesh.state.registry.peers)
-
-
-def wait_for_sources(path: Path, notifier: Notifier) -> Sources | None:
-    """This host's files, once they are valid: whoever mends them need not start the service as well. None if
-    a signal came first."""
-    told: tuple[Problem, ...] = ()
-    stops = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, stops)
-    try:
-        while True:
-            try:
-                return Sources(path)
-            except InvalidInput as invalid:
-                if invalid.problems != told:
-                    told = invalid.problems
-                    for problem in told:
-                        logs.complain(problem)
-                    logs.complain("waiting until that is put right; nothing was changed")
-                    notifier.ready(f"waiting for valid files: {told[0]}")
-            notifier.watchdog()
-            if signal.sigtimedwait(stops, _LOOK_AGAIN) is not None:
-                return None
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, stops)
-
-
-def main(path: Path) -> int:
-    """`swanmesh run`: returns the exit status."""
-    notifier = Notifier(os.environ)
-    try:
-        sources = wait_for_sources(path, notifier)
-        if sources is None:
-            return 0
-        config = sources.config
-        logs.configure(config.log.level, config.log.format)
-        asyncio.run(Daemon(sources, notifier, began=now() - process_age()).run())
-    except OSError as error:
-        logs.complain(error)
-        return 1
-    finally:
-        notifier.close()
-    return 0

@@ -26,7 +26,7 @@ from swanmesh.core.events import MeshEvent
 from swanmesh.core.inputs.removal import held, held_problems
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import Peer
-from swanmesh.core.naming import NoSuchPeer, find_peer
+from swanmesh.core.peers import NoSuchPeer, find_peer
 from swanmesh.core.reasons import STATUS_ASKED, Reason
 from swanmesh.core.verdict import peer_verdict
 from swanmesh.service import status as report

@@ -1,4 +1,5 @@
-"""What became of an action: done, or refused by charon or the kernel in its words."""
+"""What is known of a pair as an action begins, and what became of it: done, or refused by charon or the
+kernel in its words."""
 
 from __future__ import annotations
 
@@ -19,8 +20,30 @@ from swanmesh.core.actions import (
 from swanmesh.core.inputs.kernel import mended
 from swanmesh.core.inputs.transitions import attempt_failed, judge
 from swanmesh.core.pair import Pair
-from swanmesh.core.reasons import Cause, Reason, refused
+from swanmesh.core.reasons import FLOODING, NOT_AS_AGREED, Cause, Reason, refused
 from swanmesh.core.state import State
+
+
+def begin_action(state: State, pair: Pair, action: Action, now: float) -> None:
+    """What is known of the pair as its action begins."""
+    pair.busy = True
+    state.admission.asked(pair.name, now)
+    match action:
+        case Initiate():
+            pair.attempt.began = now
+            pair.attempt.look_at = now + max(
+                state.settings.initiation.attempt_look, state.admission.pace.patience(now)
+            )
+            pair.diagnoses.clear()
+        case RekeyIke(unique_id=renewed):
+            pair.renewal_asked = {renewed: now}
+        case TerminateIke(unique_ids=ended, reason=reason) if pair.connection is not None:
+            for unique_id in ended:
+                pair.diagnose(unique_id, reason)
+            if reason.code == FLOODING:
+                pair.flood.note(reason, now)
+            if reason.code in (NOT_AS_AGREED, FLOODING) and pair.violation.note(reason, now):
+                state.emit("peer-violation", state.registry.named(pair.peer), reason)
 
 
 def take_outcome(state: State, action: Action, error: str | None, now: float) -> None:

@@ -1,4 +1,5 @@
-"""Peers that would be removed: because their file is gone, or because charon knows them and no file does."""
+"""Peers that would be removed, because their file is gone, or because charon knows them and no file does; and
+those that are."""
 
 from __future__ import annotations
 
@@ -7,8 +8,9 @@ from collections.abc import Iterable
 from swanmesh.core.connections import desired
 from swanmesh.core.inputs.files import peers_changed
 from swanmesh.core.model import Peer, Problem
+from swanmesh.core.pair import Pair
 from swanmesh.core.peer_registry import PeerRegistry
-from swanmesh.core.reasons import NONE, Reason
+from swanmesh.core.reasons import FILE_GONE, NONE, Reason
 from swanmesh.core.removals import WAYS_OUT, some, too_many
 from swanmesh.core.state import State
 
@@ -88,6 +90,28 @@ def held_problems(state: State) -> list[Problem]:
     registry = state.registry
     gone = [_gone_problem(registry)] if registry.held else []
     return [*gone, *([_unknown_problem(registry.removals.unknown)] if registry.removals.unknown else [])]
+
+
+def forget(state: State, pair: Pair) -> None:
+    """A pair that is neither wanted nor held by charon is over; with its last one its peer is."""
+    if pair.connection is not None or pair.busy or pair.loaded is not None or pair.sas:
+        return
+    state.pairs.remove(pair)
+    if not state.pairs.of(pair.peer):
+        _removed(state, pair.peer)
+
+
+def forget_gone(state: State) -> None:
+    """Peers that left without having had a pair, under the policy `off` for one."""
+    for name in list(state.leaving):
+        if not state.pairs.of(name):
+            _removed(state, name)
+
+
+def _removed(state: State, name: str) -> None:
+    peer = state.leaving.pop(name, None)
+    if peer is not None:
+        state.emit("peer-removed", peer, FILE_GONE)
 
 
 def _gone_problem(registry: PeerRegistry) -> Problem:

@@ -6,7 +6,8 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 from swanmesh.core.agreement import Agreement
-from swanmesh.core.associations import REAUTH, Associations
+from swanmesh.core.associations import Associations
+from swanmesh.core.model import REAUTH
 from swanmesh.core.observed import (
     ChildDown,
     ChildRekeyed,

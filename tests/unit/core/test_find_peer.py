@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from swanmesh.core.naming import NoSuchPeer, find_peer
+from swanmesh.core.peers import NoSuchPeer, find_peer
 from tests.unit.core.build import peer
 
 PEERS = [
