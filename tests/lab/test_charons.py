@@ -9,7 +9,7 @@ import itertools
 import os
 import signal
 
-from lab import Host, mesh, wait_until
+from lab import Host, Mesh, mesh, wait_until
 from lab.asking import Journal, pair_spis, status, wait_until_idle
 from lab.measuring import Measurement
 from tests.lab.watching import all_spis, seconds
@@ -19,49 +19,51 @@ RETURN = 20.0
 measured by what the same mesh took to come up at first."""
 
 
-def test_charon_killed_on_one_of_ten_comes_back_alone() -> None:
-    with mesh(10) as lab:
+def test_charon_killed_on_one_of_six_and_then_on_all() -> None:
+    with mesh(6) as lab:
         lab.start_charons()
         work = seconds(lab.start_controllers) + seconds(lambda: lab.wait_until_full(120))
         wait_until_idle(lab.hosts)
-        struck, others = lab[0], lab.hosts[1:]
-        before = all_spis(others)
-        journals = {host: Journal(host) for host in lab}
-        streams = [struck.ping_stream(others[0].addresses[0]), others[1].ping_stream(struck.addresses[0])]
-        struck.kill_charon(signal.SIGKILL)
-        wait_until(lambda: journals[struck].lines("charon-lost"), 20, "charon-lost is told")
-        struck.start_charon()
-        took = seconds(lambda: struck.swanmesh("wait", "--timeout", "60", timeout=90))
-        print(f"charon killed on one of ten: its 9 pairs up again {took:.1f} s after its return")
-        assert took <= RETURN + 2 * work
-        for other in others:
-            assert struck.ping(other).lost == 0
-            assert other.ping(struck).lost == 0
-        # What the others still held of before is found out and ended, and nobody else was touched.
-        lab.wait_until_full(90)
-        assert all_spis(others) == before
-        results = [stream.stop() for stream in streams]
-        print(f"lost of 100 pings a second each: {', '.join(f'{r.lost} of {r.sent}' for r in results)}")
-        for host in others:
-            for line in journals[host].lines("peer-down", "terminate", "initiate"):
-                assert line["peer"] == struck.name, line
+        one_comes_back_alone(lab, work)
+        all_come_back(lab, work)
 
 
-def test_every_charon_killed_at_once_and_started_again() -> None:
-    with mesh(6) as lab:
-        lab.start_charons()
-        work = seconds(lab.start_controllers) + seconds(lab.wait_until_full)
-        before = lab.spis()
-        for host in lab:
-            host.kill_charon(signal.SIGKILL)
-        lab.start_charons()
-        took = seconds(lambda: [host.swanmesh("wait", "--timeout", "90", timeout=120) for host in lab])
-        lab.wait_until_full(90)
-        print(f"all charons killed and started at once: 15 pairs up again after {took:.1f} s")
-        assert took <= 2 * RETURN + 2 * work
-        for host, other in itertools.permutations(lab, 2):
-            assert pair_spis(host, other) - before[host.short]
-            assert host.ping(other).lost == 0
+def one_comes_back_alone(lab: Mesh, work: float) -> None:
+    struck, others = lab[0], lab.hosts[1:]
+    before = all_spis(others)
+    journals = {host: Journal(host) for host in lab}
+    streams = [struck.ping_stream(others[0].addresses[0]), others[1].ping_stream(struck.addresses[0])]
+    struck.kill_charon(signal.SIGKILL)
+    wait_until(lambda: journals[struck].lines("charon-lost"), 20, "charon-lost is told")
+    struck.start_charon()
+    took = seconds(lambda: struck.swanmesh("wait", "--timeout", "60", timeout=90))
+    print(f"charon killed on one of six: its 5 pairs up again {took:.1f} s after its return")
+    assert took <= RETURN + 2 * work
+    for other in others:
+        assert struck.ping(other).lost == 0
+        assert other.ping(struck).lost == 0
+    # What the others still held of before is found out and ended, and nobody else was touched.
+    lab.wait_until_full(90)
+    assert all_spis(others) == before
+    results = [stream.stop() for stream in streams]
+    print(f"lost of 100 pings a second each: {', '.join(f'{r.lost} of {r.sent}' for r in results)}")
+    for host in others:
+        for line in journals[host].lines("peer-down", "terminate", "initiate"):
+            assert line["peer"] == struck.name, line
+
+
+def all_come_back(lab: Mesh, work: float) -> None:
+    before = lab.spis()
+    for host in lab:
+        host.kill_charon(signal.SIGKILL)
+    lab.start_charons()
+    took = seconds(lambda: [host.swanmesh("wait", "--timeout", "90", timeout=120) for host in lab])
+    lab.wait_until_full(90)
+    print(f"all charons killed and started at once: 15 pairs up again after {took:.1f} s")
+    assert took <= 2 * RETURN + 2 * work
+    for host, other in itertools.permutations(lab, 2):
+        assert pair_spis(host, other) - before[host.short]
+        assert host.ping(other).lost == 0
 
 
 def test_a_charon_that_hangs() -> None:
@@ -112,7 +114,7 @@ def test_a_fifth_of_all_packets_lost() -> None:
 
 def test_traffic_from_both_sides_at_the_start_leaves_one_association_a_pair() -> None:
     """Every trap is sprung at both ends at once, beside what the controllers initiate."""
-    with mesh(5) as lab:
+    with mesh(4) as lab:
         lab.start_charons()
         for host in lab:
             host.link.delay(30)
@@ -129,7 +131,7 @@ def test_traffic_from_both_sides_at_the_start_leaves_one_association_a_pair() ->
             return next(lab.faults(), None) is None and all(not _extra(host) for host in lab)
 
         wait_until(settled, 120, "one association a pair", interval=0.5)
-        print(f"crossing at the start: up to {most} IKE_SA ends where 20 are right")
+        print(f"crossing at the start: up to {most} IKE_SA ends where 12 are right")
         spis = all_spis(lab.hosts)
         for host, other in itertools.permutations(lab, 2):
             ends = spis[f"{host.short}-{other.short}"]

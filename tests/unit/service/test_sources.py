@@ -260,7 +260,7 @@ steps = st.one_of(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(steps, max_size=16))
 def test_nobody_goes_whose_last_valid_file_is_there(pki: Path, path: list[tuple[str, ...]]) -> None:
     """Whatever the order of valid, contradicting and broken versions, with restarts of the service between: a
