@@ -64,7 +64,7 @@ def _negotiation(terms: Terms) -> dict[str, Value]:
         "encap": "yes" if terms.encap else "no",
         "dpd_delay": f"{terms.dpd_delay}s",
         "rekey_time": f"{terms.ike_rekey}s",
-        "reauth_time": f"{terms.ike_reauth or 0}s",
+        "reauth_time": f"{terms.ike_reauth}s",
         "over_time": f"{terms.ike_over}s",
         # By default as long as over_time, which may be longer than a short life itself.
         "rand_time": f"{terms.ike_rekey // SHORTER}s",

@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 
 from swanmesh.core.abilities import UNKNOWN, Abilities, dpd_delay, proposals
-from swanmesh.core.model import REAUTH, Address, AddressPair, Peer, Settings
+from swanmesh.core.model import REAUTH, Address, AddressPair, ConnectionSettings, Peer, Settings
 from swanmesh.core.observed import LoadedConnection
 
 _NAME = re.compile(r"swanmesh-([a-z0-9.-]+)-[0-9a-f]{8}", re.ASCII)
@@ -23,6 +23,11 @@ _CHILD = re.compile(r"(esp|drop|pass)-[0-9a-f]{16}", re.ASCII)
 FORMAT = 4
 """Which way of writing connections the digest stands for: a new one when `charon/rendering.py` writes the
 same connection differently."""
+_ORDER = (
+    *("authorities", "ike_proposals", "esp_proposals", "ike_rekey", "ike_reauth", "ike_over"),
+    *("child_rekey", "child_over", "dpd_delay", "replay_window", "encap"),
+)
+"""In which the digest of this FORMAT has the terms; further settings come after them."""
 _OVER = 90
 _NEIGHBOUR_DISCOVERY = (135, 136)
 """ICMPv6 types of solicitation and advertisement (RFC 4861 §4.3, §4.4)."""
@@ -43,23 +48,15 @@ SHORTER = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """What associations are negotiated by: one value for all that agree. Durations in seconds."""
+class Terms(ConnectionSettings):
+    """What associations are negotiated by: the settings as this charon can keep them, and what follows from
+    them. One value for all that agree."""
 
     authorities: tuple[bytes, ...]
     """DER of those that may vouch for the peer: these alone, sorted, each once."""
-    ike_proposals: tuple[str, ...]
-    esp_proposals: tuple[str, ...]
-    ike_rekey: int
-    ike_reauth: int | None
-    """None: charon authenticates anew only when told to."""
     ike_over: int
-    """What a rekeying or reauthentication may take before charon ends the IKE_SA."""
-    child_rekey: int
+    """Seconds that a rekeying or reauthentication may take before charon ends the IKE_SA."""
     child_over: int
-    dpd_delay: int
-    replay_window: int
-    encap: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,19 +185,18 @@ def terms(settings: Settings, charon: Abilities) -> Terms:
     """What this host negotiates by, with every peer."""
     how = settings.connection
     ike, esp = proposals(how, charon)
+    kept = {field.name: getattr(how, field.name) for field in fields(how)} | {
+        "ike_proposals": ike,
+        "esp_proposals": esp,
+        "ike_reauth": REAUTH,  # ours is no affair of charon's (`decide/renewal.py`)
+        "dpd_delay": dpd_delay(how, charon),
+    }
     return Terms(
+        **kept,
         # charon compares authorities as a set (libstrongswan credentials/auth_cfg.c, equals).
         authorities=tuple(sorted(set(settings.credentials.authorities))),
-        ike_proposals=ike,
-        esp_proposals=esp,
-        ike_rekey=how.ike_rekey,
-        ike_reauth=REAUTH,
         ike_over=_over(how.ike_rekey),
-        child_rekey=how.child_rekey,
         child_over=_over(how.child_rekey),
-        dpd_delay=dpd_delay(how, charon),
-        replay_window=how.replay_window,
-        encap=how.encap,
     )
 
 
@@ -237,7 +233,9 @@ def _text(address: Address) -> str:
 @lru_cache(maxsize=8)
 def _summary(agreed: Terms) -> bytes:
     """Kept, as thousands of connections share them."""
-    return hashlib.sha256(repr(agreed).encode()).digest()
+    names = dict.fromkeys((*_ORDER, *(field.name for field in fields(agreed))))
+    words = ", ".join(f"{name}={getattr(agreed, name)!r}" for name in names)
+    return hashlib.sha256(f"Terms({words})".encode()).digest()
 
 
 def _connection(

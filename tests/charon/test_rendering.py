@@ -47,13 +47,6 @@ def test_nothing_is_loaded_that_lets_charon_act_on_its_own() -> None:
         assert body["remote_addrs"] == [str(made.addresses.remote)]
 
 
-def test_without_a_clock_charon_never_authenticates_anew_by_itself() -> None:
-    connection = connections()[0]
-    assert connection.terms is not None
-    never = replace(connection, terms=replace(connection.terms, ike_reauth=None))
-    assert render(never)["reauth_time"] == "0s"
-
-
 @pytest.mark.parametrize(("policy", "mode"), [("require", "drop"), ("prefer", "pass")])
 def test_a_shunt_takes_part_in_no_negotiation(policy: str, mode: str) -> None:
     other = peer(policy=policy)
