@@ -52,6 +52,17 @@ ACTS = {
 """What the core has no business with: clock, files, sockets, processes, logs, chance of its own."""
 
 
+DOOR = {"mesh", "verdict", "commands"}
+"""What stands above `inputs/` in the core; all other modules beside it stand below `decide/`."""
+
+
+def floor(parts: tuple[str, ...]) -> int:
+    """On which floor of the core a module stands, by its path below `core`."""
+    if parts[0].removesuffix(".py") in DOOR:
+        return 3
+    return {"inputs": 2, "decide": 1}.get(parts[0], 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Import:
     module: str
@@ -98,6 +109,10 @@ def breaches(module: Path, text: str) -> list[str]:
             found.append(f"{where}: the core imports {item.module}")
         if not item.part or item.part.startswith("__"):
             continue
+        if room == item.part == "core":
+            target = (*item.module.split("."), item.name)[2:]
+            if target and floor(target) > floor(module.parts[1:]):
+                found.append(f"{where}: imports what stands above it, {'.'.join(target)}")
         in_its_place = module.name in ("run.py", "purge.py") and item.within != "" and item.part == "service"
         if item.part not in ALLOWED.get(room, set()) and not (room == "cli" and in_its_place):
             found.append(f"{where}: {room} imports {item.part}")
@@ -117,6 +132,9 @@ def test_module_imports_only_what_lies_below_it(module: Path) -> None:
         ("core/decide/rules.py", "from swanmesh.charon import client"),
         ("core/decide/rules.py", "from ...config import peer_files"),
         ("core/decide/rules.py", "def f() -> None:\n    import socket"),
+        ("core/pair.py", "from swanmesh.core.decide.rules import decide"),
+        ("core/decide/rules.py", "from swanmesh.core.inputs import files"),
+        ("core/inputs/files.py", "from swanmesh.core import mesh"),
         ("files/write.py", "from swanmesh.config.documents import read_bytes"),
         ("charon/client.py", "from ..config import settings"),
         ("pki/authority.py", "from swanmesh import hooks"),
