@@ -23,13 +23,13 @@ _NET, _ENC = b"\x03\x05group\x00\x03NET", b"\x03\x05group\x00\x03ENC"
 """How an encoded line of these groups begins: the key `group` and its value come first (vici_logger.c)."""
 _REJECTED = b"N(AUTH_FAILED)"
 """All that the encoder's lines can tell."""
-_KNOCK = "no IKE config found for "
+_NO_CONFIG = "no IKE config found for "
 """sa/ikev2/task_manager_v2.c; what is refused there never gets an IKE_SA with a name."""
-_REFUSED_INITIATION = re.compile(rf"\s*{_KNOCK}([0-9a-fA-F.:]+)\.\.\.([0-9a-fA-F.:]+), sending ")
+_REFUSED_INITIATION = re.compile(rf"\s*{_NO_CONFIG}([0-9a-fA-F.:]+)\.\.\.([0-9a-fA-F.:]+), sending ")
 _KERNEL_WORDS = "received netlink error: "
 _COMPILED = tuple((rule.needle, re.compile(r"\s*" + rule.pattern), rule) for rule in RULES)
 _TELLING = re.compile(
-    "|".join(re.escape(n) for n in sorted({r.needle for r in RULES} | {_KERNEL_WORDS, _KNOCK})).encode()
+    "|".join(re.escape(n) for n in sorted({r.needle for r in RULES} | {_KERNEL_WORDS, _NO_CONFIG})).encode()
 )
 
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from swanmesh.charon import hints, messages
-from swanmesh.charon.causes import Causes, may_tell
-from swanmesh.charon.codec import Section, decode
+from swanmesh.charon import messages
+from swanmesh.charon.codec import Section
 from swanmesh.charon.errors import CharonLost, CommandFailed, UnknownEvent
+from swanmesh.charon.events import EventReader
 from swanmesh.charon.loading import load_in_batches
 from swanmesh.charon.messages import Decoder, Version
 from swanmesh.charon.session import Session
@@ -82,7 +82,7 @@ class Charon:
         self._connected = False
         self._gone: str | None = None
         self._decoder = Decoder()
-        self._causes = Causes()
+        self._reader = EventReader(self._decoder)
         self._pulse = Pulse()
 
     @property
@@ -320,29 +320,7 @@ class Charon:
             if session is not None:
                 session.close(reason)
 
-    # Events.
-
     def _received(self, name: str, payload: bytes) -> None:
-        if self._gone is not None:
-            return
-        if name == "log" and not (may_tell(payload) or hints.may_hint(payload)):
-            return
-        try:
-            section = decode(payload)
-        except ValueError:
-            self._decoder.skipped += 1
-            return
-        for event in self._events_of(name, section):
-            self.events.put_nowait(event)
-
-    def _events_of(self, name: str, section: Section) -> Iterable[Event]:
-        diagnosis: Event | None
-        if name == "log":
-            diagnosis = self._causes.from_log(section) or self._causes.refused_initiation(section)
-            diagnosis = diagnosis or hints.from_log(section)
-        elif name == "alert":
-            alert = self._decoder.alert(section)
-            diagnosis = self._causes.from_alert(*alert) if alert else None
-        else:
-            return self._decoder.event(name, section)
-        return (diagnosis,) if diagnosis else ()
+        if self._gone is None:
+            for event in self._reader.read(name, payload):
+                self.events.put_nowait(event)
