@@ -18,7 +18,7 @@ import tenacity
 
 from swanmesh.charon.client import Charon, CharonGone
 from swanmesh.charon.errors import CharonLost, CommandFailed
-from swanmesh.core.actions import Action, LoadConnection, ObserveAll, ObserveSas
+from swanmesh.core.actions import Action, LoadConnection, ObserveAll, ObserveSas, Outcome
 from swanmesh.core.connections import Connection
 from swanmesh.core.observed import Event, Holdings, IkeSa
 
@@ -56,14 +56,6 @@ class Happened:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """The outcome of an action: `error` is None or charon's words."""
-
-    action: Action
-    error: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class Observed:
     """The outcome of a look; None if charon refused it."""
 
@@ -72,7 +64,7 @@ class Observed:
 
 
 _Item = TypeVar("_Item")
-Report: TypeAlias = Back | Unreachable | Lost | Happened | Done | Observed
+Report: TypeAlias = Back | Unreachable | Lost | Happened | Outcome | Observed
 
 
 class Link:
@@ -208,7 +200,7 @@ class Link:
         async with contextlib.aclosing(charon.load_each(self._loads_at_head(loads))) as outcomes:
             async for outcome in outcomes:
                 for name, error in outcome.items():
-                    self._report(Done(loads.pop(name), error))
+                    self._report(Outcome(loads.pop(name), error))
 
     def _loads_at_head(self, loads: dict[str, LoadConnection]) -> Iterator[Connection]:
         """Takes them off the queue and into `loads`, up to another action or one of a name under way."""
@@ -225,4 +217,4 @@ class Link:
             await charon.perform(action)
         except CommandFailed as refused:
             error = refused.errmsg
-        self._report(Done(action, error))
+        self._report(Outcome(action, error))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from swanmesh.core.model import ConnectionSettings, Problem
-from swanmesh.core.proposals import lacking, usable
+from swanmesh.core.proposals import unsupported, usable
 
 _NUMBERS = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
 _IGNORES_ESP = (6, 0, 1)
@@ -63,7 +63,7 @@ def problems(how: ConnectionSettings, charon: Abilities, file: str) -> Iterator[
         ("connection.ike_proposals", how.ike_proposals, True),
         ("connection.esp_proposals", how.esp_proposals, False),
     ):
-        missing = [lacking(proposal, charon.algorithms, ike=ike) for proposal in listed]
+        missing = [unsupported(proposal, charon.algorithms, ike=ike) for proposal in listed]
         left_out = "it is left out" if [] in missing else "there is no other, so nothing can be negotiated"
         for index, names in enumerate(missing):
             if names:

@@ -198,6 +198,14 @@ class ObserveAll(Action):
 
 
 @dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an action other than a look: `error` is None, or what charon or the kernel said."""
+
+    action: Action
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """What to do with a pair, what holds that up, and why the pair is not up."""
 

@@ -73,7 +73,7 @@ class Standing:
 
 
 @dataclass(slots=True)
-class Meddled:
+class MissingInKernel:
     """What others took from the kernel, until something was done about it."""
 
     policies: Reason = NONE
@@ -202,7 +202,7 @@ class Pair:
     refusals: Refusals = field(default_factory=Refusals)
     renewal_asked: dict[int, float] = field(default_factory=dict)
     """When a reauthentication of each of its IKE_SAs was asked for."""
-    meddled: Meddled = field(default_factory=Meddled)
+    missing_in_kernel: MissingInKernel = field(default_factory=MissingInKernel)
     flood: Flood = field(default_factory=Flood)
     traffic: Traffic = field(default_factory=Traffic)
     violation: Violation = field(default_factory=Violation)

@@ -117,7 +117,7 @@ def fault(proposal: str, *, ike: bool) -> str:
     return next((what for what, is_so in faults.items() if is_so), "")
 
 
-def lacking(proposal: str, algorithms: frozenset[str], *, ike: bool) -> list[str]:
+def unsupported(proposal: str, algorithms: frozenset[str], *, ike: bool) -> list[str]:
     """Names of what the proposal needs and a charon with these `algorithms` has not. ESP's encryption is the
     kernel's, of which charon knows nothing."""
     if proposal == _DEFAULT:
@@ -133,7 +133,7 @@ def usable(proposals: Sequence[str], algorithms: frozenset[str] | None, *, ike: 
     lacks, whatever stands behind it (sa/ikev2/tasks/ike_init.c, build_i)."""
     if algorithms is None:
         return tuple(proposals)
-    return tuple(p for p in proposals if not lacking(p, algorithms, ike=ike)) or tuple(proposals)
+    return tuple(p for p in proposals if not unsupported(p, algorithms, ike=ike)) or tuple(proposals)
 
 
 def _needs(words: Sequence[str], *, ike: bool) -> Iterator[str]:

@@ -30,7 +30,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from swanmesh.core.actions import Action, ObserveKernel, RestorePolicies
+from swanmesh.core.actions import Action, ObserveKernel, Outcome, RestorePolicies
 from swanmesh.core.xfrm import (
     EventsLost,
     KernelEvent,
@@ -72,15 +72,7 @@ class KernelObserved:
     what: KernelHoldings | None
 
 
-@dataclass(frozen=True, slots=True)
-class Restored:
-    """The outcome of RestorePolicies: `error` is None or what the kernel said."""
-
-    action: RestorePolicies
-    error: str | None
-
-
-KernelReport: TypeAlias = KernelChanged | KernelObserved | Restored
+KernelReport: TypeAlias = KernelChanged | KernelObserved | Outcome
 
 
 def open_socket() -> socket.socket:
@@ -193,7 +185,7 @@ class KernelLink:
             self._queue.put_nowait(action)
         return found
 
-    async def _restore(self, actions: list[RestorePolicies]) -> list[Restored]:
+    async def _restore(self, actions: list[RestorePolicies]) -> list[Outcome]:
         """Both policies of each; they stand when this returns."""
         request = b"".join(
             netlink.restore(action.addresses, action.reqid, replace=action.replace, sequence=2 * index + 2)
@@ -215,7 +207,7 @@ class KernelLink:
                         break
         except OSError as error:
             failed |= {sequence // 2 - 1: explain(error) for sequence in waiting}
-        return [Restored(action, failed.get(index)) for index, action in enumerate(actions)]
+        return [Outcome(action, failed.get(index)) for index, action in enumerate(actions)]
 
     async def _look(self) -> KernelHoldings:
         """Raises OSError when the kernel refuses, or had more to show than there was room for."""

@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swanmesh import __version__
-from swanmesh.charon.link import Back, Done, Happened, Link, Lost, Observed, Report, Unreachable
+from swanmesh.charon.link import Back, Happened, Link, Lost, Observed, Report, Unreachable
 from swanmesh.control.listener import Listener, listen
 from swanmesh.control.metrics import Counters
 from swanmesh.control.protocol import ReloadReply
 from swanmesh.core import abilities
+from swanmesh.core.actions import Outcome
 from swanmesh.core.events import MeshEvent
 from swanmesh.core.expiry import ExpiryNews, expiring
 from swanmesh.core.inputs.removal import held_problems
@@ -34,7 +35,7 @@ from swanmesh.core.reasons import Reason
 from swanmesh.core.xfrm import KernelWatched
 from swanmesh.files.watch import Watch
 from swanmesh.hooks.runner import Hooks
-from swanmesh.kernel.link import KernelChanged, KernelLink, KernelObserved, KernelReport, Restored, describe
+from swanmesh.kernel.link import KernelChanged, KernelLink, KernelObserved, KernelReport, describe
 from swanmesh.service import logs
 from swanmesh.service.announce import Announcer
 from swanmesh.service.feed import Feed
@@ -288,7 +289,7 @@ class Daemon:
                 self.log.error("charon lost", reason=reason)
             case Happened(event):
                 self.mesh.event(event, at)
-            case Done(action, error) | Restored(action, error):
+            case Outcome(action, error):
                 self.mesh.done(action, error, at)
                 known = self.mesh.state.registry.named(action.peer) is not None
                 self._announcer.action(action, error, wanted=known or not action.peer)

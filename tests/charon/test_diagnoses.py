@@ -14,7 +14,7 @@ from swanmesh.charon.client import Charon
 from swanmesh.charon.errors import CommandFailed
 from swanmesh.core.connections import Connection
 from swanmesh.core.observed import Diagnosis, Event, IkeDown, IkeMoved, IkeUp
-from swanmesh.core.proposals import lacking
+from swanmesh.core.proposals import unsupported
 from swanmesh.core.reasons import Reason
 from tests.charon import real
 from tests.charon.certificates import Authority
@@ -112,7 +112,7 @@ async def test_a_key_exchange_that_charon_has_no_plugin_for(pair: Pair) -> None:
             await charon.initiate("one", "one-child")
         assert (await next_event(charon, Diagnosis)).cause.code == "unsupported-algorithm"
         assert charon.algorithms is not None
-        assert lacking(proposals[0], charon.algorithms, ike=True) == ["NEWHOPE_128"]
+        assert unsupported(proposals[0], charon.algorithms, ike=True) == ["NEWHOPE_128"]
 
 
 @asynchronous

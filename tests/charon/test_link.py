@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 import pytest
 
-from swanmesh.charon.link import Back, Done, Happened, Link, Lost, Observed, Report, Unreachable
+from swanmesh.charon.link import Back, Happened, Link, Lost, Observed, Report, Unreachable
 from swanmesh.core import actions
+from swanmesh.core.actions import Outcome
 from swanmesh.core.observed import ChildUp, Holdings
 from swanmesh.core.reasons import Reason
 from tests.charon.conftest import FakeServer
@@ -86,7 +87,7 @@ async def test_each_action_has_one_outcome_in_its_order(server: Server) -> None:
     async with _linked(server) as reports:
         await reports.next(Back)
         reports.link.submit(submitted)
-        outcomes = [await reports.next(Done) for _ in submitted]
+        outcomes = [await reports.next(Outcome) for _ in submitted]
         assert [outcome.action for outcome in outcomes] == submitted
         assert [outcome.error is None for outcome in outcomes] == [True, False, True, True, False]
         assert "invalid value for: proposals" in (outcomes[1].error or "")
@@ -102,14 +103,14 @@ async def test_a_charon_that_dies_is_lost_once_and_comes_back_empty(server: Serv
     async with _linked(server) as reports:
         await reports.next(Back)
         reports.link.submit([_load("one")])
-        await reports.next(Done)
+        await reports.next(Outcome)
         await server.die()
         await reports.next(Lost)
         assert "nobody listens" in (await reports.next(Unreachable)).reason
         await server.up()
         assert (await reports.skip_to(Back)).holdings.connections == ()
         reports.link.submit([_load("one")])
-        assert (await reports.next(Done)).error is None
+        assert (await reports.next(Outcome)).error is None
 
 
 @asynchronous
@@ -118,7 +119,7 @@ async def test_a_new_link_finds_what_an_earlier_one_left(server: Server) -> None
     async with _linked(server) as reports:
         await reports.next(Back)
         reports.link.submit([_load("one")])
-        await reports.next(Done)
+        await reports.next(Outcome)
     async with _linked(server) as reports:
         back = await reports.next(Back)
         assert [held.name for held in back.holdings.connections] == ["one"]
@@ -131,7 +132,7 @@ async def test_after_each_fault_the_link_is_back_and_finds_everything(fake: Fake
     async with _linked(fake, timeout=0.3) as reports:
         await reports.next(Back)
         reports.link.submit([_load("one")])
-        await reports.next(Done)
+        await reports.next(Outcome)
         fake.fake.establish("one")
         await reports.skip_to(Happened)
         fake.fake.fault = fault
@@ -175,7 +176,7 @@ async def test_loads_are_told_of_while_charon_still_works_on_the_rest(
         await reports.next(Back)
         names = [f"c{index}" for index in range(500)]
         reports.link.submit([_load(name) for name in names])
-        outcomes = [await reports.next(Done) for _ in range(400)]
+        outcomes = [await reports.next(Outcome) for _ in range(400)]
         assert [outcome.action.pair for outcome in outcomes] == names[:400]
         assert {outcome.error for outcome in outcomes} == {None}
         await reports.skip_to(Lost)
@@ -188,4 +189,4 @@ async def test_loads_of_one_name_come_one_after_the_other(server: Server) -> Non
         await reports.next(Back)
         loads = [_load("one"), _load("two"), _load("one"), _load("three")]
         reports.link.submit(loads)
-        assert [(await reports.next(Done)).action for _ in loads] == loads
+        assert [(await reports.next(Outcome)).action for _ in loads] == loads

@@ -82,24 +82,24 @@ def mend(pair: Pair) -> InstallPolicies | RestorePolicies | RekeyChild | None:
     """The mending of a proven absence. Policies come first: without them packets cross in clear."""
     if pair.connection is None:
         return None
-    if pair.meddled.policies and pair.loaded == pair.connection.child:
+    if pair.missing_in_kernel.policies and pair.loaded == pair.connection.child:
         child = newest(pair)
         if child is None or pair.connection.shunt or pair.addresses is None:
             return InstallPolicies(
                 connection=pair.name,
                 child=pair.connection.child,
                 peer=pair.peer,
-                reason=pair.meddled.policies,
+                reason=pair.missing_in_kernel.policies,
             )
         return RestorePolicies(
             connection=pair.name,
             peer=pair.peer,
             addresses=pair.addresses,
             reqid=child.reqid,
-            replace=pair.meddled.policies != POLICIES_FLUSHED,
-            reason=pair.meddled.policies,
+            replace=pair.missing_in_kernel.policies != POLICIES_FLUSHED,
+            reason=pair.missing_in_kernel.policies,
         )
-    for unique_id, reason in pair.meddled.states.items():
+    for unique_id, reason in pair.missing_in_kernel.states.items():
         return RekeyChild(unique_id=unique_id, connection=pair.name, peer=pair.peer, reason=reason)
     return None
 

@@ -47,7 +47,7 @@ def decide(pair: Pair, state: State, now: float) -> Decision:
     return decision
 
 
-def _meddled(pair: Pair, state: State, now: float) -> Decision | None:
+def _missing_in_kernel(pair: Pair, state: State, now: float) -> Decision | None:
     """What somebody took from the kernel is put back before all else: meanwhile packets cross in clear, or
     not at all."""
     action = mend(pair)
@@ -202,7 +202,7 @@ def _down(pair: Pair, state: State, now: float) -> Decision | None:
 
 _RULES: tuple[Rule, ...] = (
     _unfit,
-    _meddled,
+    _missing_in_kernel,
     _retrying,
     _unwanted,
     _unloaded,

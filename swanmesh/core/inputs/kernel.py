@@ -123,14 +123,14 @@ def mended(
     """The outcome of what `mend` gave. Whether it helped, the next look tells."""
     kernel = state.kernel
     if isinstance(action, RekeyChild):
-        if pair.meddled.states.pop(action.unique_id, None) is None:
+        if pair.missing_in_kernel.states.pop(action.unique_id, None) is None:
             return  # the operator's
         _note_mending(kernel, pair, action.unique_id, _PATIENCE, now)
         if error is not None:
             _give_place_back(state, kernel.mendings[action.unique_id])
         kernel.want(now + _PATIENCE / 2, reasons.STATES_MISSING)
     else:
-        pair.meddled.policies = reasons.NONE
+        pair.missing_in_kernel.policies = reasons.NONE
         _note_mending(kernel, pair, pair.name, _AT_ONCE, now)
         kernel.want(now + _GRACE, Reason("mending-check", "policies were put back"))
     if error is not None:
@@ -145,7 +145,7 @@ def forget_kernel_doubts(state: State) -> None:
     kernel.doubts.clear()
     kernel.mendings.clear()
     for pair in state.pairs:
-        pair.meddled.clear()
+        pair.missing_in_kernel.clear()
 
 
 # Comparing.
@@ -194,12 +194,12 @@ def _children(pairs: Iterable[Pair]) -> Iterator[tuple[Pair, ChildSa]]:
 
 def _expose(state: State, pair: Pair, reason: Reason) -> None:
     if needs_policies(pair):
-        pair.meddled.policies = reason
+        pair.missing_in_kernel.policies = reason
         state.pairs.mark(pair)
 
 
 def _note_stateless(state: State, pair: Pair, child: ChildSa, reason: Reason) -> None:
-    pair.meddled.states.setdefault(child.unique_id, reason)
+    pair.missing_in_kernel.states.setdefault(child.unique_id, reason)
     state.pairs.mark(pair)
 
 

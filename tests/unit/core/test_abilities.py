@@ -9,7 +9,7 @@ import pytest
 from swanmesh.core.abilities import UNKNOWN, Abilities, dpd_delay, problems
 from swanmesh.core.connections import Terms, terms
 from swanmesh.core.model import ConnectionSettings
-from swanmesh.core.proposals import MORE_KEY_EXCHANGES, fault, lacking
+from swanmesh.core.proposals import MORE_KEY_EXCHANGES, fault, unsupported
 from tests.unit.core.build import settings
 
 DEBIAN = frozenset(
@@ -85,14 +85,14 @@ def test_nothing_is_left_out_before_charon_has_answered() -> None:
 
 def test_several_key_exchanges_need_a_charon_that_knows_of_them() -> None:
     twice = "aes128gcm16-prfsha256-x25519-ke1_ecp256"
-    assert lacking(twice, OLD.algorithms or frozenset(), ike=True) == [MORE_KEY_EXCHANGES]
-    assert lacking(twice, NEW.algorithms or frozenset(), ike=True) == []
+    assert unsupported(twice, OLD.algorithms or frozenset(), ike=True) == [MORE_KEY_EXCHANGES]
+    assert unsupported(twice, NEW.algorithms or frozenset(), ike=True) == []
 
 
 def test_the_kernels_encryption_is_not_asked_of_charon() -> None:
-    assert lacking("camellia256ccm16-x25519", DEBIAN, ike=False) == []
-    assert lacking("camellia256ccm16-prfsha256-x25519", DEBIAN, ike=True) == ["CAMELLIA_CCM_16"]
-    assert lacking("aes128-sha512-x25519", DEBIAN, ike=True) == ["HMAC_SHA2_512_256", "PRF_HMAC_SHA2_512"]
+    assert unsupported("camellia256ccm16-x25519", DEBIAN, ike=False) == []
+    assert unsupported("camellia256ccm16-prfsha256-x25519", DEBIAN, ike=True) == ["CAMELLIA_CCM_16"]
+    assert unsupported("aes128-sha512-x25519", DEBIAN, ike=True) == ["HMAC_SHA2_512_256", "PRF_HMAC_SHA2_512"]
 
 
 @pytest.mark.parametrize("version", ["", "5.9.8", "5.9.14", "6.0.0"])

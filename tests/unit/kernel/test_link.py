@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swanmesh.core.actions import ObserveKernel, RestorePolicies
+from swanmesh.core.actions import ObserveKernel, Outcome, RestorePolicies
 from swanmesh.core.model import AddressPair
 from swanmesh.core.reasons import Reason
 from swanmesh.core.xfrm import (
@@ -41,7 +41,6 @@ from swanmesh.kernel.link import (
     KernelLink,
     KernelObserved,
     KernelReport,
-    Restored,
     describe,
     explain,
 )
@@ -309,7 +308,7 @@ async def test_policies_are_put_back_and_each_has_its_outcome() -> None:
         actions = restores(70)
         link.submit(actions)
         outcomes = [await reports.next() for _ in actions]
-        assert outcomes == [Restored(action, None) for action in actions]
+        assert outcomes == [Outcome(action, None) for action in actions]
         put = [request for request in fake.requests if request.kind == netlink.NEW_POLICY]
         reqids = [policy.reqid for m in put if (policy := netlink.policy(m.body)) is not None]
         assert reqids == [n + 1 for n in range(70) for _ in range(2)]
@@ -324,7 +323,7 @@ async def test_a_policy_that_is_there_is_no_error_and_a_refusal_is() -> None:
         link.submit(restores(1))
         link.submit(restores(1, replace=True))
         outcomes = [await reports.next() for _ in range(2)]
-        errors = [outcome.error for outcome in outcomes if isinstance(outcome, Restored)]
+        errors = [outcome.error for outcome in outcomes if isinstance(outcome, Outcome)]
         assert errors == [None, f"the kernel refused a policy: {os.strerror(errno.ENOMEM)}"]
 
 
