@@ -211,15 +211,6 @@ class Host(HostFiles):
         self._controller = None
         return status
 
-    def stop_swanmesh(self) -> int:
-        """Ends the controller as systemd does."""
-        return self.kill_swanmesh(signal.SIGTERM)
-
-    @property
-    def swanmesh_pid(self) -> int:
-        assert self._controller is not None, f"{self.short}: swanmesh does not run"
-        return self._controller.pid
-
     def _controller_accepts(self) -> bool:
         if self._controller is not None and (status := self._controller.poll()) is not None:
             said = self.swanmesh_log.read_text(errors="replace")[-1500:]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -161,6 +162,20 @@ def test_a_breach_is_seen(module: str, text: str) -> None:
 )
 def test_what_is_allowed_is_allowed(module: str, text: str) -> None:
     assert breaches(Path(module), text) == []
+
+
+def test_no_modules_import_each_other() -> None:
+    names = {module: ".".join(("swanmesh", *module.with_suffix("").parts)) for module in MODULES}
+    graph = {
+        name: {
+            target
+            for item in imports(module, (ROOT / module).read_text())
+            for target in (item.module, f"{item.module}.{item.name}")
+            if target in names.values() and target != name
+        }
+        for module, name in names.items()
+    }
+    assert len(list(TopologicalSorter(graph).static_order())) == len(names)  # CycleError names a circle
 
 
 def test_every_folder_has_a_rule() -> None:
