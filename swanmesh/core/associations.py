@@ -56,8 +56,13 @@ class Associations:
         return sa.works and not self.breach(sa)
 
     @property
+    def counting(self) -> Iterator[IkeSa]:
+        """The IKE_SAs that are."""
+        return (sa for sa in self.sas.values() if self.counts(sa))
+
+    @property
     def works(self) -> bool:
-        return any(self.counts(sa) for sa in self.sas.values())
+        return any(True for _ in self.counting)
 
     @property
     def rekeying(self) -> bool:

@@ -61,7 +61,6 @@ def _loaded(pair: Pair) -> bool:
 def _keys(state: State, peer: Peer) -> Iterator[str]:
     """Names of the keys that are in use: the IKE_SA's SPIs, and each CHILD_SA's."""
     for pair in _pairs(state, peer):
-        for sa in pair.sas.values():
-            if pair.associations.counts(sa):
-                yield f"{sa.spi_initiator} {sa.spi_responder}"
-                yield from (child.spi_in for child in sa.children if child.works)
+        for sa in pair.associations.counting:
+            yield f"{sa.spi_initiator} {sa.spi_responder}"
+            yield from (child.spi_in for child in sa.children if child.works)

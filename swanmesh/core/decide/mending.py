@@ -73,8 +73,8 @@ def needs_policies(pair: Pair) -> bool:
 
 def settled(pair: Pair) -> Iterator[ChildSa]:
     """CHILD_SAs that no rekeying has to do with: one that replaces another may not send yet."""
-    for sa in pair.sas.values():
-        if pair.associations.counts(sa) and all(child.state == "INSTALLED" for child in sa.children):
+    for sa in pair.associations.counting:
+        if all(child.state == "INSTALLED" for child in sa.children):
             yield from (child for child in sa.children if child.works and child.spi_in and child.spi_out)
 
 
@@ -106,11 +106,5 @@ def mend(pair: Pair) -> InstallPolicies | RestorePolicies | RekeyChild | None:
 
 def newest(pair: Pair) -> ChildSa | None:
     """The CHILD_SA that packets go out on."""
-    working = [
-        child
-        for sa in pair.sas.values()
-        if pair.associations.counts(sa)
-        for child in sa.children
-        if child.works
-    ]
+    working = [child for sa in pair.associations.counting for child in sa.children if child.works]
     return max(working, key=lambda child: child.unique_id, default=None)

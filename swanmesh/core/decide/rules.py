@@ -149,7 +149,7 @@ def _working(pair: Pair, state: State, now: float) -> Decision | None:
 
 def _renewal(pair: Pair, state: State, now: float, warning: Reason) -> Decision:
     """An association that works is authenticated anew when it is time."""
-    standing = next(sa for sa in pair.sas.values() if pair.associations.counts(sa))
+    standing = next(pair.associations.counting)
     foreseen = renewal(pair, standing, state.settings, state.certificates)
     if foreseen is None:
         return Decision(reason=warning)

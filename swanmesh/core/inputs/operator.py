@@ -27,9 +27,7 @@ def rekey(state: State, name: str) -> list[RekeyChild | RekeyIke]:
     """New keys for all that works with the peer. Raises KeyError for a peer that is not known."""
     asked: list[RekeyChild | RekeyIke] = []
     for pair in _pairs(state, name):
-        for sa in pair.sas.values():
-            if not pair.associations.counts(sa):
-                continue
+        for sa in pair.associations.counting:
             asked += [
                 RekeyChild(unique_id=child.unique_id, connection=pair.name, peer=name, reason=ASKED)
                 for child in sa.children
