@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import os
 import re
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +14,10 @@ import yaml
 from swanmesh.config.documents import PEER_LIMIT
 from swanmesh.config.peer_files import SUFFIX, is_peer_file, read_peer
 from swanmesh.core.model import Address, InvalidInput, Peer, Problem
-from swanmesh.files.read import check_folder, read_bytes
-from swanmesh.files.write import TEMPORARY, Change, NotWritten, make_folder, not_written, write_whole
+from swanmesh.files.lock import open_locked
+from swanmesh.files.read import read_bytes
+from swanmesh.files.write import Change, make_folder, not_written, write_whole
 
-_LOCK_TIMEOUT = 10.0
 _NAME_LIMIT = 200
 """Characters of a peer's name that go into its file's name; the file system's limit is 255 bytes."""
 _WORD = re.compile(rb"[a-z0-9.-]+")
@@ -42,12 +39,7 @@ class Written:
 
 
 class PeerEditor:
-    """`peers.d` under an exclusive lock, from entering the context to leaving it.
-
-    The lock is on the directory itself (flock), so that it needs no file and dies with its holder. It keeps
-    out other editors, not readers. Entering raises NotWritten if it is not free within ten seconds, and
-    InvalidInput if others could write there.
-    """
+    """`peers.d` under an exclusive lock (`open_locked`), from entering the context to leaving it."""
 
     def __init__(self, directory: Path, *, create: bool = False) -> None:
         """`create` makes the directory if only it is missing."""
@@ -58,18 +50,7 @@ class PeerEditor:
     def __enter__(self) -> PeerEditor:
         if self._create:
             make_folder(self.directory, 0o755)
-        try:
-            if (problem := check_folder(self.directory)) is not None:
-                raise InvalidInput(problem)
-            self._fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
-            raise not_written(self.directory, error) from None
-        try:
-            _lock(self._fd, self.directory)
-            self._sweep()
-        except BaseException:
-            os.close(self._fd)
-            raise
+        self._fd = open_locked(self.directory)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -166,31 +147,6 @@ class PeerEditor:
                 return [path for entry in entries if is_peer_file(path := self.directory / entry.name)]
         except OSError as error:
             raise not_written(self.directory, error) from None
-
-    def _sweep(self) -> None:
-        """Remove what a writer that was killed left behind: under the lock, nobody else is writing."""
-        with os.scandir(self._fd) as entries:
-            left = [entry.name for entry in entries if entry.name.startswith(TEMPORARY)]
-        for name in left:
-            with contextlib.suppress(OSError):
-                os.unlink(name, dir_fd=self._fd)
-
-
-def _lock(fd: int, directory: Path) -> None:
-    """Take the lock of the open directory. Raises NotWritten if another holds it for too long."""
-    end = time.monotonic() + _LOCK_TIMEOUT
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > end:
-                remedy = "wait for it, then try again"
-                raise NotWritten(directory, "another command is writing there", remedy) from None
-        except OSError as error:
-            raise not_written(directory, error) from None
-        # flock waits without a limit or not at all.
-        time.sleep(0.01)
 
 
 def file_name(name: str) -> str:

@@ -21,7 +21,8 @@ from swanmesh.core.peers import check_name
 from swanmesh.files.read import read_trusted
 from swanmesh.files.trust import Fault, find_fault
 from swanmesh.files.write import Change, make_folder, not_written, write_whole
-from swanmesh.pki.certificates import IPSEC_IKE, LIMIT
+from swanmesh.pki.judging import IPSEC_IKE
+from swanmesh.pki.reading import LIMIT
 
 DAY = 86400.0
 AUTHORITY_LIFETIME = 3650 * DAY

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from swanmesh.config import edit
 from swanmesh.config.documents import parse_document
 from swanmesh.config.edit import PeerEditor, file_name, peer_text
 from swanmesh.config.peer_files import PeerDirectory, peer_from_document, read_peer
 from swanmesh.core.model import InvalidInput, Peer
 from swanmesh.core.peers import parse_peer
 from swanmesh.core.policy import Policy
+from swanmesh.files import lock
 from swanmesh.files.write import NotWritten
 from tests.unit.config.editing import remove_peers, write_peer, write_peers
 from tests.unit.config.elsewhere import NOBODY, REPOSITORY, open_directory, run_python
@@ -352,7 +352,7 @@ for _ in range(30):
 def test_a_writer_that_does_not_end_is_not_waited_for_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(edit, "_LOCK_TIMEOUT", 0.05)
+    monkeypatch.setattr(lock, "TIMEOUT", 0.05)
     with PeerEditor(tmp_path), pytest.raises(NotWritten, match="another command is writing there"):
         write_peer(tmp_path, "a", ["203.0.113.1"])
     assert write_peer(tmp_path, "a", ["203.0.113.1"]).created

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import NameOID
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -73,8 +75,15 @@ def certify(
     end: datetime = NOW + timedelta(days=30),
     purposes: Sequence[x509.ObjectIdentifier] | None = None,
     usage: Sequence[str] | None = None,
+    path_length: int | None = None,
+    serial: int | None = None,
+    others: Sequence[x509.GeneralName] = (),
+    strange: bool | None = None,
 ) -> Certified:
-    """A certificate for `subject`, self-signed without `issuer`. None for an extension leaves it out."""
+    """A certificate for `subject`, self-signed without `issuer`. None for an extension leaves it out.
+
+    `others` are more subjectAltNames; `strange` adds an extension that nobody knows, critical or not.
+    """
     private = key("p256") if private is None else private
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)])
     builder = (
@@ -82,14 +91,17 @@ def certify(
         .subject_name(name)
         .issuer_name(name if issuer is None else issuer.certificate.subject)
         .public_key(private.public_key())
-        .serial_number(x509.random_serial_number())
+        .serial_number(serial or x509.random_serial_number())
         .not_valid_before(start)
         .not_valid_after(end)
     )
     if ca is not None:
-        builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-    if names:
-        alternatives = x509.SubjectAlternativeName([x509.DNSName(one) for one in names])
+        builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=path_length), critical=True)
+    if strange is not None:
+        unknown = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.32473.1"), b"\x05\x00")
+        builder = builder.add_extension(unknown, critical=strange)
+    if names or others:
+        alternatives = x509.SubjectAlternativeName([*map(x509.DNSName, names or ()), *others])
         builder = builder.add_extension(alternatives, critical=False)
     if purposes is not None:
         builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
@@ -117,6 +129,28 @@ def certify(
 
 def authority(subject: str = "root", issuer: Certified | None = None, **options: Any) -> Certified:
     return certify(subject, issuer, **{"ca": True, "names": None, "private": key("p256", 1), **options})
+
+
+def altered(certified: Certified, issuer: Certified, old: bytes, new: bytes) -> Certified:
+    """The same with other bytes of the same length in it, signed by the issuer's P-256 key: what no library
+    would issue."""
+    assert len(old) == len(new)
+    assert certified.certificate.tbs_certificate_bytes.count(old) == 1
+    tbs = certified.certificate.tbs_certificate_bytes.replace(old, new)
+    signature = issuer.key.sign(tbs, ec.ECDSA(hashes.SHA256()))
+    algorithm = bytes.fromhex("300a06082a8648ce3d040302")  # ecdsa-with-SHA256, RFC 5758 §3.2
+    data = der(0x30, tbs + algorithm + der(0x03, b"\0" + signature))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+        return Certified(x509.load_der_x509_certificate(data), certified.key)
+
+
+def der(tag: int, content: bytes) -> bytes:
+    """One DER value."""
+    size = len(content)
+    octets = size.to_bytes((size.bit_length() + 7) // 8, "big")
+    head = bytes([size]) if size < 128 else bytes([0x80 | len(octets)]) + octets
+    return bytes([tag]) + head + content
 
 
 def put(path: Path, content: bytes, mode: int = 0o600) -> Path:

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from swanmesh.core.model import InvalidInput
 from swanmesh.files.write import NotWritten
 from swanmesh.pki.authority import AUTHORITY_LIFETIME, HOST_LIFETIME, Authority
-from swanmesh.pki.certificates import IPSEC_IKE, load_credentials
+from swanmesh.pki.certificates import load_credentials
+from swanmesh.pki.judging import IPSEC_IKE
 from tests.unit.config.elsewhere import run_python
 from tests.unit.pki.certify import NOW, authority, key, put
 

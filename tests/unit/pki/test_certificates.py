@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from swanmesh.core.model import Credentials, InvalidInput
-from swanmesh.pki.certificates import IPSEC_IKE, load_credentials
+from swanmesh.pki.certificates import load_credentials
+from swanmesh.pki.judging import IPSEC_IKE
 from tests.unit.pki.certify import HOST, NOW, Certified, authority, certify, key, put
 
 ROOT = authority()
@@ -292,3 +293,20 @@ def test_no_key_is_ever_shown(tmp_path: Path) -> None:
         paths = tmp_path / "host.pem", tmp_path / "host.key", [tmp_path / "ca0.pem"]
         load_credentials(*paths, name=HOST, now=NOW.timestamp())
     assert body not in str(caught.value) + swapped
+
+
+def test_between_the_two_steps_of_an_installation_the_pair_is_whole(tmp_path: Path) -> None:
+    """The new certificate stands, its key still waits; the key of before is there, or none is."""
+    old, new = certify("a", ROOT, private=key("p256", 5)), certify("a", ROOT, private=key("p256", 6))
+    load(tmp_path, old)
+    waiting = put(tmp_path / "host.key.pending", new.key_bytes())
+    assert load(tmp_path, old).certificate == old.der
+    credentials = load(tmp_path, new, private=old.key_bytes())
+    assert credentials.private_key == new.key_bytes(encoding="DER")
+    (tmp_path / "host.key").unlink()
+    now = NOW.timestamp()
+    files = tmp_path / "host.pem", tmp_path / "host.key", [tmp_path / "ca0.pem"]
+    assert load_credentials(*files, name=HOST, now=now).private_key == new.key_bytes(encoding="DER")
+    waiting.chmod(0o644)
+    with pytest.raises(InvalidInput, match=r"host\.key: credentials\.private_key: cannot be read"):
+        load_credentials(*files, name=HOST, now=now)

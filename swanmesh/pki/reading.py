@@ -1,0 +1,101 @@
+"""Certificates out of bytes. The parser is `cryptography`'s; what it stumbles over is one ValueError."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TypeVar
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.utils import CryptographyDeprecationWarning
+
+from swanmesh.core.model import Address
+
+LIMIT = 1024 * 1024
+"""Bytes of a file with keys, certificates or a request."""
+_SERIAL_BITS = 159
+"""RFC 5280 §4.1.2.2."""
+
+
+def read_certificates(data: bytes) -> list[x509.Certificate]:
+    """The certificates in PEM, in the order of the file, whatever stands between them; or the one in DER.
+
+    Raises ValueError, in words, if there is none or one of them cannot be read in full.
+    """
+    try:
+        with warnings.catch_warnings():
+            # What it warns of (a serial number that is not positive) is judged, not printed.
+            warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+            # A DER certificate is a SEQUENCE.
+            if data[:1] == b"\x30":
+                loaded = [x509.load_der_x509_certificate(data)]
+            else:
+                loaded = x509.load_pem_x509_certificates(data)
+            for one in loaded:
+                # Parsed only when asked for: ask here, where an error can name the file.
+                _ = one.extensions, one.public_key(), one.subject, one.issuer
+                _ = one.not_valid_before_utc, one.not_valid_after_utc
+            bad = [one for one in loaded if not 0 < one.serial_number < 1 << _SERIAL_BITS]
+    except (ValueError, UnsupportedAlgorithm, x509.UnsupportedGeneralNameType, x509.DuplicateExtension):
+        raise ValueError("holds no certificate that can be read") from None
+    if bad:
+        raise ValueError("holds a serial number that is not positive, or longer than 20 octets")
+    return loaded
+
+
+_Extension = TypeVar("_Extension", bound=x509.ExtensionType)
+
+
+def extension(
+    certificate: x509.Certificate | x509.CertificateSigningRequest, kind: type[_Extension]
+) -> _Extension | None:
+    try:
+        return certificate.extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
+
+
+def strange_extensions(certificate: x509.Certificate | x509.CertificateSigningRequest) -> list[str]:
+    """The OIDs of extensions that must be understood (critical), and are not: RFC 5280 §4.2."""
+    return [
+        one.oid.dotted_string
+        for one in certificate.extensions
+        if one.critical and isinstance(one.value, x509.UnrecognizedExtension)
+    ]
+
+
+def names_in(certificate: x509.Certificate | x509.CertificateSigningRequest) -> list[str]:
+    """The DNS names among the subjectAltNames, in lower case."""
+    names = extension(certificate, x509.SubjectAlternativeName)
+    return [] if names is None else [dns.lower() for dns in names.get_values_for_type(x509.DNSName)]
+
+
+def addresses_in(certificate: x509.Certificate | x509.CertificateSigningRequest) -> list[Address]:
+    """The addresses among the subjectAltNames."""
+    names = extension(certificate, x509.SubjectAlternativeName)
+    found = [] if names is None else names.get_values_for_type(x509.IPAddress)
+    # A block stands in name constraints only: RFC 5280 §4.2.1.10.
+    return [one for one in found if isinstance(one, Address)]
+
+
+def is_authority(certificate: x509.Certificate) -> bool:
+    basic = extension(certificate, x509.BasicConstraints)
+    return basic is not None and basic.ca
+
+
+def issued(certificate: x509.Certificate, by: x509.Certificate) -> bool:
+    """Whether the names and the signature say so."""
+    try:
+        certificate.verify_directly_issued_by(by)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+def pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def der(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.DER)
