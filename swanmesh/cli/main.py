@@ -33,6 +33,8 @@ _MODULES = {
     "events": "events",
     "hooks": "hooks",
     "ca": "ca",
+    "enroll": "enroll",
+    "cert": "cert",
     "purge": "purge",
 }
 """Command to module of this package, in the order that --help shows."""

@@ -72,7 +72,7 @@ def write_whole(changes: Sequence[Change]) -> None:
             current = change.path
             _exchange(change, temporary, undo)
         for current in {change.path.parent for change in changes}:
-            _sync_directory(current)
+            sync_directory(current)
     except BaseException as error:
         _roll_back(undo)
         if isinstance(error, OSError):
@@ -128,7 +128,7 @@ def _write_through(path: Path, content: bytes, mode: int) -> None:
         os.close(fd)
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

@@ -21,7 +21,7 @@ from swanmesh.pki.authority import AUTHORITY_LIFETIME, HOST_LIFETIME, Authority
 from swanmesh.pki.certificates import load_credentials
 from swanmesh.pki.judging import IPSEC_IKE
 from tests.unit.config.elsewhere import run_python
-from tests.unit.pki.certify import NOW, authority, key, put
+from tests.unit.pki.certify import NOW, authority, certify, key, put
 
 NOW_SECONDS = NOW.timestamp()
 ADDRESSES = [ip_address("203.0.113.1"), ip_address("2001:db8::1")]
@@ -186,12 +186,15 @@ def test_an_authority_that_is_not_whole_is_refused(made: Authority) -> None:
     whole = contents(directory)
     other = authority(private=key("p256", 7))
     rsa = authority(private=key("rsa2048"))
+    weak = authority(private=key("rsa1024"))
     for name, data, message in (
         ("ca.pem", b"rubbish", "holds no certificate"),
         ("ca.pem", other.pem, "does not belong to"),
         ("ca.key", b"rubbish", "holds no private key"),
-        ("ca.key", other.key_bytes(passphrase=b"secret"), "holds no private key"),
-        ("ca.key", rsa.key_bytes(), "holds no ECDSA key"),
+        ("ca.key", other.key_bytes(passphrase=b"secret"), "is encrypted"),
+        ("ca.key", rsa.key_bytes(), "does not belong to"),
+        ("ca.key", weak.key_bytes(), "which is too weak"),
+        ("ca.pem", certify("a").pem, "is no authority's certificate"),
     ):
         for file, content in {**whole, name: data}.items():
             put(directory / file, content)

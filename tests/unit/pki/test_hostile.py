@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address, ip_network
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.x509.oid import NameOID
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from swanmesh.core.model import InvalidInput
 from swanmesh.pki.certificates import load_credentials
+from swanmesh.pki.reading import issued, read_certificates
+from swanmesh.pki.request import read_request
 from tests.unit.pki.certify import HOST, NOW, Certified, altered, authority, certify, der, key, put
+from tests.unit.pki.witness import openssl_takes
 
 ROOT = authority()
 MIDDLE = authority("middle", ROOT, private=key("p256", 2))
@@ -41,18 +51,6 @@ def judge(
     except InvalidInput as invalid:
         return str(invalid)
     return ""
-
-
-def openssl(folder: Path, certificate: bytes, roots: Sequence[Certified], chain: Sequence[Certified]) -> bool:
-    """Whether `openssl verify` takes the certificate at NOW."""
-    put(folder / "leaf.pem", certificate)
-    put(folder / "roots.pem", b"".join(one.pem for one in roots))
-    put(folder / "chain.pem", b"".join(one.pem for one in chain))
-    command = ["openssl", "verify", "-attime", str(int(NOW.timestamp()))]
-    files = ["-CAfile", "roots.pem", *(["-untrusted", "chain.pem"] if chain else []), "leaf.pem"]
-    return not subprocess.run(
-        [*command, *files], cwd=folder, capture_output=True, timeout=60, check=False
-    ).returncode
 
 
 @pytest.mark.parametrize(
@@ -132,4 +130,124 @@ def test_openssl_agrees(
     tmp_path: Path, leaf: Certified, roots: list[Certified], chain: list[Certified], good: bool
 ) -> None:
     assert (judge(tmp_path, b"".join(one.pem for one in (leaf, *chain)), roots=roots) == "") is good
-    assert openssl(tmp_path, leaf.pem, roots, chain) is good
+    host, anchors, between = (
+        put(tmp_path / f"{name}.pem", b"".join(one.pem for one in several))
+        for name, several in (("leaf", [leaf]), ("roots", roots), ("chain", chain))
+    )
+    assert openssl_takes(host, anchors, chain=between if chain else None, at=NOW.timestamp()) is good
+
+
+ADDRESS = x509.IPAddress(ip_address("203.0.113.1"))
+STRANGE = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.32473.1"), b"\x05\x00")
+
+
+def ask(
+    *names: x509.GeneralName | str,
+    private: Any = None,
+    subject: str = "",
+    more: x509.ExtensionType | None = None,
+    critical: bool = True,
+) -> bytes:
+    """A request in DER; text among the names is a DNS name, and an address goes with it."""
+    private = private or key("p256")
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)] if subject else [])
+    builder = x509.CertificateSigningRequestBuilder().subject_name(name)
+    if names:
+        sans = [x509.DNSName(one) if isinstance(one, str) else one for one in names]
+        builder = builder.add_extension(x509.SubjectAlternativeName(sans), critical=False)
+    if more is not None:
+        builder = builder.add_extension(more, critical=critical)
+    edwards = isinstance(private, ed25519.Ed25519PrivateKey)
+    return builder.sign(private, None if edwards else hashes.SHA256()).public_bytes(
+        serialization.Encoding.DER
+    )
+
+
+GOOD = ask(HOST, ADDRESS)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "holds no request that can be read"),
+        (NESTED, "holds no request that can be read"),
+        (GOOD + b"\0", "holds no request that can be read"),
+        (PLAIN.pem, "holds no request that can be read"),
+        (PLAIN.der, "holds no request that can be read"),
+        (bytes(2 * 1024 * 1024), "holds no request that can be read"),
+        # Whatever is changed in it, its key has not signed that.
+        (GOOD.replace(b"web1", b"web2"), "is not signed by the key that it is for"),
+        (ask(ADDRESS), "must ask for one DNS subjectAltName"),
+        (ask(HOST, "web2.mesh.example", ADDRESS), "must ask for one DNS subjectAltName"),
+        (ask(), "must ask for one DNS subjectAltName"),
+        (ask(HOST), "must ask for 1 to 64 addresses"),
+        (ask("*.mesh.example", ADDRESS), "is no host name"),
+        (ask("*", ADDRESS), "is no host name"),
+        (ask(f"{HOST}\0.evil.example", ADDRESS), "is no host name"),
+        (ask(f"{HOST}.", ADDRESS), "is no host name"),
+        (ask("203.0.113.9", ADDRESS), "must not end in a number"),
+        (ask("a" * 64, ADDRESS), "is no host name"),
+        (ask("../../etc/passwd", ADDRESS), "is no host name"),
+        (ask(HOST, ADDRESS, subject="web2.mesh.example"), "names another host in its subject"),
+        (ask(HOST, ADDRESS, subject="\u0435web1"), "names another host in its subject"),
+        (ask(HOST, ADDRESS, x509.RFC822Name("a@mesh.example")), "a kind of name that no host has"),
+        (ask(HOST, x509.UniformResourceIdentifier("https://a")), "a kind of name that no host has"),
+        (ask(HOST, ADDRESS, x509.IPAddress(ip_network("203.0.113.0/24"))), "a kind of name that no host has"),
+        (ask(HOST, x509.IPAddress(ip_address("127.0.0.1"))), "is a loopback address"),
+        (ask(HOST, ADDRESS, ADDRESS), "stands twice"),
+        (
+            ask(HOST, *(x509.IPAddress(ip_address(f"2001:db8::{number}")) for number in range(1, 66))),
+            "must ask for 1 to 64 addresses",
+        ),
+        (ask(HOST, ADDRESS, private=key("rsa1024")), "which is too weak"),
+        (ask(HOST, ADDRESS, private=key("k256")), "which charon does not sign with"),
+        (ask(HOST, ADDRESS, more=x509.BasicConstraints(True, None)), "asks for the rights of an authority"),
+        (ask(HOST, ADDRESS, more=STRANGE), "critical extension that nobody here understands"),
+    ],
+)
+def test_requests_that_are_refused(data: bytes, message: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        read_request(data, "new.csr")
+    assert message in str(caught.value)
+    assert all(problem.file == "new.csr" and problem.remedy for problem in caught.value.problems)
+    assert str(caught.value).replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        GOOD,
+        b"text before\n"
+        + x509.load_der_x509_csr(GOOD).public_bytes(serialization.Encoding.PEM)
+        + b"and after",
+        ask(HOST.upper(), ADDRESS, subject=HOST),
+        ask(HOST, ADDRESS, private=key("ed25519")),
+        ask(HOST, ADDRESS, private=key("rsa2048")),
+        ask(HOST, ADDRESS, more=x509.BasicConstraints(False, None)),
+        ask(HOST, ADDRESS, more=STRANGE, critical=False),
+    ],
+)
+def test_requests_that_are_taken(data: bytes) -> None:
+    asked = read_request(data, "new.csr")
+    assert (asked.name, asked.addresses) == (HOST, (ip_address("203.0.113.1"),))
+
+
+@settings(max_examples=200)
+@given(st.integers(0, len(GOOD) - 1), st.binary(max_size=8))
+def test_no_change_to_a_request_goes_unnoticed(place: int, octets: bytes) -> None:
+    changed = GOOD[:place] + octets + GOOD[place + len(octets) :]
+    if changed != GOOD:
+        with pytest.raises(InvalidInput):
+            read_request(changed, "new.csr")
+
+
+@settings(max_examples=200)
+@given(st.integers(0, len(PLAIN.der) - 1), st.binary(min_size=1, max_size=8))
+def test_a_changed_certificate_is_read_or_refused_in_words(place: int, octets: bytes) -> None:
+    changed = PLAIN.der[:place] + octets + PLAIN.der[place + len(octets) :]
+    try:
+        (read,) = read_certificates(changed)
+    except ValueError as error:
+        assert str(error).startswith("holds ")
+    else:
+        assert changed == PLAIN.der or not issued(read, ROOT.certificate)
