@@ -1,0 +1,200 @@
+"""The authority, enrolment and certificates on the command line, and the documented pipe as processes."""
+
+from __future__ import annotations
+
+import os
+import pty
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.unit.cli.conftest import CONFIG, Ended, Machine
+from tests.unit.config.elsewhere import REPOSITORY
+
+NAME = "web1.mesh.example"
+SWANMESH = [sys.executable, "-m", "swanmesh"]
+
+
+@pytest.fixture
+def ca(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ended]:
+    """`swanmesh ca` with an authority that was made."""
+    monkeypatch.setenv("SWANMESH_CA", str(machine.folder / "ca"))
+    assert machine.swanmesh("ca", "init").status == 0
+    return lambda *arguments: machine.swanmesh("ca", *arguments)
+
+
+@pytest.fixture
+def request_file(machine: Machine, ca: Callable[..., Ended]) -> Path:
+    (machine.folder / "pki").mkdir(mode=0o700)
+    path = machine.folder / "new.csr"
+    path.write_text(machine.swanmesh("enroll", "request").out)
+    return path
+
+
+def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """The shell command without any terminal, from the repository; `swanmesh` is this one."""
+    text = command.replace("swanmesh", shlex.join(SWANMESH))
+    return subprocess.run(
+        ["/bin/bash", "-c", f"set -o pipefail; {text}"],
+        cwd=REPOSITORY,
+        env={**os.environ, "SWANMESH_CONFIG": str(folder / "swanmesh.yaml")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        start_new_session=True,
+    )
+
+
+def test_the_documented_pipe(machine: Machine, ca: Callable[..., Ended]) -> None:
+    (machine.folder / "pki").mkdir(mode=0o700)
+    pipe = "swanmesh enroll request | swanmesh ca sign - --yes | swanmesh enroll install -"
+    ended = run(pipe, machine.folder)
+    assert ended.returncode == 0
+    assert f"{NAME} at 203.0.113.1 2001:db8::1, with a key of its own (P-256)" in ended.stderr
+    assert f"installed {machine.folder}/pki/{NAME}.pem" in ended.stdout
+    machine.write_peer("web2.yaml", "name: web2\naddresses: [203.0.113.2]\n")
+    checked = machine.swanmesh("check")
+    assert (checked.status, checked.err) == (0, "")
+    # Once more, unasked: refused, and the pair in use stays as it is.
+    before = (machine.folder / "pki" / f"{NAME}.key").read_bytes()
+    again = run(pipe, machine.folder)
+    assert again.returncode != 0
+    assert "the name is in use" in again.stderr
+    assert machine.swanmesh("check").status == 0
+    assert (machine.folder / "pki" / f"{NAME}.key").read_bytes() == before
+    assert run(pipe.replace("--yes", "--yes --replace"), machine.folder).returncode == 0
+    assert (machine.folder / "pki" / f"{NAME}.key").read_bytes() != before
+
+
+def test_nothing_is_signed_where_nobody_can_be_asked(
+    machine: Machine, ca: Callable[..., Ended], request_file: Path
+) -> None:
+    for command in (f"swanmesh ca sign - < {request_file}", f"swanmesh ca sign {request_file}"):
+        ended = run(command, machine.folder)
+        assert (ended.returncode, ended.stdout) == (2, "")
+        assert "say --yes" in ended.stderr
+    assert ca("list", "--json").json == []
+
+
+@pytest.mark.parametrize(("said", "status", "signed"), [("y", 0, 1), ("n", 1, 0), ("", 1, 0)])
+def test_a_person_is_asked_at_the_terminal(
+    machine: Machine, ca: Callable[..., Ended], request_file: Path, said: str, status: int, signed: int
+) -> None:
+    child, terminal = pty.fork()
+    if child == 0:
+        # Standard input is the request: the answer comes from the terminal all the same.
+        os.chdir(REPOSITORY)
+        os.dup2(os.open(request_file, os.O_RDONLY), 0)
+        os.execv(sys.executable, [*SWANMESH, "ca", "sign", "-"])  # noqa: S606
+    seen = b""
+    while b"Sign this? [y/N]" not in seen:
+        seen += os.read(terminal, 4096)
+    assert f"{NAME} at 203.0.113.1 2001:db8::1".encode() in seen
+    os.write(terminal, f"{said}\n".encode())
+    try:
+        while os.read(terminal, 4096):
+            pass
+    except OSError:  # EIO: the child has closed its end
+        pass
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == status
+    assert len(ca("list", "--json").json) == signed
+
+
+def test_what_is_issued_is_listed_shown_renewed_and_revoked(
+    machine: Machine, ca: Callable[..., Ended], request_file: Path
+) -> None:
+    answer = machine.folder / "answer.pem"
+    answer.write_text(ca("sign", str(request_file), "--yes").out)
+    assert machine.swanmesh("enroll", "install", str(answer)).status == 0
+    (one,) = ca("list", "--json").json
+    assert (one["names"], one["state"]) == ([NAME], "in force")
+    assert 80 * 86400 < one["not_after"] - time.time() <= 90 * 86400
+    assert one["serial"] in ca("list").out
+    assert f"names:       {NAME}" in ca("show", NAME).out
+    shown = ca("show", "--json").json
+    assert (shown["authority"], shown["issued"], shown["in_force"]) == (True, 1, 1)
+
+    answer.write_text(ca("renew", NAME).out)
+    assert machine.swanmesh("enroll", "install", str(answer), "--json").json["names"] == [NAME]
+    new = machine.swanmesh("cert", "show", "--json").json[0]
+    assert new["serial"] not in one["serial"]
+    assert new["key_id"] == one["key_id"]
+
+    assert ca("revoke", one["serial"], "--reason", "superseded", "--json").json["revoked"] == [one["serial"]]
+    states = {entry["serial"]: entry["state"] for entry in ca("list", "--json").json}
+    assert sorted(states.values()) == ["in force", "revoked"]
+    assert ca("crl", "--json").json["revoked"] == 1
+    assert len(ca("revoke", NAME, "--json").json["revoked"]) == 1
+    assert ca("revoke", NAME).out == f"nothing of {NAME} is in force\n"
+    assert "superseded" in ca("show", one["serial"]).out
+    assert ca("crl", "--json").json["revoked"] == 2
+    ended = ca("renew", NAME)
+    assert (ended.status, ended.out) == (2, "")
+    assert "is revoked, and would vouch for the same key" in ended.err
+
+
+def test_who_is_not_known_is_not_revoked(ca: Callable[..., Ended]) -> None:
+    for command in ("revoke", "renew", "show"):
+        ended = ca(command, "web9.mesh.example")
+        assert (ended.status, ended.out) == (2, "")
+        assert "see `swanmesh ca list`" in ended.err
+
+
+def test_a_passphrase_from_a_file(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SWANMESH_CA", str(machine.folder / "ca"))
+    secret, key = machine.folder / "secret", machine.folder / "stick" / "mesh.key"
+    secret.write_text("correct horse\n")
+    given = ["--key", str(key), "--passphrase-file", str(secret)]
+    ended = machine.swanmesh("ca", "init", *given)
+    assert (ended.status, "run: chmod 0600" in ended.err) == (2, True)
+    secret.chmod(0o600)
+    assert machine.swanmesh("ca", "init", *given, "--key-type", "ed25519").status == 0
+    assert b"BEGIN ENCRYPTED PRIVATE KEY" in key.read_bytes()
+    assert machine.swanmesh("ca", "issue", NAME, "203.0.113.1", *given).status == 0
+    unasked = run(f"swanmesh ca issue web2 203.0.113.2 --key {key}", machine.folder)
+    assert (unasked.returncode, "give --passphrase-file" in unasked.stderr) == (2, True)
+    secret.write_text("\n")
+    ended = machine.swanmesh("ca", "crl", *given)
+    assert (ended.status, "begins with an empty line" in ended.err) == (2, True)
+
+
+def test_what_does_not_fit_is_not_installed(
+    machine: Machine, ca: Callable[..., Ended], request_file: Path
+) -> None:
+    answer = machine.folder / "answer.pem"
+    answer.write_text(ca("sign", str(request_file), "--yes").out)
+    machine.config.write_text(CONFIG.replace("203.0.113.1", "203.0.113.7"))
+    ended = machine.swanmesh("enroll", "install", str(answer))
+    assert (ended.status, ended.out) == (2, "")
+    assert "203.0.113.7 of host.addresses is not among them" in ended.err
+    assert [path.name for path in (machine.folder / "pki").iterdir()] == [f"{NAME}.key.pending"]
+
+
+def test_certificates_are_shown_whatever_stands_in_them(machine: Machine, ca: Callable[..., Ended]) -> None:
+    assert ca("init", "--directory", str(machine.folder / "other"), "--name", "other \N{SNOWMAN}").status == 0
+    both = machine.folder / "both.pem"
+    both.write_bytes(
+        b"\x1b[31m text \xff\n".join(
+            (machine.folder / name / "ca.pem").read_bytes() for name in ("ca", "other")
+        )
+    )
+    ended = machine.swanmesh("cert", "show", str(both))
+    assert ended.status == 0
+    assert ended.out.count("authority:   yes, at most 0 below it") == 2
+    assert "\x1b" not in ended.out
+    facts = run(f"swanmesh cert show - --json < {both}", machine.folder)
+    assert facts.returncode == 0
+    assert "CN=other \N{SNOWMAN}" in facts.stdout
+    key = (machine.folder / "ca" / "ca.key").read_bytes()
+    for name, content in (("rubbish", b"rubbish"), ("large", bytes(2 << 20)), ("key", key)):
+        (machine.folder / name).write_bytes(content)
+        ended = machine.swanmesh("cert", "show", str(machine.folder / name))
+        assert (ended.status, ended.out) == (2, "")
+        assert str(machine.folder / name) in ended.err
+    assert machine.swanmesh("cert", "show").status == 2
