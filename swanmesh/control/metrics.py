@@ -8,40 +8,13 @@ be visible. Labels are names checked by RFC 1123, and codes of the core's.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import get_args
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from swanmesh.control.counters import UNCODED, Counters
 from swanmesh.control.protocol import PeerState, PeerStatus, StatusReply
-
-_UNCODED = "other"
-
-
-@dataclass(slots=True, kw_only=True)
-class Counters:
-    """What the service counts over its life and the status does not tell."""
-
-    actions: dict[tuple[str, str, bool], int] = field(default_factory=dict)
-    """By kind of action, code of its reason and whether charon accepted it."""
-    charon_lost: int = 0
-    faults: int = 0
-    """Mistakes of swanmesh's own that its loop survived."""
-    reloads: int = 0
-    vici_requests: int = 0
-    """Packets sent to charon: commands and event registrations."""
-    events_lost: int = 0
-    """Events of charon's that were not understood or came too fast."""
-    removals_held: int = 0
-    """Peers that would be removed, were they not too many at once."""
-    last_resync: float | None = None
-    """When charon was last looked at, in seconds since the epoch."""
-
-    def count_action(self, kind: str, code: str, *, accepted: bool = True) -> None:
-        """One action carried out, or refused by charon, for a reason of this code."""
-        key = (kind, code or _UNCODED, accepted)
-        self.actions[key] = self.actions.get(key, 0) + 1
 
 
 def render(status: StatusReply, counters: Counters) -> bytes:
@@ -105,7 +78,7 @@ class _Collector:
         for peer in self._status.peers:
             states[peer.state] += 1
             if peer.state != "up":
-                code = peer.reason_code or _UNCODED
+                code = peer.reason_code or UNCODED
                 reasons[code] = reasons.get(code, 0) + 1
         yield _by("peers", "Peers configured, by state.", "state", states)
         yield _by("peers_not_up", "Peers that are not up, by the code of the reason.", "reason", reasons)

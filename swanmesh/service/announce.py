@@ -8,7 +8,7 @@ from collections import deque
 import structlog
 from msgspec.structs import replace
 
-from swanmesh.control.metrics import Counters
+from swanmesh.control.counters import Counters
 from swanmesh.core.actions import Action
 from swanmesh.core.events import MeshEvent
 from swanmesh.core.reasons import FLOODING, NOT_AS_AGREED

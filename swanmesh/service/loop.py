@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 
 from swanmesh import __version__
 from swanmesh.charon.link import Back, Happened, Link, Lost, Observed, Report, Unreachable
+from swanmesh.control.counters import Counters
 from swanmesh.control.listener import Listener, listen
-from swanmesh.control.metrics import Counters
 from swanmesh.control.protocol import ReloadReply
 from swanmesh.core import abilities
 from swanmesh.core.actions import Outcome

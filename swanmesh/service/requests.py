@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from swanmesh.control.metrics import Counters, render
+from swanmesh.control.counters import Counters
 from swanmesh.control.protocol import (
     ConfirmReply,
     ConfirmRequest,
@@ -97,7 +97,7 @@ class DaemonService:
             events_lost=self._daemon.events_lost,
             removals_held=len(held(self._daemon.mesh.state)),
         )
-        return await asyncio.to_thread(render, self._status(None), counters)
+        return await asyncio.to_thread(_written, self._status(None), counters)
 
     async def reload(self, request: ReloadRequest) -> ReloadReply:
         paths = None if request.files is None else [Path(file) for file in request.files]
@@ -205,3 +205,9 @@ class DaemonService:
             verdict = peer_verdict(state, peer, now)
             if verdict.state != "up" and (verdict.state != "disabled" or name in state.down):
                 yield name, verdict.reason.words or verdict.state
+
+
+def _written(status: StatusReply, counters: Counters) -> bytes:
+    from swanmesh.control.metrics import render  # noqa: PLC0415 - 3 MiB, of use only to who asks for metrics
+
+    return render(status, counters)

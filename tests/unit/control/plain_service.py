@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from swanmesh.control.counters import Counters
 from swanmesh.control.gate import Limits
-from swanmesh.control.metrics import Counters, render
+from swanmesh.control.metrics import render
 from swanmesh.control.protocol import (
     Association,
     CharonStatus,
