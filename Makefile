@@ -8,6 +8,8 @@
 # make test-lab   the lab itself: run it when lab/ changed
 # make bench      one host of PEERS=5000 beside swanctl; BENCH="load add --json FILE" narrows it
 # make bench-mesh a mesh of HOSTS=12 beside hand-written connections, in the lab's kernel
+# make bench-data what a byte costs in the kernel, beside WireGuard, tinc and Nebula; KERNELS="bookworm trixie"
+# make test-data  whether the data path is right in KERNELS, in guests; not part of make test
 # make install    to PREFIX (/usr/local), SYSCONFDIR (/etc) and UNITDIR; DESTDIR goes before all of them
 # make uninstall  removes it again, but no configuration, keys or peers; PURGE=1 ends our associations, too
 # make TARGET DEBIAN=13 the same with the Python, strongSwan and user-mode Linux of that release, whatever runs here
@@ -34,6 +36,9 @@ PACKAGES := charon-systemd strongswan-swanctl libstrongswan-standard-plugins pyt
 	user-mode-linux kmod iproute2 iptables iputils-ping iperf3 tcpdump util-linux shellcheck \
 	openssl strongswan-pki
 
+# For guests of QEMU: bench-data and test-data alone.
+PACKAGES_DATA := qemu-system-x86 cpio ethtool iperf3 kmod nebula openssl tcpdump tinc wireguard-tools
+
 ifdef DEBIAN
 
 # --- another release -----------------------------------------------------------------------------------------
@@ -51,12 +56,14 @@ else
 
 # --- setup and lint ------------------------------------------------------------------------------------------
 
-.PHONY: setup packages
+.PHONY: setup packages packages-data
 setup: packages $(VENV)/.complete
 
 # Asks dpkg only, so that a machine that has everything is not kept waiting.
-packages:
-	@missing=; for package in $(PACKAGES); do \
+packages: WANTED = $(PACKAGES)
+packages-data: WANTED = $(PACKAGES_DATA)
+packages packages-data:
+	@missing=; for package in $(WANTED); do \
 	  status=$$(dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null) || true; \
 	  if [[ $$status != installed ]]; then missing="$$missing $$package"; fi; \
 	done; \
@@ -122,6 +129,14 @@ bench: setup
 bench-mesh: HOSTS ?= 12
 bench-mesh: setup
 	lab/run $(VENV)/bin/python -m bench.mesh --hosts $(HOSTS) $(BENCH)
+
+KERNELS ?= bookworm
+.PHONY: bench-data test-data
+bench-data: setup packages-data
+	$(VENV)/bin/python -m bench.data --kernels $(KERNELS) $(BENCH)
+
+test-data: setup packages-data
+	KERNELS="$(KERNELS)" $(VENV)/bin/python -m pytest $(or $(TESTS),tests/data)
 
 # --- install -------------------------------------------------------------------------------------------------
 

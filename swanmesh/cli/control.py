@@ -27,12 +27,12 @@ _MOMENT = 2.0
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def _options(until: str) -> Callable[[_Function], _Function]:
+def _options(until: str, *, required: bool = True) -> Callable[[_Function], _Function]:
     def add(function: _Function) -> _Function:
         function = click.option("--timeout", type=seconds, help="The same as --wait with a time.")(function)
         function = wait_option(until)(json_option(function))
         return click.argument(
-            "peers", nargs=-1, required=True, metavar="PEER…", shell_complete=complete_peer
+            "peers", nargs=-1, required=required, metavar="PEER…", shell_complete=complete_peer
         )(function)
 
     return add
@@ -63,20 +63,27 @@ def down(
 
 
 @click.command(cls=WaitCommand, epilog=_EPILOG)
-@_options("all keys are new")
+@_options("all keys are new", required=False)
 @pass_setup
 def rekey(
     setup: Setup, peers: tuple[str, ...], wait: float | None, timeout: float | None, as_json: bool
 ) -> int:
-    """Give the associations with peers new keys now."""
+    """Give the associations with peers new keys now.
+
+    Without PEER those of all peers that are up, spread over a while; that goes on by itself, without --wait.
+    """
+    if not peers and (wait is not None or timeout is not None):
+        raise click.UsageError("--wait takes PEERs: of all, they are spread over a while")
     return _send(setup, "rekey", peers, wait if timeout is None else timeout, as_json)
 
 
 def _send(setup: Setup, command: Command, peers: tuple[str, ...], wait: float | None, as_json: bool) -> int:
     reply = setup.client.command(command, peers, wait=_MOMENT if wait is None else wait)
     if as_json:
-        say_json({"command": command, "done": reply.done, "waiting": reply.waiting})
+        spread = {"spread": reply.spread} if reply.spread else {}
+        say_json({"command": command, "done": reply.done, "waiting": reply.waiting, **spread})
     else:
+        say(*filter(None, [reply.spread]))
         say(*(f"{name}: {words}" for name, words in reply.done.items()))
     complain(*(f"{name}: asked, not yet done: {why}" for name, why in reply.waiting.items()))
     if not reply.waiting:

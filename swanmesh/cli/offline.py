@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from dataclasses import dataclass, field
@@ -14,9 +15,12 @@ from swanmesh.control.protocol import PlannedAction, PlanReply
 from swanmesh.core.expiry import expiring
 from swanmesh.core.model import Credentials, Host, InvalidInput, Peer, Problem
 from swanmesh.core.peer_registry import PeerRegistry
+from swanmesh.core.segmentation import remarks
 from swanmesh.core.verdict import offline
 from swanmesh.hooks.discovery import find_hooks
 from swanmesh.kernel.addresses import own_addresses
+from swanmesh.kernel.link import holdings
+from swanmesh.kernel.segmentation import generic_cipher, segmenting
 from swanmesh.pki.certificates import load_credentials
 
 
@@ -44,8 +48,23 @@ def read_files(config_path: Path) -> Files:
         _look_at_hooks(files, files.config)
         with contextlib.suppress(OSError):  # a kernel that does not tell
             files.errors.extend(missing_addresses(files.config, own_addresses()))
+        _look_at_data_path(files, files.config)
     _read_peers(files, config_path)
     return files
+
+
+def _look_at_data_path(files: Files, config: Config) -> None:
+    """The kernel is slower for it, and no less right."""
+    try:
+        found = asyncio.run(holdings()).segmenting
+    except OSError:  # shows no IPsec, or not to us: the modules can be seen all the same
+        found = segmenting(())
+    families = (address.version for address in config.host.addresses)
+    files.warnings.extend(remarks(found, config.data_path.segmentation, families))
+    if driver := generic_cipher():
+        message = f"the kernel's AES-GCM is the generic one ({driver}), ten times slower or more"
+        remedy = "load the module for this processor, as aesni_intel; or have the hypervisor pass AES through"
+        files.warnings.append(Problem("/proc/crypto", "", "", message, remedy))
 
 
 def _read_credentials(files: Files, config: Config) -> None:

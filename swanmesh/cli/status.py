@@ -64,6 +64,7 @@ def status(setup: Setup, peers: tuple[str, ...], check: bool, as_json: bool) -> 
     if peers:
         for peer in reply.peers:
             say(*detail(peer, now))
+        say(*_data_path(reply))
         say(*_age(reply, now))
         return ExitStatus.DONE
     say(*heading(reply, now))
@@ -142,6 +143,13 @@ def footing(reply: StatusReply, now: float) -> list[str]:
     counts = {state: sum(peer.state == state for peer in reply.peers) for state in ORDER}
     states = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     return [f"{plural(len(reply.peers), 'peer')}: {states}", *_age(reply, now)]
+
+
+def _data_path(reply: StatusReply) -> Iterator[str]:
+    """Segmentation through ESP, and what to do where it is not as it should be."""
+    if reply.data_path:
+        yield f"data path: {reply.data_path}"
+    yield from (safe(f"data path: {problem}") for problem in reply.data_path_problems)
 
 
 def _age(reply: StatusReply, now: float) -> list[str]:

@@ -25,6 +25,7 @@ from swanmesh.core.setting import Checked, Choice, ListOf, Misfit, Seconds
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "console", "json"]
+SegmentationSetting = Literal["auto", "off"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,12 @@ class LogSection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DataPathSection:
+    segmentation: Annotated[SegmentationSetting, Choice(("auto", "off"))] = "auto"
+    """Whether the kernel's modules for segmentation through ESP are meant to be there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """All that `swanmesh.yaml` says, checked. Paths are absolute, durations in seconds."""
 
@@ -122,6 +129,7 @@ class Config:
     charon: CharonSection = CharonSection()
     control: ControlSection = ControlSection()
     log: LogSection = LogSection()
+    data_path: DataPathSection = DataPathSection()
     connection: ConnectionSettings = field(default_factory=ConnectionSettings)
     initiation: InitiationSettings = field(default_factory=InitiationSettings)
 

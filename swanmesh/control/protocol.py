@@ -43,6 +43,8 @@ class Association(msgspec.Struct, kw_only=True):
     child_age: float | None = None
     rekey_in: float | None = None
     works: bool = True
+    segmentation: str = ""
+    """In words, why it does without segmentation through ESP; empty if it is not known to."""
 
 
 class PairStatus(msgspec.Struct, kw_only=True):
@@ -115,6 +117,10 @@ class StatusReply(msgspec.Struct, kw_only=True):
     peers: list[PeerStatus]
     problems: list[str]
     """Mistakes in files that are kept out of force; the last good state goes on."""
+    data_path: str = ""
+    """How the kernel has the modules for segmentation through ESP; empty before it was looked at."""
+    data_path_problems: list[str] = []
+    """What an operator should know of it, and do."""
     observed: float | None = None
     """When charon was last looked at: bytes, packets and ages are of then."""
 
@@ -178,7 +184,7 @@ class PeerCommandRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=Tru
 
     command: Command
     peers: list[str]
-    """By name, a short name or an address."""
+    """By name, a short name or an address. None: a `rekey` of every peer that is up, one by one."""
     wait: float = 0.0
     """Seconds that the answer may wait for it to be so."""
 
@@ -188,6 +194,8 @@ class PeerCommandReply(msgspec.Struct, kw_only=True):
 
     done: dict[str, str]
     waiting: dict[str, str]
+    spread: str = ""
+    """What goes on by itself after this answer, in words."""
 
 
 class WaitReply(msgspec.Struct, kw_only=True):

@@ -17,6 +17,7 @@ from swanmesh.core.observation import ObservationSchedule
 from swanmesh.core.pair import Pair, Refusals
 from swanmesh.core.peer_registry import PeerRegistry
 from swanmesh.core.reasons import MISSING_CREDENTIALS, NONE, NOT_REACHED, Reason
+from swanmesh.core.xfrm import Segmenting
 
 
 @dataclass(slots=True)
@@ -89,6 +90,8 @@ class KernelState:
     deleted_due: float | None = None
     doubts: dict[str | int, float] = field(default_factory=dict)
     """When a look first lacked the policies of a pair (by name) or the states of a CHILD_SA (by its id)."""
+    segmenting: tuple[Segmenting, ...] = ()
+    """As the last look showed it."""
     mendings: dict[str | int, Mending] = field(default_factory=dict)
     """What was done about the ones that were proven, by the same keys, until a look shows that it helped."""
 

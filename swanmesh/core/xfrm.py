@@ -27,6 +27,8 @@ class XfrmState(NamedTuple):
     """IP protocol number: 50 is ESP."""
     transport: bool
     reqid: int
+    made: int = 0
+    """In seconds since the epoch; 0 while it is but a reserved SPI."""
 
 
 class XfrmPolicy(NamedTuple):
@@ -57,11 +59,41 @@ class XfrmPolicy(NamedTuple):
         return self.source_bits == self.destination_bits == length and self.protocol == 0
 
 
+class Module(enum.StrEnum):
+    """How the kernel has a module."""
+
+    LOADED = "loaded"
+    BUILT_IN = "built in"
+    NOT_LOADED = "not loaded"
+    ABSENT = "not part of this kernel"
+    UNKNOWN = "not loaded or built in"
+    """Which of the two cannot be seen from within the service's sandbox."""
+
+
+class Segmenting(NamedTuple):
+    """Segmentation through ESP of one family (`core/segmentation.py`)."""
+
+    family: int
+    """4 or 6."""
+    module: Module
+    states: int = 0
+    """ESP states of this network namespace."""
+    without: int = 0
+    """At least so many of them do without the module, though it is there."""
+    until: int = 0
+    """When the newest of these was made."""
+
+    @property
+    def name(self) -> str:
+        return f"esp{self.family}_offload"
+
+
 class KernelHoldings(NamedTuple):
     """Everything that the kernel holds, seen in one look."""
 
     states: tuple[XfrmState, ...]
     policies: tuple[XfrmPolicy, ...]
+    segmenting: tuple[Segmenting, ...] = ()
 
 
 # Events.

@@ -45,6 +45,7 @@ from swanmesh.core.xfrm import (
     XfrmState,
 )
 from swanmesh.kernel import netlink
+from swanmesh.kernel.segmentation import segmenting
 
 _NETLINK_XFRM = 6
 _SO_RCVBUFFORCE = 33
@@ -221,7 +222,7 @@ class KernelLink:
             async for body in shown:
                 if (policy := netlink.policy(body)) is not None:
                     policies.append(policy)
-        return KernelHoldings(tuple(states), tuple(policies))
+        return KernelHoldings(tuple(states), tuple(policies), segmenting(states))
 
     async def _dump(self, kind: int) -> AsyncGenerator[memoryview, None]:
         """The bodies of all that there is of a kind."""
@@ -247,6 +248,11 @@ class KernelLink:
                         yield message
                     await asyncio.sleep(0)
         raise OSError(errno.ECONNRESET, "the kernel's answer ended")
+
+
+async def holdings() -> KernelHoldings:
+    """One look, for whoever does not watch. Raises OSError where the kernel does not show it."""
+    return await KernelLink(lambda report: None)._look()
 
 
 def explain(error: OSError) -> str:

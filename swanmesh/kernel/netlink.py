@@ -33,8 +33,10 @@ _TEMPLATE = 5
 _SELECTOR = struct.Struct("=16s16s2s2s2s2sHBBB3xII")
 """xfrm_selector: daddr, saddr, dport, dport_mask, sport, sport_mask, family, prefixlen_d, prefixlen_s, proto,
 ifindex, user."""
-_STATE = struct.Struct("=56x16s4sB131xIHB")
-"""xfrm_usersa_info: daddr, spi, proto, then from 208 on reqid, family, mode."""
+_STATE = struct.Struct("=56x16s4sB99xQ24xIHB")
+"""xfrm_usersa_info: daddr, spi, proto, from 176 on curlft.add_time, from 208 on reqid, family, mode."""
+_KEYED = frozenset({1, 2, 18})
+"""XFRMA_ALG_AUTH, XFRMA_ALG_CRYPT, XFRMA_ALG_AEAD: a state that has none is but a reserved SPI."""
 _STATE_SIZE = 224
 _POLICY = struct.Struct("=152xIIBB")
 """xfrm_userpolicy_info: priority, index, dir, action."""
@@ -82,11 +84,12 @@ def state(body: memoryview) -> XfrmState | None:
     """A NEW_SA's state; None if it is cut short or of a family that has no IPsec."""
     if len(body) < _STATE_SIZE:
         return None
-    destination, spi, protocol, reqid, family, mode = _STATE.unpack_from(body)
+    destination, spi, protocol, made, reqid, family, mode = _STATE.unpack_from(body)
     address = _address(family, destination)
     if address is None:
         return None
-    return XfrmState(address, spi.hex(), protocol, mode == _TRANSPORT, reqid)
+    keyed = any(kind in _KEYED for kind, _ in _attributes(body, _STATE_SIZE))
+    return XfrmState(address, spi.hex(), protocol, mode == _TRANSPORT, reqid, made if keyed else 0)
 
 
 def deleted_spi(body: memoryview) -> str:
@@ -158,17 +161,22 @@ def _policy_message(
 
 
 def _template_reqid(body: memoryview) -> int:
-    offset = _POLICY_SIZE
-    while offset + _ATTRIBUTE.size <= len(body):
-        length, kind = _ATTRIBUTE.unpack_from(body, offset)
-        if length < _ATTRIBUTE.size:
-            return 0
-        if kind == _TEMPLATE and length >= _ATTRIBUTE.size + _TMPL.size and len(body) >= offset + length:
-            fields = _TMPL.unpack_from(body, offset + _ATTRIBUTE.size)
+    for kind, offset in _attributes(body, _POLICY_SIZE):
+        if kind == _TEMPLATE and len(body) >= offset + _TMPL.size:
+            fields = _TMPL.unpack_from(body, offset)
             protocol, reqid, mode = fields[2], fields[5], fields[6]
             return int(reqid) if protocol == IPPROTO_ESP and mode == _TRANSPORT else 0
-        offset += (length + 3) & ~3
     return 0
+
+
+def _attributes(body: memoryview, offset: int) -> Iterator[tuple[int, int]]:
+    """The kind of each and where its value begins. What is cut short ends it."""
+    while offset + _ATTRIBUTE.size <= len(body):
+        length, kind = _ATTRIBUTE.unpack_from(body, offset)
+        if length < _ATTRIBUTE.size or offset + length > len(body):
+            return
+        yield kind, offset + _ATTRIBUTE.size
+        offset += (length + 3) & ~3
 
 
 def _address(family: int, packed: bytes) -> Address | None:

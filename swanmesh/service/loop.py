@@ -47,6 +47,8 @@ from swanmesh.service.systemd import Notifier
 if TYPE_CHECKING:
     from swanmesh.control.server import ControlServer
 
+_REKEY_PACE = 0.1
+"""Seconds between two peers when all are rekeyed: each costs charon some milliseconds here and there."""
 _RECOVERY = 10.0
 """Seconds between two times that the state is made anew."""
 
@@ -84,6 +86,8 @@ class Daemon:
         self._stop = asyncio.Event()
         self._recovering: asyncio.TimerHandle | None = None
         self._recovered = 0.0
+        self._to_rekey: list[str] = []
+        self._rekeying: asyncio.TimerHandle | None = None
         self._expiry = ExpiryNews()
         config = sources.config
         self._link = Link(config.charon.socket, self._put, timeout=config.charon.timeout)
@@ -139,6 +143,40 @@ class Daemon:
         self.mesh.command(command, peer, now())
         self.log.info("asked", command=command, peer=peer)
         self._wake.set()
+
+    @property
+    def segmentation(self) -> str:
+        """The setting data_path.segmentation."""
+        return self.sources.config.data_path.segmentation
+
+    def rekey_all(self) -> str:
+        """Every peer that is up, one after another, in an order of this host's own: others may be asked for
+        the same at the same time. Asked for again, it begins anew. Returns what follows, in words."""
+        state = self.mesh.state
+        peers = state.registry.peers.values()
+        self._to_rekey = [p.name for p in peers if any(pair.up for pair in state.pairs.of(p.name))]
+        random.SystemRandom().shuffle(self._to_rekey)
+        count = len(self._to_rekey)
+        self.log.info("asked", command="rekey", peers=count)
+        if self._rekeying is not None:
+            self._rekeying.cancel()
+        self._rekey_next()
+        took = f", over about {count * _REKEY_PACE:.0f} s" if count * _REKEY_PACE >= 2 else ""
+        return (
+            f"rekeying {count} peer{'' if count == 1 else 's'} that {'is' if count == 1 else 'are'} up{took}"
+        )
+
+    def _rekey_next(self) -> None:
+        self._rekeying = None
+        if not self._to_rekey:
+            return
+        name = self._to_rekey[-1]
+        if self.mesh.state.charon.reachable:
+            self._to_rekey.pop()
+            if self.mesh.state.registry.named(name) is not None:
+                self.mesh.command("rekey", name, now())
+                self._wake.set()
+        self._rekeying = asyncio.get_running_loop().call_later(_REKEY_PACE, self._rekey_next)
 
     def reload(self, paths: Iterable[Path] | None, *, removed: bool = False) -> ReloadReply:
         """Read these files again, or all; what is valid comes into force. `removed`: those of them that are
@@ -210,6 +248,8 @@ class Daemon:
                 task.result()
         finally:
             self._notifier.stopping()
+            if self._rekeying is not None:
+                self._rekeying.cancel()
             self.log.info("stopping", associations="left as they are")
             self._announcer.service("stopping")
             for task in tasks:

@@ -62,6 +62,11 @@ class Controller(Protocol):
 
     def command(self, command: str, peer: str) -> None: ...
 
+    def rekey_all(self) -> str: ...
+
+    @property
+    def segmentation(self) -> str: ...
+
     def look(self, reason: Reason) -> None: ...
 
     async def next_step(self) -> None: ...
@@ -112,6 +117,8 @@ class DaemonService:
 
     async def command(self, request: PeerCommandRequest) -> PeerCommandReply:
         state = self._daemon.mesh.state
+        if request.command == "rekey" and not request.peers:
+            return PeerCommandReply(done={}, waiting={}, spread=self._daemon.rekey_all())
         wanted = [peer_command(state, request.command, self._find(name)) for name in request.peers]
         for each in wanted:
             self._daemon.command(each.command, each.peer.name)
@@ -147,7 +154,10 @@ class DaemonService:
         daemon = self._daemon
         if peers is None:
             peers = sorted(daemon.mesh.state.registry.peers.values(), key=lambda peer: peer.name)
-        reply = report.status(daemon.mesh, daemon.clock(), daemon.started, daemon.problems(), peers)
+        reply = report.status(
+            *(daemon.mesh, daemon.clock(), daemon.started, daemon.problems(), peers),
+            setting=daemon.segmentation,
+        )
         reply.observed = daemon.counters.last_resync
         return reply
 

@@ -17,6 +17,7 @@ from swanmesh.control.protocol import (
     StatusReply,
     Traffic,
 )
+from swanmesh.core import segmentation
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import Peer
 from swanmesh.core.observed import ChildSa, IkeSa
@@ -40,9 +41,15 @@ class Clock:
 
 
 def status(
-    mesh: Mesh, clock: Clock, started: float, problems: Iterable[str], peers: Iterable[Peer]
+    mesh: Mesh,
+    clock: Clock,
+    started: float,
+    problems: Iterable[str],
+    peers: Iterable[Peer],
+    *,
+    setting: str = "auto",
 ) -> StatusReply:
-    """`started` is on the core's clock."""
+    """`started` is on the core's clock; `setting` is data_path.segmentation."""
     state = mesh.state
     host = state.settings.host
     charon = state.charon
@@ -62,6 +69,13 @@ def status(
         ),
         peers=[peer_status(mesh, peer, clock) for peer in peers],
         problems=list(problems),
+        data_path=segmentation.summary(mesh.state.kernel.segmenting, setting),
+        data_path_problems=[
+            str(problem)
+            for problem in segmentation.remarks(
+                mesh.state.kernel.segmenting, setting, (address.version for address in host.addresses)
+            )
+        ],
     )
 
 
@@ -81,7 +95,9 @@ def peer_status(mesh: Mesh, peer: Peer, clock: Clock) -> PeerStatus:
         traffic=_traffic(pairs),
         violation="; ".join(each.reason.words for each in violations),
         violations=sum(each.count for each in violations),
-        associations=[a for pair in pairs for sa in pair.sas.values() for a in _associations(pair, sa)],
+        associations=[
+            a for pair in pairs for sa in pair.sas.values() for a in _associations(mesh, pair, sa, clock)
+        ],
         pairs=[_pair(mesh, pair, clock) for pair in pairs],
         next_attempt=clock.at_optional(verdict.next_attempt),
     )
@@ -112,9 +128,14 @@ def _pair(mesh: Mesh, pair: Pair, clock: Clock) -> PairStatus:
     )
 
 
-def _associations(pair: Pair, sa: IkeSa) -> Iterable[Association]:
+def _associations(mesh: Mesh, pair: Pair, sa: IkeSa, clock: Clock) -> Iterable[Association]:
     for child in sa.children or (None,):
-        yield _association(pair, sa, child)
+        found = _association(pair, sa, child)
+        if pair.addresses is not None and child is not None and child.age is not None:
+            family, made = pair.addresses.local.version, clock.wall - child.age
+            if segmentation.without(mesh.state.kernel.segmenting, family, made):
+                found.segmentation = f"made before esp{family}_offload came: without it until the next rekey"
+        yield found
 
 
 def _association(pair: Pair, sa: IkeSa, child: ChildSa | None) -> Association:

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ import pytest
 from swanmesh.control import listener
 from swanmesh.control.server import ControlServer
 from swanmesh.core.reasons import STATUS_ASKED, Reason
+from swanmesh.core.xfrm import Module, Segmenting
 from swanmesh.kernel.link import KernelLink
 from tests.charon.daemon import Initiation
 from tests.charon.fake import Fault
@@ -392,6 +394,46 @@ async def test_a_rekey_is_done_when_the_keys_are_new(place: Place) -> None:
         (after,) = peer(await status(place), "web2.mesh.example").associations
         assert after.spi_in != before.spi_in
         assert after.ike_id != before.ike_id
+    await place.charon.stop()
+
+
+@asynchronous
+async def test_a_rekey_of_nobody_in_particular_is_one_of_all_that_are_up(place: Place) -> None:
+    await place.charon.start()
+    async with service(place) as daemon:
+        await all_up(place, daemon)
+        before = {p.name: p.associations[0].spi_in for p in (await status(place)).peers}
+        reply = await asked(lambda: place.client.command("rekey", []))
+        assert (reply.done, reply.waiting) == ({}, {})
+        assert f"rekeying {len(before)} peers" in reply.spread
+
+        def new(name: str) -> bool:
+            sas = [sa for pair in daemon.mesh.state.pairs.of(name) for sa in pair.sas.values()]
+            spis = [child.spi_in for sa in sas for child in sa.children]
+            return bool(spis) and before[name] not in spis
+
+        await until(daemon, lambda: all(new(name) for name in before), 20)
+    await place.charon.stop()
+
+
+@asynchronous
+async def test_status_tells_which_association_does_without_segmentation_and_what_to_do(place: Place) -> None:
+    await place.charon.start()
+    async with service(place) as daemon:
+        await all_up(place, daemon)
+        later = int(time.time()) + 60
+        daemon.mesh.state.kernel.segmenting = (Segmenting(4, Module.LOADED, 4, 2, later),)
+        await asked(lambda: place.client.status(["web2"], fresh=True))
+        reply = await status(place)
+        (association,) = peer(reply, "web2.mesh.example").associations
+        assert "made before esp4_offload came" in association.segmentation
+        assert reply.data_path == "esp4_offload loaded"
+        (problem,) = reply.data_path_problems
+        assert "at least 2 of 4" in problem
+        daemon.mesh.state.kernel.segmenting = (Segmenting(4, Module.LOADED, 4),)
+        reply = await status(place)
+        assert peer(reply, "web2.mesh.example").associations[0].segmentation == ""
+        assert reply.data_path_problems == []
     await place.charon.stop()
 
 

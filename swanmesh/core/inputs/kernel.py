@@ -98,6 +98,7 @@ def take_kernel(state: State, held: KernelHoldings | None, now: float) -> None:
     if held is None:
         kernel.want(now + 5.0, reasons.LOOK_FAILED)
         return
+    kernel.segmenting = held.segmenting
     if not state.charon.reachable:
         return
     doubts = list(_compare(state, held, began))

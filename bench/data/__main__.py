@@ -1,0 +1,107 @@
+"""`python -m bench.data`: what a byte and a packet cost in the kernel's data path, beside other VPNs.
+
+Instructions are counted in a guest whose clock they are, one processor for both ends, so a busy machine
+changes no figure, only how long it takes. They are not cycles: an AVX2 instruction counts as one, and so does
+a miss of the cache. Read ratios, not speeds. Real cards and several processors are not in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.data import machine
+from bench.data.tables import table
+
+KERNEL_PATHS = ["plain", "esp", "esp+offload", "wireguard"]
+DAEMONS = ["tinc", "nebula"]
+MEGA = 1_000_000
+
+
+def jobs(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """What each guest does, the most telling first."""
+    smoke = arguments.smoke
+    traffic = {
+        "tcp": [0, [2 * MEGA, 6 * MEGA] if smoke else [4 * MEGA, 20 * MEGA]],
+        "udp": [1400, [256, 768] if smoke else [1024, 3072]],
+        "small": [64, [256, 768] if smoke else [1024, 3072]],
+    }
+    daemons = {"tcp": [0, [2 * MEGA, 6 * MEGA]], "udp": [1400, [512, 1536]], "small": [64, [512, 1536]]}
+    if smoke:
+        runs = [["gso", [4], KERNEL_PATHS, ["tcp", "udp"]]]
+        return [{"do": "measure", "traffic": traffic, "runs": runs}]
+    kinds = list(traffic)
+    runs = [["gso", [4, 6], KERNEL_PATHS, kinds], ["tso", [4], KERNEL_PATHS, ["tcp"]]]
+    runs += [["none", [4], KERNEL_PATHS, ["tcp"]]]
+    held = {"mtus": [1500, 9000], "rate": arguments.rate, "seconds": 6, "families": [4, 6]}
+    found: list[dict[str, Any]] = [
+        {"do": "measure", "traffic": traffic, "runs": runs},
+        {"do": "measure", "goodput_paths": ["plain", "esp+offload", "wireguard"], **held},
+    ]
+    if not arguments.kernel_only:
+        found.append({"do": "measure", "traffic": daemons, "runs": [["gso", [4, 6], DAEMONS, kinds]]})
+    return found
+
+
+def main() -> int:
+    arguments = _arguments()
+    began, failed = time.monotonic(), False
+    measured: list[dict[str, Any]] = []
+    for release in arguments.kernels:
+        try:
+            kernel = machine.kernel(release)
+            with tempfile.TemporaryDirectory(prefix="swanmesh-data-") as folder:
+                base = machine.initrd(kernel, Path(folder))
+                for job in jobs(arguments):
+                    left = arguments.within - (time.monotonic() - began)
+                    for found in machine.run(kernel, base, job, counted=True, within=max(left, 1.0)):
+                        if "what" in found:
+                            measured.append({"kernel": kernel.version, **found})
+                            print(
+                                f"{time.monotonic() - began:5.0f} s  {measured[-1]}",
+                                file=sys.stderr,
+                                flush=True,
+                            )
+        except machine.NotThere as error:
+            print(f"{release}: {error}", file=sys.stderr)
+            failed = True
+    failed = failed or any("failed" in one for one in measured)
+    print(table(measured))
+    if arguments.json is not None:
+        document = {
+            "schema": 1,
+            "measured": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "method": " ".join((__doc__ or "").split()),
+            "complete": not failed,
+            "figures": measured,
+        }
+        arguments.json.write_text(json.dumps(document, indent=2) + "\n")
+    return 1 if failed or not measured else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench.data", description=__doc__)
+    parser.add_argument(
+        "--kernels",
+        nargs="+",
+        metavar="RELEASE",
+        default=[machine.own_release() or "bookworm"],
+        help="releases of Debian whose cloud kernel is measured, such as bookworm trixie",
+    )
+    parser.add_argument("--smoke", action="store_true", help="a few figures, to see that it works")
+    parser.add_argument("--kernel-only", action="store_true", help="without tinc and Nebula")
+    parser.add_argument("--rate", type=int, default=50, help="Mbit/s of the link that is held to a rate")
+    parser.add_argument(
+        "--within", type=float, default=1200, help="seconds after which it ends with what it has"
+    )
+    parser.add_argument("--json", type=Path, help="write the figures there too")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,170 @@
+"""Counts what a byte and a packet cost, and what a link held to a rate carries.
+
+One CPU does both ends. An instruction is a nanosecond of the guest's clock, so what the kernel's own clock says,
+less the time in which the CPU idled (/proc/timer_list has both to the nanosecond), is how many instructions there
+were: exactly, and the same in every run. Each figure is the slope between a short transfer and a long one, so that
+starting programs and connections costs nothing.
+"""
+
+import json
+import re
+import subprocess
+import time
+
+import net
+from net import run, say
+from paths import PATHS, reachable
+
+
+def counted():
+    """Nanoseconds in which the CPU was busy."""
+    text = open("/proc/timer_list").read(20000)
+    now = int(re.search(r"now at (\d+)", text)[1])
+    idle = sum(int(n) for n in re.findall(r"\.(?:idle_sleeptime|iowait_sleeptime)\s*: (\d+)", text))
+    return now - idle
+
+
+def transfer(target, arguments):
+    before = counted()
+    said = run(["iperf3", "-J", "-c", target, *arguments.split()], host="a", check=False)
+    cost = counted() - before
+    found = json.loads(said)
+    if "error" in found:
+        raise RuntimeError(found["error"])
+    return cost, found["end"]
+
+
+def tcp(target, family, length, amount):
+    """Bytes, all one way."""
+    cost, end = transfer(target, f"-n {amount}")
+    return cost, end["sum_received"]["bytes"], 0
+
+
+BURST = 64
+
+
+def datagrams(target, family, length, amount):
+    """Bursts from a process that then takes what has arrived: no timers, and no queue that overflows."""
+    inner = 6 if ":" in target else 4
+    sender, receiver = net.udp("a", inner), net.udp("b", inner)
+    with sender, receiver:
+        receiver.bind((target, 5001))
+        sender.connect((target, 5001))
+        receiver.settimeout(0.5)
+        data, room, arrived = bytes(length), bytearray(2048), 0
+        sender.send(data)
+        receiver.recv_into(room)
+        before = counted()
+        for _ in range(amount // BURST):
+            for _ in range(BURST):
+                sender.send(data)
+            try:
+                for _ in range(BURST):
+                    receiver.recv_into(room)
+                    arrived += 1
+            except TimeoutError:
+                pass
+        cost = counted() - before
+    return cost, arrived, amount // BURST * BURST - arrived
+
+
+def slope(target, family, kind, length, amounts):
+    """Instructions for each byte (TCP) or packet that arrived, and how many packets did not."""
+    how = tcp if kind == "tcp" else datagrams
+    how(target, family, length, amounts[0])  # warms up
+    points = [how(target, family, length, amount) for amount in amounts]
+    (cost, units, lost), (more, most, lost_too) = points
+    return (more - cost) / (most - units), lost + lost_too
+
+
+def serve():
+    server = subprocess.Popen(["ip", "netns", "exec", "b", "iperf3", "-s"], stdout=subprocess.DEVNULL)
+    time.sleep(1)
+    return server
+
+
+def stop(server):
+    server.kill()
+    server.wait()
+
+
+def wire_packets(host="b", device="vb"):
+    base = f"/sys/class/net/{device}/statistics/"
+    return [int(x) for x in run(["cat", base + "rx_packets", base + "rx_bytes"], host=host).split()]
+
+
+def costs(job):
+    traffic = job["traffic"]
+    for card, families, names, kinds in job["runs"]:
+        net.cable(card=card)
+        for name in names:
+            for family in families:
+                path = PATHS[name]()
+                facts = {"what": "cost", "card": card, "path": name, "family": family}
+                server = serve()
+                try:
+                    target = path.up(family, 1500)
+                    reachable(target)
+                    for kind in kinds:
+                        length, amounts = traffic[kind]
+                        packets, size = wire_packets()
+                        value, lost = slope(target, family, kind, length, amounts)
+                        after = wire_packets()
+                        count = max(1, after[0] - packets)
+                        say(
+                            **facts,
+                            kind=kind,
+                            instructions=value,
+                            lost=lost,
+                            packet=(after[1] - size) / count,
+                        )
+                except Exception as error:
+                    say(**facts, kind="", failed=str(error)[-300:])
+                finally:
+                    path.down()
+                    stop(server)
+        net.unplug()
+        for module in ("esp4_offload", "esp6_offload"):
+            run(["rmmod", module], check=False)
+
+
+def goodputs(job):
+    """What TCP carries where every port of the switch passes so many bits a second, Ethernet's own included: 24
+    bytes of preamble, checksum and gap beside each frame's header."""
+    rate, seconds = job["rate"], job["seconds"]
+    for mtu in job["mtus"]:
+        net.switch(mtu=mtu)
+        for port in ("pa", "pb"):
+            # A queue of 20 ms, as a switch has.
+            queue = max(20, rate * 20_000 // 8 // mtu)
+            net.run(f"tc qdisc add dev {port} root netem rate {rate}mbit 24 limit {queue}", host="w")
+        for name in job["goodput_paths"]:
+            for family in job["families"]:
+                path = PATHS[name]()
+                facts = {"what": "goodput", "mtu": mtu, "path": name, "family": family, "rate": rate}
+                server = serve()
+                try:
+                    target = path.up(family, mtu)
+                    reachable(target)
+                    _, end = transfer(target, f"-t {seconds} -O 1")
+                    stream = end["streams"][0]["sender"]
+                    say(
+                        **facts,
+                        bits=end["sum_received"]["bits_per_second"],
+                        retransmits=stream["retransmits"],
+                    )
+                except Exception as error:
+                    say(**facts, failed=str(error)[-300:])
+                finally:
+                    path.down()
+                    stop(server)
+        net.unplug()
+
+
+def main(job):
+    net.start()
+    say(what="cipher", driver=net.cipher())
+    if job.get("runs"):
+        costs(job)
+    if job.get("mtus"):
+        goodputs(job)

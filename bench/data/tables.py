@@ -1,0 +1,102 @@
+"""The figures as tables for people, and what a link could carry at most by arithmetic."""
+
+from __future__ import annotations
+
+from typing import Any
+
+NAMES = {
+    "plain": "no encryption",
+    "esp": "swanmesh, without the modules",
+    "esp+offload": "swanmesh",
+    "wireguard": "WireGuard",
+    "tinc": "tinc 1.0",
+    "nebula": "Nebula",
+}
+CARDS = {
+    "gso": "packets of the MTU on the wire, cut and put together in software (GSO, GRO)",
+    "tso": "a card that cuts packets itself (TSO), and GRO",
+    "none": "nothing cut or put together",
+}
+_ETHERNET = 14 + 24
+"""Header; and preamble, checksum and gap."""
+_TCP = 32
+"""With time stamps."""
+_WIREGUARD = 16 + 16 + 8
+"""Header, tag, UDP."""
+
+
+def ceiling(path: str, family: int, mtu: int) -> float:
+    """The share of a link's bits that TCP's payload can be, if every packet is as long as may be."""
+    ip = 20 if family == 4 else 40
+    if path == "wireguard":
+        inner = mtu - 80
+        return (inner - ip - _TCP) / (inner + _WIREGUARD + ip + _ETHERNET)
+    if path == "plain":
+        return (mtu - ip - _TCP) / (mtu + _ETHERNET)
+    within = (mtu - ip - 8 - 8 - 16) // 4 * 4  # SPI and number, IV, tag; padded to four bytes
+    return (within - 2 - _TCP) / (ip + 8 + 8 + within + 16 + _ETHERNET)
+
+
+def table(figures: list[dict[str, Any]]) -> str:
+    parts = []
+    for kernel in dict.fromkeys(one["kernel"] for one in figures):
+        mine = [one for one in figures if one["kernel"] == kernel]
+        driver = next((one["driver"] for one in mine if one["what"] == "cipher"), "?")
+        parts.append(f"Linux {kernel}, {driver}")
+        for card, words in CARDS.items():
+            cost = [one for one in mine if one["what"] == "cost" and one["card"] == card]
+            if cost:
+                parts.append(f"Instructions, both ends: {words}\n" + _costs(cost))
+        goodput = [one for one in mine if one["what"] == "goodput"]
+        if goodput:
+            parts.append(f"TCP on a link held to {goodput[0]['rate']} Mbit/s\n" + _goodputs(goodput))
+    return "\n\n".join(parts)
+
+
+def _costs(figures: list[dict[str, Any]]) -> str:
+    kinds = [("tcp", "a byte of TCP"), ("udp", "a datagram of 1400"), ("small", "a datagram of 64")]
+    kinds = [kind for kind in kinds if any(one["kind"] == kind[0] for one in figures)]
+    families = sorted({one["family"] for one in figures})
+    rows = [["", *(f"{words}, v{family}" for _, words in kinds for family in families), ""]]
+    for path in dict.fromkeys(one["path"] for one in figures):
+        mine = [one for one in figures if one["path"] == path]
+        found = {(one["kind"], one["family"]): one for one in mine}
+        cells = [_cell(found.get((kind, family))) for kind, _ in kinds for family in families]
+        rows.append([NAMES[path], *cells, "; ".join(one["failed"] for one in mine if "failed" in one)])
+    lost = sum(one.get("lost", 0) for one in figures)
+    return _columns(rows) + (
+        f"\n  datagrams lost on the way, whose cost is in the others': {lost}" if lost else ""
+    )
+
+
+def _cell(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "-"
+    value = found["instructions"]
+    return f"{value:.1f}" if found["kind"] == "tcp" else f"{value:,.0f}"
+
+
+def _goodputs(figures: list[dict[str, Any]]) -> str:
+    rows = [["", "MTU", "", "of the link", "ceiling", "of the ceiling", ""]]
+    for one in figures:
+        head = [NAMES[one["path"]], str(one["mtu"]), f"v{one['family']}"]
+        if "failed" in one:
+            rows.append([*head, "-", "-", "-", one["failed"]])
+            continue
+        share = one["bits"] / one["rate"] / 1e6
+        most = ceiling(one["path"], one["family"], one["mtu"])
+        rows.append([*head, f"{share:.1%}", f"{most:.1%}", f"{share / most:.1%}", ""])
+    return _columns(rows)
+
+
+def _columns(rows: list[list[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  "
+        + "  ".join(
+            cell.ljust(width) if index == 0 else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join(lines)
