@@ -32,13 +32,14 @@ _Stamp = tuple[int, int, int, int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scan:
-    """What `peers.d` holds."""
+    """What `peers.d` holds. A file goes by its path as a string, the one that its peer has as its source: a
+    `Path` for each of thousands weighs as much as the peers."""
 
-    peers: Mapping[Path, Peer]
+    peers: Mapping[str, Peer]
     problems: tuple[Problem, ...]
-    unreadable: frozenset[Path]
+    unreadable: frozenset[str]
     """Files that are there but say nothing valid: what held for them before goes on."""
-    unread: tuple[Path, ...]
+    unread: tuple[str, ...]
     """What is there and is no peer's file, nor meant to be passed over."""
     complete: bool
     """False if the directory itself could not be read or trusted. `peers` then holds what was last read, and
@@ -102,10 +103,10 @@ class PeerDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._stamps: dict[Path, _Stamp] = {}
-        self._peers: dict[Path, Peer] = {}
-        self._faults: dict[Path, tuple[Problem, ...]] = {}
-        self._unread: set[Path] = set()
+        self._stamps: dict[str, _Stamp] = {}
+        self._peers: dict[str, Peer] = {}
+        self._faults: dict[str, tuple[Problem, ...]] = {}
+        self._unread: set[str] = set()
         self._directory_fault: Problem | None = None
 
     def scan(self) -> Scan:
@@ -117,11 +118,11 @@ class PeerDirectory:
             self._directory_fault = unreadable(self.path, error)
             return self._answer()
         if self._directory_stands():
-            found = {self.path / name for name in names if not _is_passed_over(name)}
-            for path in (self._peers.keys() | self._faults.keys() | self._unread) - found:
-                self._forget(path)
-            for path in sorted(found):
-                self._refresh(path, trust_stamp=True)
+            found = {str(self.path / name) for name in names if not _is_passed_over(name)}
+            for source in (self._peers.keys() | self._faults.keys() | self._unread) - found:
+                self._forget(source)
+            for source in sorted(found):
+                self._refresh(source, trust_stamp=True)
         return self._answer()
 
     def look(self, paths: Iterable[Path]) -> Scan:
@@ -129,7 +130,7 @@ class PeerDirectory:
         if self._directory_stands():
             for path in sorted(set(paths)):
                 if path.parent == self.path and not _is_passed_over(path.name):
-                    self._refresh(path, trust_stamp=False)
+                    self._refresh(str(path), trust_stamp=False)
         return self._answer()
 
     def _directory_stands(self) -> bool:
@@ -141,12 +142,13 @@ class PeerDirectory:
             self._directory_fault = unreadable(self.path, error)
         return self._directory_fault is None
 
-    def _refresh(self, path: Path, *, trust_stamp: bool) -> None:
+    def _refresh(self, source: str, *, trust_stamp: bool) -> None:
+        path = Path(source)
         if not is_peer_file(path):
-            (self._unread.add if os.path.lexists(path) else self._unread.discard)(path)
+            (self._unread.add if os.path.lexists(path) else self._unread.discard)(source)
             return
         stamp = _stamp(path)
-        if trust_stamp and stamp is not None and self._stamps.get(path) == stamp:
+        if trust_stamp and stamp is not None and self._stamps.get(source) == stamp:
             return
         started = time.time()
         try:
@@ -155,24 +157,25 @@ class PeerDirectory:
         except FileNotFoundError:
             # Gone for good only if it did not go with the whole directory.
             if self._directory_stands():
-                self._forget(path)
+                self._forget(source)
             return
         except InvalidInput as invalid:
             peer, faults = None, invalid.problems
-        self._forget(path)
+        self._forget(source)
         if peer is not None:
-            self._peers[path] = peer
+            source = peer.source  # one string serves everybody
+            self._peers[source] = peer
         else:
-            self._faults[path] = faults
+            self._faults[source] = faults
         # The stamp was taken before the content: a change in between shows as another stamp.
         if stamp is not None and max(stamp[3], stamp[4]) / 1e9 < started - _RACY:
-            self._stamps[path] = stamp
+            self._stamps[source] = stamp
 
-    def _forget(self, path: Path) -> None:
-        self._stamps.pop(path, None)
-        self._peers.pop(path, None)
-        self._faults.pop(path, None)
-        self._unread.discard(path)
+    def _forget(self, source: str) -> None:
+        self._stamps.pop(source, None)
+        self._peers.pop(source, None)
+        self._faults.pop(source, None)
+        self._unread.discard(source)
 
     def _answer(self) -> Scan:
         problems = [problem for faults in self._faults.values() for problem in faults]
@@ -188,11 +191,13 @@ class PeerDirectory:
         )
 
 
-def _unread_problem(path: Path) -> Problem:
+def _unread_problem(source: str) -> Problem:
     kept = "is not read, and while it is here no peer is removed because its file is gone"
-    if path.name.endswith(".yml"):
-        return Problem(str(path), "", "", kept, f"rename it to {path.stem}{SUFFIX}, or move it elsewhere")
-    return Problem(str(path), "", "", kept, f"move it elsewhere, or name it NAME{SUFFIX} if it is a peer's")
+    if source.endswith(".yml"):
+        return Problem(
+            source, "", "", kept, f"rename it to {Path(source).stem}{SUFFIX}, or move it elsewhere"
+        )
+    return Problem(source, "", "", kept, f"move it elsewhere, or name it NAME{SUFFIX} if it is a peer's")
 
 
 def _stamp(path: Path) -> _Stamp | None:

@@ -60,7 +60,7 @@ class Sources:
         """Why the files may not tell of all peers, or the settings not of all that works; empty if they do.
 
         A file of which no version is in force may describe anybody."""
-        unknown = sorted(path for path in self._scan.unreadable if str(path) not in registry.peers)
+        unknown = sorted(source for source in self._scan.unreadable if source not in registry.peers)
         if not self._scan.complete:
             words = f"{self._directory.path} cannot be read"
         elif self._scan.unread:
@@ -95,8 +95,9 @@ class Sources:
         wanted = None if paths is None else {path.absolute() for path in paths}
         if wanted is not None and all(path.parent == self.config.peers for path in wanted):
             self._scan = self._directory.look(wanted)
-            found = [self._scan.peers[path] for path in wanted if path in self._scan.peers]
-            return self._update(None, map(str, wanted), found, registry, removed=removed)
+            sources = [str(path) for path in wanted]
+            found = [self._scan.peers[source] for source in sources if source in self._scan.peers]
+            return self._update(None, sources, found, registry, removed=removed)
         settings = self._read_settings()
         if self._directory.path != self.config.peers:
             self._directory = PeerDirectory(self.config.peers)
@@ -124,7 +125,7 @@ class Sources:
             mesh.configure(update.settings, now)
         # Twice: what was read may bring a doubt or end it, and nobody must be removed in between.
         mesh.hold(self.doubt(mesh.state.registry))
-        broken = map(str, self._scan.unreadable)
+        broken = self._scan.unreadable
         names = mesh.update_peers(update.put, update.drop, now, gone=update.gone, broken=broken)
         mesh.hold(self.doubt(mesh.state.registry))
         return names
@@ -132,8 +133,7 @@ class Sources:
     def _gone(self, sources: Iterable[str]) -> Iterable[str]:
         if self._scan.complete:
             for source in sources:
-                path = Path(source)
-                if path not in self._scan.peers and path not in self._scan.unreadable:
+                if source not in self._scan.peers and source not in self._scan.unreadable:
                     yield source
 
     def _read_settings(self) -> Settings | None:

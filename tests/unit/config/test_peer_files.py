@@ -110,8 +110,8 @@ def test_a_scan_takes_what_is_valid_and_tells_the_rest(tmp_path: Path) -> None:
     (tmp_path / "#good.yaml#").write_text("{{{")
     (tmp_path / "folder.yaml").mkdir()
     scan = PeerDirectory(tmp_path).scan()
-    assert {path: peer.name for path, peer in scan.peers.items()} == {good: "good"}
-    assert scan.unreadable == {bad, tmp_path / "folder.yaml"}
+    assert {path: peer.name for path, peer in scan.peers.items()} == {str(good): "good"}
+    assert scan.unreadable == {str(bad), str(tmp_path / "folder.yaml")}
     assert {problem.file for problem in scan.problems} == {str(bad), str(tmp_path / "folder.yaml")}
     assert scan.complete
 
@@ -135,7 +135,7 @@ def test_whatever_is_visible_and_not_read_is_a_problem(
     path.mkdir() if name.endswith("/") else path.touch()
     scan = directory.scan() if way == "scan" else directory.look([path])
     (problem,) = scan.problems
-    assert (problem.file, scan.unread, scan.complete) == (str(path), (path,), True)
+    assert (problem.file, scan.unread, scan.complete) == (str(path), (str(path),), True)
     assert "no peer is removed" in problem.message
     assert remedy in problem.remedy
     path.rmdir() if name.endswith("/") else path.unlink()
@@ -151,7 +151,7 @@ def test_what_others_could_write_says_nothing(tmp_path: Path) -> None:
     assert len(directory.scan().peers) == 1
     path.chmod(0o666)
     scan = directory.scan()
-    assert scan.unreadable == {path}
+    assert scan.unreadable == {str(path)}
     assert scan.problems[0].remedy == f"run: chmod go-w {path}"
     path.chmod(0o644)
     assert directory.scan().problems == ()
@@ -164,7 +164,7 @@ def test_what_others_could_write_says_nothing(tmp_path: Path) -> None:
     assert directory.scan().problems[0].remedy == f"run: chmod go-w {tmp_path}"
     tmp_path.chmod(0o1777)
     scan = directory.scan()
-    assert (list(scan.peers), scan.problems, scan.complete) == ([path], (), True)
+    assert (list(scan.peers), scan.problems, scan.complete) == ([str(path)], (), True)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives files away")
@@ -207,9 +207,9 @@ def test_only_what_changed_is_read_again(tmp_path: Path, reads: list[str]) -> No
     write(tmp_path / "h51.yaml", "h51", 51)
     scan = directory.scan()
     assert sorted(reads) == ["h51.yaml", "h7.yaml"]
-    assert str(scan.peers[tmp_path / "h7.yaml"].addresses[0]) == "203.0.113.77"
+    assert str(scan.peers[str(tmp_path / "h7.yaml")].addresses[0]) == "203.0.113.77"
     assert len(scan.peers) == 50
-    assert tmp_path / "h9.yaml" not in scan.peers
+    assert str(tmp_path / "h9.yaml") not in scan.peers
 
 
 def test_a_look_reads_the_files_named_and_no_other(tmp_path: Path, reads: list[str]) -> None:
@@ -224,7 +224,7 @@ def test_a_look_reads_the_files_named_and_no_other(tmp_path: Path, reads: list[s
     outside = write(tmp_path.parent / "outside.yaml", "outside", 9)
     scan = directory.look([tmp_path / "h1.yaml", tmp_path / "h3.yaml", tmp_path / ".h.yaml", outside])
     assert reads == ["h1.yaml", "h3.yaml"]
-    assert {path.name: str(peer.addresses[0]) for path, peer in scan.peers.items()} == {
+    assert {Path(path).name: str(peer.addresses[0]) for path, peer in scan.peers.items()} == {
         "h1.yaml": "203.0.113.101",
         "h2.yaml": "203.0.113.2",
     }
@@ -235,7 +235,7 @@ def test_a_change_within_the_clocks_tick_is_not_missed(tmp_path: Path) -> None:
     directory = PeerDirectory(tmp_path)
     for last in range(10, 60):  # same size, same inode, and most of them the same time stamp
         write(path, "a", last)
-        assert str(directory.scan().peers[path].addresses[0]) == f"203.0.113.{last}"
+        assert str(directory.scan().peers[str(path)].addresses[0]) == f"203.0.113.{last}"
 
 
 def test_a_file_that_breaks_and_is_mended(tmp_path: Path) -> None:
@@ -245,10 +245,10 @@ def test_a_file_that_breaks_and_is_mended(tmp_path: Path) -> None:
     path.write_text("name: [")
     scan = directory.scan()
     assert not scan.peers
-    assert scan.unreadable == {path}
+    assert scan.unreadable == {str(path)}
     write(path, "a", 2)
     scan = directory.scan()
-    assert (list(scan.peers), scan.problems, scan.unreadable) == ([path], (), frozenset())
+    assert (list(scan.peers), scan.problems, scan.unreadable) == ([str(path)], (), frozenset())
 
 
 @pytest.mark.parametrize("way", ["scan", "look"])
@@ -261,7 +261,7 @@ def test_a_directory_that_is_gone_says_nothing_about_its_peers(tmp_path: Path, w
     path.rename(tmp_path / "away")
     scan = directory.scan() if way == "scan" else directory.look([file])
     assert not scan.complete
-    assert list(scan.peers) == [file]
+    assert list(scan.peers) == [str(file)]
     assert [(problem.file, problem.remedy) for problem in scan.problems] == [
         (str(path), "create it or correct the path")
     ]
