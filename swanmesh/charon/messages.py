@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -92,7 +93,8 @@ class Decoder:
         """The connections of a `list-conn` event (one each)."""
         return tuple(
             LoadedConnection(
-                name=name, children=tuple(child for child, _ in _sections(_inner(body, "children")))
+                name=sys.intern(name),
+                children=tuple(sys.intern(child) for child, _ in _sections(_inner(body, "children"))),
             )
             for name, body in _sections(section)
         )
@@ -212,7 +214,14 @@ def text(section: Section, key: str) -> str:
 def texts(section: Section, key: str) -> tuple[str, ...]:
     """The list under `key`, empty if there is none."""
     value = section.get(key)
-    return tuple(item.decode(errors="replace") for item in value) if isinstance(value, list) else ()
+    if not isinstance(value, list):
+        return ()
+    return tuple(sys.intern(item.decode(errors="replace")) for item in value)
+
+
+def _word(section: Section, key: str) -> str:
+    """As `text`, for what thousands of associations or the next look have alike: one string serves all."""
+    return sys.intern(text(section, key))
 
 
 def number(section: Section, key: str) -> int | None:
@@ -250,20 +259,20 @@ def _sections(section: Section) -> Iterator[tuple[str, Section]]:
 
 
 def _ike(name: str, body: Section, children: tuple[ChildSa, ...]) -> IkeSa:
-    state = text(body, "state")
+    state = _word(body, "state")
     if not state:
         raise _BrokenSection("state")
     return IkeSa(
         unique_id=_number(body, "uniqueid"),
-        connection=name,
+        connection=sys.intern(name),
         state=state,
         initiator=body.get("initiator") == b"yes",
         spi_initiator=text(body, "initiator-spi"),
         spi_responder=text(body, "responder-spi"),
-        local_host=text(body, "local-host"),
-        remote_host=text(body, "remote-host"),
-        local_id=text(body, "local-id"),
-        remote_id=text(body, "remote-id"),
+        local_host=_word(body, "local-host"),
+        remote_host=_word(body, "remote-host"),
+        local_id=_word(body, "local-id"),
+        remote_id=_word(body, "remote-id"),
         nat_local=body.get("nat-local") == b"yes",
         nat_remote=body.get("nat-remote") == b"yes",
         algorithm=_algorithm(body),
@@ -278,15 +287,15 @@ def _ike(name: str, body: Section, children: tuple[ChildSa, ...]) -> IkeSa:
 
 
 def _child(key: str, body: Section) -> ChildSa:
-    state = text(body, "state")
+    state = _word(body, "state")
     if not state:
         raise _BrokenSection("state")
     return ChildSa(
         unique_id=_number(body, "uniqueid"),
-        name=text(body, "name") or key,
+        name=_word(body, "name") or key,
         state=state,
-        mode=text(body, "mode"),
-        protocol=text(body, "protocol") or "ESP",
+        mode=_word(body, "mode"),
+        protocol=_word(body, "protocol") or "ESP",
         encap=body.get("encap") == b"yes",
         reqid=_count(body, "reqid"),
         spi_in=text(body, "spi-in"),
@@ -314,4 +323,4 @@ def _algorithm(body: Section) -> str:
     parts += [name for index in range(1, 8) if (name := text(body, f"ake{index}"))]
     if body.get("esn") == b"1":
         parts.append("ESN")
-    return "/".join(parts)
+    return sys.intern("/".join(parts))

@@ -92,7 +92,7 @@ def connection_name(peer: str, pair: AddressPair) -> str:
 
     VICI names hold 255 bytes; the digest covers what a very long host name loses here.
     """
-    digest = hashlib.sha256(f"{peer} {_text(pair.local)} to {_text(pair.remote)}".encode()).hexdigest()[:8]
+    digest = hashlib.sha256(f"{peer} {text(pair.local)} to {text(pair.remote)}".encode()).hexdigest()[:8]
     return f"swanmesh-{peer[:200]}-{digest}"
 
 
@@ -141,8 +141,8 @@ def desired(
             kind=Kind.ASSOCIATION,
             trap=policy.trap,
             addresses=pair,
-            local_ts=(_selector(pair.local),),
-            remote_ts=(_selector(pair.remote),),
+            local_ts=_selectors(pair.local),
+            remote_ts=_selectors(pair.remote),
             agreed=agreed,
         )
         found[name] = (pair, connection)
@@ -158,8 +158,8 @@ def down(settings: Settings, peer: Peer, pair: AddressPair) -> Connection:
         peer=peer.name,
         host=settings.host.name,
         kind=Kind.DROP if closed else Kind.PASS,
-        local_ts=(_selector(pair.local),),
-        remote_ts=(_selector(pair.remote),),
+        local_ts=_selectors(pair.local),
+        remote_ts=_selectors(pair.remote),
     )
 
 
@@ -181,8 +181,9 @@ def neighbour_discovery(settings: Settings) -> Connection | None:
     )
 
 
+@lru_cache(maxsize=2)
 def terms(settings: Settings, charon: Abilities) -> Terms:
-    """What this host negotiates by, with every peer."""
+    """What this host negotiates by, with every peer: one value, which thousands of connections share."""
     how = settings.connection
     ike, esp = proposals(how, charon)
     kept = {field.name: getattr(how, field.name) for field in fields(how)} | {
@@ -220,13 +221,16 @@ def _parts(connection: Connection) -> dict[str, object]:
     return parts | ({field.name: getattr(agreed, field.name) for field in fields(agreed)} if agreed else {})
 
 
-def _selector(address: Address) -> str:
-    return f"{_text(address)}/{address.max_prefixlen}"
+@lru_cache(maxsize=64)
+def _selectors(address: Address) -> tuple[str, ...]:
+    """This address alone, as charon prints it."""
+    return (f"{text(address)}/{address.max_prefixlen}",)
 
 
 @lru_cache(maxsize=64)
-def _text(address: Address) -> str:
-    """Kept for a while: each address is written several times in a row, and IPv6 takes 10 µs to write."""
+def text(address: Address) -> str:
+    """The address as charon prints it. Kept for a while: each is written several times in a row, and IPv6
+    takes 10 µs to write."""
     return str(address)
 
 
@@ -254,7 +258,7 @@ def _connection(
     # keeps the old one's trap under its old name. So nothing may enter the digest that charon reads as equal,
     # and a new FORMAT goes with a rendering in which charon sees a difference.
     # Of plain str, bytes, numbers and tuples `repr` says all and no more, alike in every process.
-    place = (str(addresses.local), str(addresses.remote)) if addresses else ()
+    place = (text(addresses.local), text(addresses.remote)) if addresses else ()
     what = (FORMAT, name, peer, host, kind.value, trap, place, local_ts, remote_ts)
     digest = hashlib.sha256(repr(what).encode() + (_summary(agreed) if agreed else b"")).hexdigest()[:16]
     return Connection(
