@@ -21,8 +21,11 @@ from swanmesh.core.reasons import NONE, Reason, not_as_agreed
 class Agreement:
     """What one pair's associations must be."""
 
-    local: Address
-    remote: Address
+    local: str
+    """The addresses as charon prints them: each look compares thousands of associations with theirs."""
+    remote: str
+    local_ts: tuple[str, ...]
+    remote_ts: tuple[str, ...]
     local_name: str
     remote_name: str
     encapsulated: bool
@@ -62,18 +65,18 @@ class Agreement:
             return not_as_agreed(f"the CHILD_SA is {child.protocol}, not ESP")
         if child.encap and not self.encapsulated:
             return not_as_agreed("the CHILD_SA is encapsulated in UDP, which the pair did not ask for")
-        for whose, selectors, address in (
-            ("local", child.local_ts, self.local),
-            ("remote", child.remote_ts, self.remote),
+        for whose, selectors, agreed, address in (
+            ("local", child.local_ts, self.local_ts, self.local),
+            ("remote", child.remote_ts, self.remote_ts, self.remote),
         ):
-            if selectors and selectors != (f"{address}/{address.max_prefixlen}",):
+            if selectors and selectors != agreed:
                 told = ", ".join(selectors)[:200]
                 return not_as_agreed(f"the CHILD_SA's {whose} selectors are {told}, not all of {address}")
         return NONE
 
 
-def _differs(what: str, told: str, agreed: Address) -> Reason:
-    if not told or told == str(agreed) or _parsed(told) == agreed:
+def _differs(what: str, told: str, agreed: str) -> Reason:
+    if not told or told == agreed or _parsed(told) == _parsed(agreed) is not None:
         return NONE
     return not_as_agreed(f"the {what} of the IKE_SA is {told}, not {agreed}")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from swanmesh.core.agreement import Agreement
 from swanmesh.core.model import REAUTH
@@ -29,15 +29,22 @@ from swanmesh.core.reasons import NONE, Reason
 SaEvent: TypeAlias = IkeUp | IkeDown | IkeMoved | ChildUp | ChildDown | IkeRekeyed | ChildRekeyed
 
 
+class Times(NamedTuple):
+    """When an IKE_SA came about; one that took over by a rekey inherits."""
+
+    born: float
+    """When it was established."""
+    authenticated: float
+    """When the peer proved who it is: a rekey does not ask for that again."""
+
+
 @dataclass(slots=True)
 class Associations:
     """What stands, and when each of it was established."""
 
     sas: dict[int, IkeSa] = field(default_factory=dict)
-    born: dict[int, float] = field(default_factory=dict)
-    """When each of `sas` was established; one that took over by a rekey inherits."""
-    authenticated: dict[int, float] = field(default_factory=dict)
-    """When the peer proved who it is: a rekey does not ask for that again."""
+    times: dict[int, Times] = field(default_factory=dict)
+    """Of each of `sas` that was ever established."""
     agreement: Agreement | None = None
     """What they must be; None for a pair that no file knows."""
 
@@ -82,9 +89,8 @@ class Associations:
         self.sas = {sa.unique_id: sa for sa in sas}
         for sa in self.sas.values():
             self._note_birth(sa, now)
-        for times in (self.born, self.authenticated):
-            for unique_id in times.keys() - self.sas.keys():
-                del times[unique_id]
+        for unique_id in self.times.keys() - self.sas.keys():
+            del self.times[unique_id]
 
     def recount(self, sas: Iterable[IkeSa]) -> None:
         """The same IKE_SAs with newer counters and ages."""
@@ -98,8 +104,7 @@ class Associations:
                 self._put(replace(ike, children=known.children if known else ()), now)
             case IkeDown(ike):
                 self.sas.pop(ike.unique_id, None)
-                self.born.pop(ike.unique_id, None)
-                self.authenticated.pop(ike.unique_id, None)
+                self.times.pop(ike.unique_id, None)
             case ChildUp(ike):
                 self._set_children(ike, now, add=ike.children)
             case ChildDown(ike):
@@ -109,9 +114,8 @@ class Associations:
                     self._set_children(ike, now, drop=[child.unique_id for child in ike.children])
             case IkeRekeyed(old_id, new):
                 old = self.sas.pop(old_id, None)
-                for times in (self.born, self.authenticated):
-                    if old_id in times:
-                        times[new.unique_id] = times.pop(old_id)
+                if old_id in self.times:
+                    self.times[new.unique_id] = self.times.pop(old_id)
                 # A look may have shown the new one with its CHILD_SAs before the event came.
                 known = self.sas.get(new.unique_id) or old or new
                 self._put(replace(new, children=known.children), now)
@@ -147,13 +151,12 @@ class Associations:
         self._note_birth(sa, now)
 
     def _note_birth(self, sa: IkeSa, now: float) -> None:
-        if sa.established and sa.unique_id not in self.born:
+        if sa.established and sa.unique_id not in self.times:
             age = sa.age or 0.0
-            self.born[sa.unique_id] = now - age
             # The age counts from the last rekey; what is left until charon would reauthenticate does not, but
             # is short by a random part of rand_time (libcharon config/peer_cfg.c).
             longer = REAUTH - sa.reauth_in if sa.reauth_in is not None else 0.0
             slack = self.agreement.slack if self.agreement is not None else 0.0
             # One that was made with other settings tells nothing by it.
             told = slack < longer - age and longer < REAUTH / 2
-            self.authenticated[sa.unique_id] = now - (longer if told else age)
+            self.times[sa.unique_id] = Times(now - age, now - (longer if told else age))

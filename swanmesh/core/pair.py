@@ -142,8 +142,7 @@ class Traffic:
     packets_in: int = 0
     packets_out: int = 0
     one_way: Reason = NONE
-    _seen: dict[str, ChildSa] = field(default_factory=dict)
-    """By inbound SPI: unique ids begin anew with each charon."""
+    _seen: tuple[ChildSa, ...] = ()
     _quiet: tuple[float, int, int] = (float("-inf"), 0, 0)
     """When packets last came in, or the count began, and how many had come in and gone out then."""
 
@@ -162,17 +161,21 @@ class Traffic:
 
     def last_of(self, children: Iterable[ChildSa]) -> None:
         """Add the last counts of CHILD_SAs that are replaced or gone: no look shows them any more."""
-        self._seen |= self._add(children)
+        last = self._add(children)
+        spis = {child.spi_in for child in last}
+        self._seen = (*(child for child in self._seen if child.spi_in not in spis), *last)
 
-    def _add(self, children: Iterable[ChildSa]) -> dict[str, ChildSa]:
+    def _add(self, children: Iterable[ChildSa]) -> tuple[ChildSa, ...]:
+        """A CHILD_SA is known by its inbound SPI: unique ids begin anew with each charon."""
+        before = {child.spi_in: child for child in self._seen}
         shown = {child.spi_in: child for child in children}
         for spi, child in shown.items():
-            old = self._seen.get(spi)
+            old = before.get(spi)
             self.bytes_in += max(0, child.bytes_in - (old.bytes_in if old else 0))
             self.bytes_out += max(0, child.bytes_out - (old.bytes_out if old else 0))
             self.packets_in += max(0, child.packets_in - (old.packets_in if old else 0))
             self.packets_out += max(0, child.packets_out - (old.packets_out if old else 0))
-        return shown
+        return tuple(shown.values())
 
 
 @dataclass(slots=True, kw_only=True)

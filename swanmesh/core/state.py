@@ -114,7 +114,7 @@ class Pairs:
 
     def __init__(self) -> None:
         self._by_name: dict[str, Pair] = {}
-        self._of_peer: dict[str, dict[str, Pair]] = {}
+        self._of_peer: dict[str, tuple[Pair, ...]] = {}
         self._marked: dict[str, None] = {}
         self._timers: list[tuple[float, str]] = []
 
@@ -128,23 +128,22 @@ class Pairs:
         return self._by_name.get(name)
 
     def of(self, peer: str) -> list[Pair]:
-        return list(self._of_peer.get(peer, {}).values())
+        return list(self._of_peer.get(peer, ()))
 
     def peers(self) -> list[str]:
         return list(self._of_peer)
 
     def add(self, pair: Pair) -> Pair:
         self._by_name[pair.name] = pair
-        self._of_peer.setdefault(pair.peer, {})[pair.name] = pair
+        self._of_peer[pair.peer] = (*self._of_peer.get(pair.peer, ()), pair)
         self.mark(pair)
         return pair
 
     def remove(self, pair: Pair) -> None:
         del self._by_name[pair.name]
-        of_peer = self._of_peer[pair.peer]
-        del of_peer[pair.name]
-        if not of_peer:
-            del self._of_peer[pair.peer]
+        others = tuple(other for other in self._of_peer.pop(pair.peer) if other is not pair)
+        if others:
+            self._of_peer[pair.peer] = others
 
     def mark(self, pair: Pair) -> None:
         """Something changed: decide on it in the next step."""

@@ -81,7 +81,7 @@ def survivor(established: Sequence[IkeSa], pair: Pair) -> IkeSa | None:
     candidates = [sa for sa in established if pair.associations.counts(sa)] or established
     if not candidates:
         return None
-    born = pair.associations.born
+    born = {unique_id: times.born for unique_id, times in pair.associations.times.items()}
     newest = max(born.get(sa.unique_id, 0.0) for sa in candidates)
     young = [sa for sa in candidates if born.get(sa.unique_id, 0.0) >= newest - TIE]
     return max(young, key=lambda sa: (sa.initiator == pair.initiator, sa.spi_initiator, sa.spi_responder))

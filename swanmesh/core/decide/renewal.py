@@ -39,9 +39,10 @@ class Renewal:
 def renewal(pair: Pair, sa: IkeSa, settings: Settings, certificates: Certificates) -> Renewal | None:
     """The next one that is foreseen for this IKE_SA; None while the wall's time is not known."""
     offset = certificates.offset
-    authenticated = pair.associations.authenticated.get(sa.unique_id)
-    if offset is None or authenticated is None:
+    times = pair.associations.times.get(sa.unique_id)
+    if offset is None or times is None:
         return None
+    authenticated = times.authenticated
     share = zlib.crc32(f"{pair.name} {settings.host.name}".encode()) / 2**32
     asked = pair.renewal_asked.get(sa.unique_id)
 

@@ -6,7 +6,15 @@ from collections.abc import Iterable
 
 from swanmesh.core import reasons
 from swanmesh.core.agreement import Agreement
-from swanmesh.core.connections import SHORTER, Connection, desired, differences, down, neighbour_discovery
+from swanmesh.core.connections import (
+    SHORTER,
+    Connection,
+    desired,
+    differences,
+    down,
+    neighbour_discovery,
+    text,
+)
 from swanmesh.core.initiation import initiates
 from swanmesh.core.inputs.transitions import first_attempt, judge, judge_peer
 from swanmesh.core.model import AddressPair, Peer
@@ -74,8 +82,10 @@ def _want(
     pair.addresses, pair.connection, pair.left_alone = addresses, connection, NONE
     pair.initiator = initiates(state.settings.host.name, peer.name)
     pair.associations.agreement = Agreement(
-        local=addresses.local,
-        remote=addresses.remote,
+        local=text(addresses.local),
+        remote=text(addresses.remote),
+        local_ts=connection.local_ts,
+        remote_ts=connection.remote_ts,
         local_name=state.settings.host.name,
         remote_name=peer.name,
         encapsulated=state.settings.connection.encap,

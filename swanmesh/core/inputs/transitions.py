@@ -99,7 +99,7 @@ def _in_rekey(pair: Pair, now: float) -> bool:
 def _came_up(pair: Pair, now: float) -> None:
     standing, held = pair.standing, pair.associations
     standing.up = True
-    standing.since = max((held.born[sa.unique_id] for sa in held.counting), default=now)
+    standing.since = max((held.times[sa.unique_id].born for sa in held.counting), default=now)
     standing.cause, standing.lost = NONE, False
     pair.attempt.peer_ready = False
 

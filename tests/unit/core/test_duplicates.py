@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swanmesh.core.actions import Action, ObserveSas, TerminateChild, TerminateIke
+from swanmesh.core.associations import Times
 from swanmesh.core.decide.duplicates import end_extras, survivor
 from swanmesh.core.initiation import initiates
 from swanmesh.core.mesh import Mesh
@@ -145,7 +146,8 @@ def test_both_ends_keep_the_same_one(shared: list[tuple[str, bool, float, float,
             initiator = began_here if ours else not began_here
             pair.sas[number] = association("n", number, initiator=initiator)
             pair.sas[number] = replace(pair.sas[number], spi_initiator=spi, spi_responder=spi[::-1])
-            pair.associations.born[number] = born + (lag if ours else other_lag)
+            at = born + (lag if ours else other_lag)
+            pair.associations.times[number] = Times(at, at)
         keep = survivor(list(pair.sas.values()), pair)
         assert keep is not None
         kept.append(keep.spi_initiator)
