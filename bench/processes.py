@@ -24,6 +24,7 @@ from swanmesh.core.events import MeshEvent
 ROOT = Path(__file__).parents[1]
 CHARON = "/usr/sbin/charon-systemd"
 SWANMESH = (sys.executable, "-m", "swanmesh")
+_UNIT = ROOT / "systemd/swanmesh.service"
 _SETTINGS = ROOT / "conf/strongswan.d/swanmesh.conf"
 _CONFIGURATION = """\
 include {settings}
@@ -183,12 +184,19 @@ def service(site: Site, charon: subprocess.Popen[bytes]) -> Iterator[Service]:
         process = subprocess.Popen(
             (*_WITH_US, *_beside(charon), *SWANMESH, "--config", str(site.config), "run"),
             cwd=ROOT,
+            env=os.environ | _unit_environment(),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
         )
     with ended(process):
         yield Service(site, process, log)
+
+
+def _unit_environment() -> dict[str, str]:
+    """What systemd gives the service beside its own."""
+    settings = (line.partition("=") for line in _UNIT.read_text().splitlines())
+    return dict(value.split("=", 1) for key, _, value in settings if key == "Environment")
 
 
 def is_real(charon: subprocess.Popen[bytes]) -> bool:
