@@ -13,8 +13,8 @@ from bench.processes import Service, Usage, charon, fake_charon, is_real, servic
 from bench.results import Line, Results, verdict
 from bench.site import Site, build
 
-_MEMORY = 150 * 1024 * 1024
-_SHARE = 0.02
+_MEMORY = 100 * 1024 * 1024
+_SHARE = 0.005
 _Start = Callable[[Site], contextlib.AbstractContextManager["subprocess.Popen[bytes]"]]
 
 
@@ -87,7 +87,7 @@ def _lines(case: _Case, count: int, seconds: float) -> list[Line]:
             ours=share * 100,
             theirs=beside * 100 if real else None,
             unit="%",
-            goal=f"below {_SHARE:.0%}" if case.demanded else "",
+            goal=f"below {_SHARE:.1%}" if case.demanded else "",
             met=verdict(count, share < _SHARE) if case.demanded else None,
             note=f"over {seconds:.0f} s",
         ),
