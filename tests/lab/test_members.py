@@ -77,7 +77,8 @@ def untold(victim: Host, attacker: Host, journal: Journal) -> list[str]:
     lines = [line for line in journal.lines(peer=attacker) if line["level"] in ("warning", "error")]
     metrics = Client(victim.control_socket).metrics().decode()
     places = {
-        f"status: {shown['state']}": shown["state"] != "up",
+        # Beside what is ended, one that is as agreed may have come up.
+        f"status: {shown['state']}": shown["state"] != "up" or _only_as_agreed(victim, attacker),
         f"status: {shown['reason']!r} without its code": NOT_AS_AGREED in json.dumps(shown),
         "log": any(NOT_AS_AGREED in line.values() for line in lines),
         "metric": f'reason="{NOT_AS_AGREED}"' in metrics,
