@@ -149,6 +149,9 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 # Each installation has a folder of its own, so that none changes beneath a service that runs from it.
 BUILD := $(LIBDIR)/$(VERSION)-$(shell date -u -d "@$${SOURCE_DATE_EPOCH:-$$(date +%s)}" +%Y%m%dT%H%M%S)
 BEFORE := $(wildcard $(DESTDIR)$(WRAPPER))
+# Whether ESP that comes in is no sign of life to the strongSwan here: from 6.0.1 on.
+PATIENT = $(shell swanctl --help 2>/dev/null | sed -n 's/^strongSwan \([0-9.]*\).*/\1/p' | \
+	  while read -r version; do printf '%s\n' 6.0.1 "$$version" | sort -CV && echo yes; done)
 # Whether this is the machine itself, and systemd runs it.
 LIVE := $(if $(DESTDIR),,$(wildcard /run/systemd/system))
 
@@ -198,6 +201,7 @@ switch: build-beside
 	@install -d -m 0700 $(DESTDIR)$(CONFDIR)/pki
 	$(call keep,conf/swanmesh.yaml,$(CONFDIR)/swanmesh.yaml)
 	$(call keep,conf/strongswan.d/swanmesh.conf,$(SYSCONFDIR)/strongswan.d/swanmesh.conf)
+	$(if $(PATIENT),$(call keep,conf/strongswan.d/swanmesh.patient.conf,$(SYSCONFDIR)/strongswan.d/swanmesh.patient.conf))
 	$(call keep,conf/modules-load.d/swanmesh.conf,$(MODULES))
 	$(call keep,conf/hooks.d/mail-when-down.disabled,$(CONFDIR)/hooks.d/mail-when-down.disabled,0755)
 	$(call keep,conf/hooks.d/chat-webhook.disabled,$(CONFDIR)/hooks.d/chat-webhook.disabled,0755)
@@ -228,7 +232,7 @@ uninstall:
 	rm -rf $(DESTDIR)$(LIBDIR)
 	rm -f $(DESTDIR)$(WRAPPER) $(DESTDIR)$(UNIT)
 	@if [[ -n "$(LIVE)" ]]; then systemctl daemon-reload; fi
-	@echo "$(CONFDIR) and $(SYSCONFDIR)/strongswan.d/swanmesh.conf are left in place"
+	@echo "$(CONFDIR) and $(SYSCONFDIR)/strongswan.d/swanmesh*.conf are left in place"
 
 # For every Python and machine at once: the hashes are of all files of a release. uv, because pip-compile knows
 # but the Python that it runs on. What builds swanmesh (build-system.requires) is locked with what it needs.

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import re
+import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-_SHIPPED_SETTINGS = Path(__file__).parents[1] / "conf/strongswan.d/swanmesh.conf"
+_SHIPPED_SETTINGS = Path(__file__).parents[1] / "conf/strongswan.d"
+_PATIENT = (6, 0, 1)
 # What IKEv2 with certificates needs, and no more: a charon starts in a fraction of the time.
 _PLUGINS = (
     "random nonce x509 revocation constraints pubkey pkcs1 pkcs8 pem openssl kdf hmac gcm "
     "kernel-netlink socket-default counters vici"
 )
 _STRONGSWAN_CONF = """\
-include {shipped}
+{shipped}
 charon-systemd {{
   load = {plugins}
   plugins {{
@@ -38,6 +44,20 @@ swanctl {{
   socket = unix://{vici}
 }}
 """
+
+
+@functools.cache
+def patient() -> bool:
+    """Whether `make install` gives the strongSwan at hand the patient settings."""
+    program = shutil.which("swanctl", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin") or "swanctl"
+    usage = subprocess.run([program, "--help"], capture_output=True, text=True, check=False).stdout
+    version = re.search(r"^strongSwan (\d+)\.(\d+)\.(\d+)", usage, re.MULTILINE)
+    return version is not None and tuple(map(int, version.groups())) >= _PATIENT
+
+
+def shipped_settings() -> list[str]:
+    """Names of the files that `make install` puts into strongswan.d, in the order that they are read."""
+    return ["swanmesh.conf", *(["swanmesh.patient.conf"] if patient() else [])]
 
 
 @dataclass(eq=False, kw_only=True)
@@ -107,7 +127,7 @@ class HostFiles:
         self.config.write_text(yaml.safe_dump(document | sections, sort_keys=False))
         (self.folder / "strongswan.conf").write_text(
             _STRONGSWAN_CONF.format(
-                shipped=_SHIPPED_SETTINGS,
+                shipped="\n".join(f"include {_SHIPPED_SETTINGS / name}" for name in shipped_settings()),
                 plugins=_PLUGINS,
                 vici=self.vici_socket,
                 log=self.charon_log,

@@ -45,6 +45,8 @@ class Associations:
     sas: dict[int, IkeSa] = field(default_factory=dict)
     times: dict[int, Times] = field(default_factory=dict)
     """Of each of `sas` that was ever established."""
+    unanswered: dict[int, float] = field(default_factory=dict)
+    """Since when IKE_SAs wait for the peer's answer to their first message, or to a DELETE of ours."""
     agreement: Agreement | None = None
     """What they must be; None for a pair that no file knows."""
 
@@ -89,8 +91,11 @@ class Associations:
         self.sas = {sa.unique_id: sa for sa in sas}
         for sa in self.sas.values():
             self._note_birth(sa, now)
+            if sa.unheard:
+                self.unanswered.setdefault(sa.unique_id, now)
         for unique_id in self.times.keys() - self.sas.keys():
             del self.times[unique_id]
+        self._forget_answered()
 
     def recount(self, sas: Iterable[IkeSa]) -> None:
         """The same IKE_SAs with newer counters and ages."""
@@ -121,20 +126,28 @@ class Associations:
                 self._put(replace(new, children=known.children), now)
             case ChildRekeyed(ike, old_id, new_child):
                 self._set_children(ike, now, add=(new_child,), drop=(old_id,))
+        self._forget_answered()
 
-    def note_ending(self, ikes: Collection[int], child: int | None) -> None:
+    def note_ending(self, ikes: Collection[int], child: int | None, now: float) -> None:
         """charon was asked to end these IKE_SAs, or this CHILD_SA. The event that they are gone comes when
         the peer has answered, for an IKE_SA that was never established not at all; until then, and until a
         look says otherwise, they count as ending."""
         for unique_id, sa in self.sas.items():
             if unique_id in ikes:
                 self.sas[unique_id] = replace(sa, state="DELETING")
+                self.unanswered[unique_id] = now
             elif any(known.unique_id == child for known in sa.children):
                 children = tuple(
                     replace(known, state="DELETING") if known.unique_id == child else known
                     for known in sa.children
                 )
                 self.sas[unique_id] = replace(sa, children=children)
+
+    def _forget_answered(self) -> None:
+        for unique_id in list(self.unanswered):
+            sa = self.sas.get(unique_id)
+            if sa is None or not (sa.unheard or sa.ending):
+                del self.unanswered[unique_id]
 
     def _set_children(
         self, ike: IkeSa, now: float, add: Collection[ChildSa] = (), drop: Collection[int] = ()

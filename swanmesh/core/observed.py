@@ -89,6 +89,11 @@ class IkeSa:
         return self.state in ESTABLISHED
 
     @property
+    def unheard(self) -> bool:
+        """Whether this end began it and nothing has come from the peer yet."""
+        return self.initiator and self.state == "CONNECTING" and not self.spi_responder.strip("0")
+
+    @property
     def ending(self) -> bool:
         """Whether it is on its way out. A DELETE that waits for another exchange shows as a task only."""
         return self.state in ENDING or "IKE_DELETE" in (*self.tasks_active, *self.tasks_queued)

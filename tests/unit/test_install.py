@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from lab.files import shipped_settings
+
 ROOT = Path(__file__).parents[2]
 LOCK = ROOT / "requirements.lock"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -129,7 +131,8 @@ def test_a_first_installation_runs_and_says_what_comes_next(first: tuple[Place, 
     ]
     assert f"ExecStart={place.command} run" in (place.folder / "units/swanmesh.service").read_text()
     assert (place.folder / "etc/modules-load.d/swanmesh.conf").exists()
-    assert (place.folder / "etc/strongswan.d/swanmesh.conf").exists()
+    shipped = {path.name for path in (place.folder / "etc/strongswan.d").iterdir()}
+    assert shipped == set(shipped_settings())
     commands = re.findall(r"^  (\S+ \S+(?: \S+)*?)(?:  +#.*)?$", ended.output, re.M)
     assert commands == [
         "swanmesh check",

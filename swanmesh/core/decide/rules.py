@@ -11,6 +11,7 @@ and `wait` show what was decided and work nothing out again.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from swanmesh.core import reasons
 from swanmesh.core.actions import (
@@ -34,6 +35,10 @@ may have been (one tried before, or one that the peer should have initiated); an
 duplicate is ended."""
 CHILDLESS = 2.0
 """Seconds that an IKE_SA may stand without a CHILD_SA: the two come up in one exchange."""
+_UNANSWERED = 12.0
+"""Seconds that an IKE_SA may wait for the answer to its first message, or to a DELETE of ours: a little
+longer than charon sends those with conf/strongswan.d/swanmesh.conf. Where swanmesh.patient.conf lets it go on
+for longer, it does so for associations that carry data, and none of these does."""
 
 
 Rule = Callable[[Pair, State, float], Decision | None]
@@ -44,6 +49,10 @@ def decide(pair: Pair, state: State, now: float) -> Decision:
     decision = next((made for rule in _RULES if (made := rule(pair, state, now)) is not None), Decision())
     if not state.charon.reachable:
         return Decision(action=decision.action, blocked=state.charon.unreachable, reason=decision.reason)
+    if pair.associations.unanswered and not decision.ready and not state.charon.abilities.esp_shows_life:
+        patience = min(pair.associations.unanswered.values()) + _patience(state, now)
+        if now < patience and (decision.due is None or patience < decision.due):
+            return replace(decision, due=patience)
     return decision
 
 
@@ -101,6 +110,35 @@ def _shunt(pair: Pair, state: State, now: float) -> Decision | None:
     if pair.connection is None or not pair.connection.shunt:
         return None
     return _end_all(pair, reasons.HELD_DOWN if pair.held_down else NONE)
+
+
+def _patience(state: State, now: float) -> float:
+    return _UNANSWERED * state.admission.pace.stretch(now)
+
+
+def _unanswered(pair: Pair, state: State, now: float) -> Decision | None:
+    """What nobody has answered for long is ended by force, where charon itself goes on for longer."""
+    held = pair.associations
+    if not held.unanswered or state.charon.abilities.esp_shows_life:
+        return None
+    ids = tuple(
+        unique_id
+        for unique_id, since in held.unanswered.items()
+        if now
+        >= (pair.attempt.began or since if held.sas[unique_id].unheard else since) + _patience(state, now)
+    )
+    if not ids:
+        return None
+    reason = pair.standing.cause or reasons.NO_ANSWER
+    end = TerminateIke(
+        unique_ids=ids, connection=pair.name, peer=pair.peer, force=True, reason=reasons.NO_ANSWER
+    )
+    if state.fresh(pair, now, FRESH):
+        return Decision(end, reason=reason)
+    # No event tells of an initiation that charon gave up.
+    look = Reason("before-ending", f"before what {pair.peer} does not answer is ended")
+    waiting = reasons.WAITING_FOR_LOOK
+    return Decision(end, blocked=waiting, due=now + FRESH, reason=reason, look=look, look_at=now)
 
 
 def _extra(pair: Pair, state: State, now: float) -> Decision | None:
@@ -204,6 +242,7 @@ _RULES: tuple[Rule, ...] = (
     _unfit,
     _missing_in_kernel,
     _retrying,
+    _unanswered,
     _unwanted,
     _unloaded,
     _shunt,

@@ -78,7 +78,7 @@ def _refused(state: State, pair: Pair, action: Action, error: Reason, now: float
         attempt_failed(state, pair, now, said if said.code == Cause.UNSUPPORTED_ALGORITHM else error)
     elif isinstance(action, TerminateIke):
         # Most likely it is gone already. Until the look says otherwise it is not asked for again.
-        pair.associations.note_ending(action.unique_ids, None)
+        pair.associations.note_ending(action.unique_ids, None, now)
         judge(state, pair, now, action.reason)
     else:
         pair.refusals.note(error, now, state.settings.initiation, state.rng)
@@ -95,13 +95,13 @@ def _done(state: State, pair: Pair, action: Action, now: float) -> None:
         case UnloadConnection():
             pair.loaded = None
         case TerminateIke():
-            pair.associations.note_ending(action.unique_ids, None)
+            pair.associations.note_ending(action.unique_ids, None, now)
             _ended(state, pair, action.reason, now)
             if action.force:
                 # What it displaced in the kernel must be back at once; the kernel's word decides.
                 state.kernel.want(now, Reason("after-ending", "an association was ended by force"))
         case TerminateChild(unique_id=unique_id):
-            pair.associations.note_ending((), unique_id)
+            pair.associations.note_ending((), unique_id, now)
             _ended(state, pair, action.reason, now)
 
 

@@ -32,6 +32,7 @@ class Life:
         in_flight: int = 32,
         connect: bool = True,
         connection: ConnectionSettings | None = None,
+        version: str = "5.9.8",
     ) -> None:
         self.host = settings(initiation=replace(HOW, in_flight=in_flight), connection=connection)
         self.peer = found(ours=ours)
@@ -40,7 +41,7 @@ class Life:
         self.mesh.update_peers([self.peer], (), 0.0)
         self.now = 0.0
         if connect:
-            self.mesh.charon_back("5.9.8", holdings(self.host), 0.0)
+            self.mesh.charon_back(version, holdings(self.host), 0.0)
 
     @property
     def pair(self) -> Pair:
