@@ -105,14 +105,17 @@ async def test_no_common_proposal(pair: Pair) -> None:
 
 @asynchronous
 async def test_a_key_exchange_that_charon_has_no_plugin_for(pair: Pair) -> None:
-    proposals = ("aes128gcm16-prfsha256-newhope128",)
     async with connected(pair[0]) as charon:
-        await charon.load_connections([connection("one", ike_proposals=proposals)])
+        # Each release reads the name of one that no Debian package can do; neither reads the other's.
+        word, name = ("newhope128", "NEWHOPE_128") if charon.version < "6" else ("mlkem768", "ML_KEM_768")
+        proposals = (f"aes128gcm16-prfsha256-{word}",)
+        loading = await charon.load_connections([connection("one", ike_proposals=proposals)])
+        assert set(loading.values()) == {None}
         with pytest.raises(CommandFailed, match="failed"):
             await charon.initiate("one", "one-child")
         assert (await next_event(charon, Diagnosis)).cause.code == "unsupported-algorithm"
         assert charon.algorithms is not None
-        assert unsupported(proposals[0], charon.algorithms, ike=True) == ["NEWHOPE_128"]
+        assert unsupported(proposals[0], charon.algorithms, ike=True) == [name]
 
 
 @asynchronous

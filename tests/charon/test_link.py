@@ -13,7 +13,7 @@ import pytest
 from swanmesh.charon.link import Back, Happened, Link, Lost, Observed, Report, Unreachable
 from swanmesh.core import actions
 from swanmesh.core.actions import Outcome
-from swanmesh.core.observed import ChildUp, Holdings
+from swanmesh.core.observed import ChildUp, Hint, Holdings
 from swanmesh.core.reasons import Reason
 from tests.charon.conftest import FakeServer
 from tests.charon.fake import Fault
@@ -30,8 +30,10 @@ class Reports:
         self.link = Link(socket, self._queue.put_nowait, timeout=timeout)
 
     async def next(self, kind: type[Kind]) -> Kind:
-        """The next report, which must be of this kind."""
+        """The next report, which must be of this kind. 6.0 hints at each connection that is unloaded."""
         report = await asyncio.wait_for(self._queue.get(), 10)
+        while isinstance(report, Happened) and isinstance(report.event, Hint):
+            report = await asyncio.wait_for(self._queue.get(), 10)
         assert isinstance(report, kind), report
         return report
 

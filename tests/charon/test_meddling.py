@@ -70,9 +70,11 @@ async def test_an_unloaded_trap_and_an_unloaded_key_are_hints(pair: tuple[RealSe
         async with client(server) as other:
             await other.unload_connection("one")
             await other._request("unload-key", {"id": key_id})
-        hint = await next_event(charon, Hint)
-        assert hint.child == hint.unloaded == ESP
-        assert (await next_event(charon, Hint)).child == ""
+        hints = [await next_event(charon, Hint)]
+        while hints[-1].reason.code != "key-unloaded":
+            hints.append(await next_event(charon, Hint))
+        # 6.0 names the connection first.
+        assert {hint.unloaded for hint in hints[:-1]} - {"one"} == {ESP}
         assert await loaded(charon) == ([], frozenset())
 
 
