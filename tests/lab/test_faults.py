@@ -13,8 +13,12 @@ import pytest
 
 from lab import Host, Mesh, mesh, wait_until
 from lab.asking import Journal, full, pair_spis, view, wait_until_idle
+from lab.files import patient
 from lab.measuring import Measurement
 from tests.lab.watching import all_spis, moment, seconds, told_down, up_at
+
+NOTICED = 180.0 if patient() else 60.0
+"""Seconds within which a dead peer is noticed, with room for a slow machine."""
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +39,8 @@ def trio(standing: Mesh) -> Iterator[Mesh]:
 
 
 def given_up(host: Host, since: float) -> list[float]:
-    """When charon gave up on a peer after five retransmissions, in seconds since the epoch; see its log."""
-    lines = [line for line in host.charon_log.read_text().splitlines() if "giving up after 5 retr" in line]
+    """When charon gave up on a peer after all retransmissions, in seconds since the epoch; see its log."""
+    lines = [line for line in host.charon_log.read_text().splitlines() if "giving up after" in line]
     moments = [datetime.fromisoformat(line.split()[0]).timestamp() for line in lines]
     return [moment for moment in moments if moment >= since]
 
@@ -67,8 +71,8 @@ def test_a_dead_cable_is_noticed_in_time_and_a_mended_one_used(trio: Mesh, direc
     journals = {host: Journal(host) for host in trio}
     cut = time.time()
     dead.link.cut(direction)  # type: ignore[arg-type]
-    lines = [told_down(journals[host], dead, 60) for host in others]
-    lines += [told_down(journals[dead], other, 60) for other in others]
+    lines = [told_down(journals[host], dead, NOTICED) for host in others]
+    lines += [told_down(journals[dead], other, NOTICED) for other in others]
     took = [moment(line) - cut for line in lines]
     print(f"cable cut ({direction}): noticed after {', '.join(f'{each:.1f}' for each in took)} s")
     # charon gives up by its own clock, which dpd_delay and the shipped retransmission set; the controller
@@ -97,7 +101,7 @@ def test_ike_dropped_while_data_flows_loses_none_of_it(trio: Mesh) -> None:
     journal, silent = Journal(one), Journal(third)
     other.link.drop("ike")
     # The silent pair on the same cable notices.
-    told_down(silent, other, 60)
+    told_down(silent, other, NOTICED)
     assert one.ping(other, 100, 0.05).lost == 0
     print(f"IKE dropped, data flowing: {view(one, other)['state']} {view(one, other)['reason']!r}")
     assert pair_spis(one, other) == before
@@ -188,7 +192,7 @@ def test_the_hosts_own_address_or_link_gone_and_back(trio: Mesh, gone: str, back
     before = all_spis(others)
     journals = [Journal(host) for host in others]
     struck.namespace.ip(gone)
-    lines = [told_down(journal, struck, 60) for journal in journals]
+    lines = [told_down(journal, struck, NOTICED) for journal in journals]
     print(f"{gone}: {lines[0]['reason']!r} at the peers")
     struck.namespace.ip(back)
     took = seconds(lambda: wait_until(lambda: up_at(struck, others), 120, "the pairs are back", interval=0.5))

@@ -227,7 +227,7 @@ def test_uninstalling_says_what_stays_in_force_and_leaves_what_is_the_administra
     left = {name for name in installed.tree() if not name.startswith("etc/swanmesh/hooks.d")}
     assert left == {
         "etc/modules-load.d/swanmesh.conf",
-        "etc/strongswan.d/swanmesh.conf",
+        *(f"etc/strongswan.d/{name}" for name in shipped_settings()),
         "etc/swanmesh/pki/web1.key",
         "etc/swanmesh/swanmesh.yaml",
     }
