@@ -100,9 +100,11 @@ def test_ike_dropped_while_data_flows_loses_none_of_it(trio: Mesh) -> None:
     streams = [one.ping_stream(other.addresses[0]), other.ping_stream(one.addresses[0])]
     journal, silent = Journal(one), Journal(third)
     other.link.drop("ike")
-    # The silent pair on the same cable notices.
-    told_down(silent, other, NOTICED)
-    assert one.ping(other, 100, 0.05).lost == 0
+    if not patient():
+        told_down(silent, other, NOTICED)  # the silent pair on the same cable notices
+    assert one.ping(other, 800, 0.05).lost == 0
+    if patient():
+        assert silent.lines("peer-down") == []
     print(f"IKE dropped, data flowing: {view(one, other)['state']} {view(one, other)['reason']!r}")
     assert pair_spis(one, other) == before
     assert journal.lines("peer-down", peer=other) == []
