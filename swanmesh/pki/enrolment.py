@@ -15,6 +15,7 @@ from cryptography import x509
 
 from swanmesh.core.model import Address, InvalidInput
 from swanmesh.files.lock import locked
+from swanmesh.files.read import check_folder
 from swanmesh.files.write import Change, sync_directory, write_whole
 from swanmesh.pki.certificates import pending_key
 from swanmesh.pki.judging import AUTHORITIES, CERTIFICATE, Found, Judge, belongs, judge_at
@@ -74,6 +75,9 @@ def install(place: Place, data: bytes, source: str, *, now: float) -> x509.Certi
         changes, trusted = _authorities(judge, place, roots)
         if leaf is not None:
             waits = _check(judge, place, leaf, chain, trusted, now)
+        for path in (place.certificate, *place.authorities):
+            if (fault := check_folder(path.parent)) is not None:
+                judge.problems.append(fault)
         if judge.problems or leaf is None:
             raise InvalidInput(*sorted(set(judge.problems)))
         content = b"".join(pem(one.certificate) for one in (leaf, *chain))

@@ -14,6 +14,15 @@ from swanmesh.core.model import Address
 
 LIMIT = 1024 * 1024
 """Bytes of a file with keys, certificates or a request."""
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What the parser raises where it cannot go on: found by feeding it (tests/unit/pki/test_hostile.py)."""
 _SERIAL_BITS = 159
 """RFC 5280 §4.1.2.2."""
 
@@ -37,7 +46,7 @@ def read_certificates(data: bytes) -> list[x509.Certificate]:
                 _ = one.extensions, one.public_key(), one.subject, one.issuer
                 _ = one.not_valid_before_utc, one.not_valid_after_utc
             bad = [one for one in loaded if not 0 < one.serial_number < 1 << _SERIAL_BITS]
-    except (ValueError, UnsupportedAlgorithm, x509.UnsupportedGeneralNameType, x509.DuplicateExtension):
+    except UNREADABLE:
         raise ValueError("holds no certificate that can be read") from None
     if bad:
         raise ValueError("holds a serial number that is not positive, or longer than 20 octets")

@@ -65,6 +65,11 @@ class Entry:
     def end(self) -> datetime:
         return self.certificate.not_valid_after_utc
 
+    @property
+    def lost_key(self) -> bool:
+        """Whether others may know its key."""
+        return self.revocation is not None and self.revocation.reason == "key-compromise"
+
     def state(self, now: float) -> str:
         if self.revocation is not None:
             return "revoked"
@@ -122,12 +127,16 @@ class Record:
         self, name: str, addresses: Sequence[Address], key: bytes | None, *, now: float, replace: bool
     ) -> None:
         """Raises NotWritten if the name, or one of the addresses under another name, stands in a certificate
-        in force and `replace` is not set; always if the key (SubjectPublicKeyInfo) is another host's."""
+        in force and `replace` is not set; always if the key (SubjectPublicKeyInfo) is another host's, or one
+        that others may know."""
         for entry in self.entries():
             held = f"certificate {entry.serial} of {entry.name}, until {entry.end:%Y-%m-%d}"
             if key is not None and entry.name != name and public_der(entry.certificate.public_key()) == key:
                 remedy = "let the host make a key of its own"
                 raise NotWritten(self._issued, f"its key is another's: {held}", remedy)
+            if key is not None and entry.lost_key and public_der(entry.certificate.public_key()) == key:
+                remedy = "let the host make a new key"
+                raise NotWritten(self._issued, f"its key was given up: {held}, is revoked", remedy)
             if replace or entry.state(now) != "in force":
                 continue
             if entry.name == name:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import NameOID
@@ -14,7 +13,7 @@ from cryptography.x509.oid import NameOID
 from swanmesh.core.model import Address, InvalidInput, Problem, shown
 from swanmesh.core.peers import check_name, parse_addresses
 from swanmesh.pki.keys import PrivateKey, digest_for, weakness
-from swanmesh.pki.reading import LIMIT, addresses_in, extension, names_in, strange_extensions
+from swanmesh.pki.reading import LIMIT, UNREADABLE, addresses_in, extension, names_in, strange_extensions
 
 _MOST_ADDRESSES = 64
 """Addresses in one request; a host has a handful."""
@@ -67,7 +66,7 @@ def _parse(data: bytes, source: str) -> x509.CertificateSigningRequest:
         request = load(data)
         # Parsed only when asked for.
         _ = request.extensions, request.public_key(), request.subject, request.is_signature_valid
-    except (ValueError, UnsupportedAlgorithm, x509.UnsupportedGeneralNameType, x509.DuplicateExtension):
+    except UNREADABLE:
         raise InvalidInput(Problem(source, "", "", "holds no request that can be read", _REMEDY)) from None
     return request
 

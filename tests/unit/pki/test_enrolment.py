@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from datetime import timedelta
 from ipaddress import ip_address
@@ -220,3 +221,14 @@ def test_no_key_is_made_where_others_may_write(place: Place) -> None:
     with pytest.raises(InvalidInput, match=f"run: chmod go-w {folder}"):
         request(place, "p256", now=NOW_SECONDS)
     assert list(folder.iterdir()) == []
+
+
+def test_nothing_is_installed_where_others_may_write(place: Place, tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    place = dataclasses.replace(place, authorities=(shared / "ca.pem",))
+    with pytest.raises(InvalidInput, match=f"run: chmod go-w {shared}"):
+        take(place, answer(place), ROOT)
+    assert list(shared.iterdir()) == []
+    assert set(contents(place)) == {"host.key.pending"}

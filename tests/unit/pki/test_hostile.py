@@ -59,6 +59,14 @@ def judge(
         (NESTED, "holds no certificate that can be read"),
         (der(0x30, der(0x30, bytes(900_000))), "holds no certificate that can be read"),
         (PLAIN.pem + bytes(1024 * 1024), "is larger than 1 MiB"),
+        (
+            altered(certify("abcd", ROOT), ROOT, b"\x0c\x04abcd", b"\x03\x04\x00bcd").pem,
+            "holds no certificate that can be read",
+        ),
+        (
+            PLAIN.der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x05"),
+            "holds no certificate that can be read",
+        ),
         (PLAIN.der[:-1], "holds no certificate that can be read"),
         (PLAIN.der + b"\0", "holds no certificate that can be read"),
         (PLAIN.pem[:200] + PLAIN.pem[210:], "holds no certificate that can be read"),
@@ -232,7 +240,7 @@ def test_requests_that_are_taken(data: bytes) -> None:
     assert (asked.name, asked.addresses) == (HOST, (ip_address("203.0.113.1"),))
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.integers(0, len(GOOD) - 1), st.binary(max_size=8))
 def test_no_change_to_a_request_goes_unnoticed(place: int, octets: bytes) -> None:
     changed = GOOD[:place] + octets + GOOD[place + len(octets) :]
@@ -241,7 +249,7 @@ def test_no_change_to_a_request_goes_unnoticed(place: int, octets: bytes) -> Non
             read_request(changed, "new.csr")
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.integers(0, len(PLAIN.der) - 1), st.binary(min_size=1, max_size=8))
 def test_a_changed_certificate_is_read_or_refused_in_words(place: int, octets: bytes) -> None:
     changed = PLAIN.der[:place] + octets + PLAIN.der[place + len(octets) :]

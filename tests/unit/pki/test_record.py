@@ -111,6 +111,8 @@ def test_a_name_address_or_key_in_use(made: Authority) -> None:
     record.check_free(web1, ADDRESSES, first, now=now + HOST_LIFETIME, replace=False)
     record.revoke(record.find(web1), "key-compromise", now=now)
     record.check_free(web1, ADDRESSES, other, now=now, replace=False)
+    with pytest.raises(NotWritten, match=r"its key was given up: .*let the host make a new key"):
+        record.check_free(web1, ADDRESSES, first, now=now, replace=True)
 
 
 def test_killed_at_any_write_the_record_is_whole(made: Authority) -> None:
