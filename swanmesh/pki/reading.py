@@ -8,7 +8,6 @@ from typing import TypeVar
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
-from cryptography.utils import CryptographyDeprecationWarning
 
 from swanmesh.core.model import Address
 
@@ -35,7 +34,7 @@ def read_certificates(data: bytes) -> list[x509.Certificate]:
     try:
         with warnings.catch_warnings():
             # What it warns of (a serial number that is not positive) is judged, not printed.
-            warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+            warnings.simplefilter("ignore")
             # A DER certificate is a SEQUENCE.
             if data[:1] == b"\x30":
                 loaded = [x509.load_der_x509_certificate(data)]

@@ -244,9 +244,12 @@ def test_requests_that_are_taken(data: bytes) -> None:
 @given(st.integers(0, len(GOOD) - 1), st.binary(max_size=8))
 def test_no_change_to_a_request_goes_unnoticed(place: int, octets: bytes) -> None:
     changed = GOOD[:place] + octets + GOOD[place + len(octets) :]
-    if changed != GOOD:
-        with pytest.raises(InvalidInput):
-            read_request(changed, "new.csr")
+    try:
+        asked = read_request(changed, "new.csr")
+    except InvalidInput:
+        return
+    # The signature may be written in more than one way; what is signed may not.
+    assert asked == read_request(GOOD, "new.csr")
 
 
 @settings(max_examples=200, deadline=None)
@@ -258,4 +261,6 @@ def test_a_changed_certificate_is_read_or_refused_in_words(place: int, octets: b
     except ValueError as error:
         assert str(error).startswith("holds ")
     else:
-        assert changed == PLAIN.der or not issued(read, ROOT.certificate)
+        # The signature may be written in more than one way; what is signed may not.
+        signed = PLAIN.certificate.tbs_certificate_bytes
+        assert read.tbs_certificate_bytes == signed or not issued(read, ROOT.certificate)
