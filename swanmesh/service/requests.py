@@ -32,8 +32,10 @@ from swanmesh.core.verdict import peer_verdict
 from swanmesh.service import status as report
 from swanmesh.service.feed import Feed
 
-_LOOK_TIME = 1.0
-"""Seconds that a status may wait for a look at charon; one of not longer ago is as good as a new one."""
+_RECENT = 1.0
+"""Seconds since a look at charon for which it is as good as a new one."""
+_LOOK_TIME = 1.6
+"""Seconds that a status may wait for a look: they keep a second between them, and the caller waits two."""
 
 
 class Controller(Protocol):
@@ -166,7 +168,7 @@ class DaemonService:
         own, and one at thousands of peers takes long."""
         daemon = self._daemon
         before = daemon.counters.last_resync
-        fresh_at = daemon.clock().wall - _LOOK_TIME
+        fresh_at = daemon.clock().wall - _RECENT
         if daemon.mesh.state.charon.reachable and (before is None or before < fresh_at):
             daemon.look(STATUS_ASKED)
             await self._until_none(
