@@ -43,6 +43,10 @@ _NETWORK = (
 )
 _WITH_US = ("setpriv", "--pdeathsig", "KILL")
 """Before a command: the kernel ends it with us, however that comes."""
+_INITIATION = b" event=initiate "
+_SELDOM = 5
+"""Initiations a second: peers that have failed often are tried at 2 a second, all others much faster."""
+_WHILE = 15.0
 _CPU_TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -153,6 +157,16 @@ class Service:
         missing = self.client.wait((), timeout).missing
         if missing:
             raise RuntimeError(f"{len(missing)} peers did not come up: {next(iter(missing.items()))}")
+
+    def await_rest(self, timeout: float = 900) -> None:
+        """Until every peer has been tried, and those that do not answer are tried seldom."""
+
+        def resting() -> bool:
+            before = self._log.read_bytes().count(_INITIATION)
+            time.sleep(_WHILE)
+            return self._log.read_bytes().count(_INITIATION) - before <= _SELDOM * _WHILE
+
+        wait_until(resting, timeout, "it tries few of those that do not answer", interval=0)
 
     def requests(self) -> int:
         """VICI requests in its life."""
