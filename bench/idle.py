@@ -13,7 +13,7 @@ from bench.processes import Service, Usage, charon, fake_charon, is_real, servic
 from bench.results import Line, Results, verdict
 from bench.site import Site, build
 
-_MEMORY = 100 * 1024 * 1024
+_MEMORY = 80 * 1024 * 1024
 _SHARE = 0.005
 _SHARE_TRYING = 0.01
 _Start = Callable[[Site], contextlib.AbstractContextManager["subprocess.Popen[bytes]"]]
