@@ -24,8 +24,8 @@ def bury(host: Host) -> set[str]:
 
 
 def test_a_newcomer_does_not_wait_for_four_hundred_dead_peers() -> None:
-    """For its turn, that is: what charon sends to it may wait for seconds yet, in one line with what the
-    kernel holds for hundreds of addresses that answer no ARP."""
+    """For its turn, that is: what charon then sends was seen to arrive seconds later, perhaps since packets
+    for hundreds of addresses that answer no ARP fill its socket's buffer. That is not looked into yet."""
     with mesh(1, spare=8) as lab:
         host = lab[0]
         newcomer = next(other for other in lab.hosts[1:] if initiates(host.name, other.name))
