@@ -1,7 +1,7 @@
 """Runs the lab's tests inside the lab's kernel, and reports each as if it had run here.
 
 Once the tests are collected, a pytest starts through `lab/run` with the ids of lab tests that are to run, and
-writes a line for each report; where there are two processors two of them, each with every other file. Lab
+writes a line for each report; where there are two processors two of them, each with half of the files. Lab
 tests wait for much of their time, so they run beside the others, and come last here: each then waits for its
 own lines.
 """
@@ -49,10 +49,12 @@ class Outside:
         if session.config.option.collectonly:
             return
         files = list(dict.fromkeys(item.path for item in ours))
-        for first in range(min(_KERNELS, len(files))):
-            share = files[first::_KERNELS]
+        kernels = min(_KERNELS, len(files))
+        for kernel in range(kernels):
+            # As teams are chosen, one, two, two, …: so the two take about as long.
+            share = [file for place, file in enumerate(files) if (place + 1) // 2 % kernels == kernel]
             nodeids = [item.nodeid for item in ours if item.path in share]
-            self._inner |= dict.fromkeys(share, _Inner(session.config, f"reports-{first}", nodeids))
+            self._inner |= dict.fromkeys(share, _Inner(session.config, f"reports-{kernel}", nodeids))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
