@@ -52,7 +52,11 @@ def test_charon_stopped_and_started_again(trio: Mesh) -> None:
     stopped.stop_charon()
     for host in others:
         assert told_down(journals[host], stopped, 30)["reason"] == "peer deleted it"
-    assert "charon is not reachable" in view(stopped, others[0])["reason"]
+    wait_until(
+        lambda: "charon is not reachable" in view(stopped, others[0])["reason"],
+        30,
+        "it is said that charon is gone",
+    )
     stopped.start_charon()
     took = seconds(lambda: stopped.swanmesh("wait", "--timeout", "60", timeout=90))
     print(f"charon stopped and started: up again {took:.1f} s after its return")
