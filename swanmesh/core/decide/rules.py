@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from swanmesh.core import reasons
 from swanmesh.core.actions import (
+    Action,
     Decision,
     Initiate,
     LoadConnection,
@@ -25,6 +26,7 @@ from swanmesh.core.actions import (
 from swanmesh.core.decide.duplicates import HANDFUL, PILE, end_extras, extras
 from swanmesh.core.decide.mending import mend
 from swanmesh.core.decide.renewal import renewal
+from swanmesh.core.observed import IkeSa
 from swanmesh.core.pair import Pair
 from swanmesh.core.reasons import NONE, Reason
 from swanmesh.core.state import State
@@ -137,8 +139,7 @@ def _unanswered(pair: Pair, state: State, now: float) -> Decision | None:
         return Decision(end, reason=reason)
     # No event tells of an initiation that charon gave up.
     look = Reason("before-ending", f"before what {pair.peer} does not answer is ended")
-    waiting = reasons.WAITING_FOR_LOOK
-    return Decision(end, blocked=waiting, due=now + FRESH, reason=reason, look=look, look_at=now)
+    return _after_look(end, reason, look, now)
 
 
 def _extra(pair: Pair, state: State, now: float) -> Decision | None:
@@ -165,29 +166,20 @@ def _extra(pair: Pair, state: State, now: float) -> Decision | None:
     if not state.fresh(pair, now, FRESH):
         # Events tell of no IKE_SA that somebody else has begun to end, nor of one that charon lost silently.
         look = Reason("before-ending", f"before a duplicate of {pair.peer} is ended")
-        return Decision(
-            action,
-            blocked=reasons.WAITING_FOR_LOOK,
-            due=now + FRESH,
-            reason=NONE if works else reasons.NO_CHILD,
-            look=look,
-            look_at=now,
-        )
+        return _after_look(action, NONE if works else reasons.NO_CHILD, look, now)
     return Decision(action, reason=pair.flood.reason)
 
 
 def _working(pair: Pair, state: State, now: float) -> Decision | None:
     """An association stands; what is wrong with it all the same is told."""
-    if pair.up and not pair.associations.works:
-        return Decision(due=now + 2.0)  # half-way through a rekey
-    if not pair.associations.works:
-        return None
-    return _renewal(pair, state, now, pair.flood.reason or pair.traffic.one_way)
+    standing = next(pair.associations.counting, None)
+    if standing is None:
+        return Decision(due=now + 2.0) if pair.up else None  # up without one: half-way through a rekey
+    return _renewal(pair, standing, state, now, pair.flood.reason or pair.traffic.one_way)
 
 
-def _renewal(pair: Pair, state: State, now: float, warning: Reason) -> Decision:
+def _renewal(pair: Pair, standing: IkeSa, state: State, now: float, warning: Reason) -> Decision:
     """An association that works is authenticated anew when it is time."""
-    standing = next(pair.associations.counting)
     foreseen = renewal(pair, standing, state.settings, state.certificates)
     if foreseen is None:
         return Decision(reason=warning)
@@ -232,9 +224,9 @@ def _down(pair: Pair, state: State, now: float) -> Decision | None:
     if not state.admission.has_place(pair.name):
         return Decision(action, blocked=reasons.WAITING_FOR_PLACE, reason=cause or reasons.WAITING_FOR_PLACE)
     if (attempt.failed or not pair.initiator) and not state.fresh(pair, now, FRESH):
-        look = Reason("before-initiating", f"before initiating to {pair.peer}")
-        waiting = reasons.WAITING_FOR_LOOK
-        return Decision(action, blocked=waiting, due=now + FRESH, reason=reason, look=look, look_at=now)
+        return _after_look(
+            action, reason, Reason("before-initiating", f"before initiating to {pair.peer}"), now
+        )
     return Decision(action, reason=reason)
 
 
@@ -251,6 +243,12 @@ _RULES: tuple[Rule, ...] = (
     _under_way,
     _down,
 )
+
+
+def _after_look(action: Action, reason: Reason, look: Reason, now: float) -> Decision:
+    """The action waits for a look at charon, as what it stands on may be old."""
+    waiting = reasons.WAITING_FOR_LOOK
+    return Decision(action, blocked=waiting, due=now + FRESH, reason=reason, look=look, look_at=now)
 
 
 def _end_all(pair: Pair, reason: Reason) -> Decision:
