@@ -121,6 +121,7 @@ class HostFiles:
             },
             "peers": "peers.d",
             "hooks": "hooks.d",
+            "state": "state",
             "charon": {"socket": self.vici_socket.name},
             "control": {"socket": self.control_socket.name},
         }

@@ -126,6 +126,8 @@ class Config:
     policy: Annotated[Policy, Checked(check_policy, f"write {CHOICE}")] = Policy.REQUIRE
     peers: Annotated[Path, File()] = Path("peers.d")
     hooks: Annotated[Path, File()] = Path("hooks.d")
+    state: Annotated[Path, File()] = Path("/var/lib/swanmesh")
+    """The service's own folder: what has to outlive it and can be made anew. It alone writes there."""
     charon: CharonSection = CharonSection()
     control: ControlSection = ControlSection()
     log: LogSection = LogSection()

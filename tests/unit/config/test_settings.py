@@ -53,6 +53,7 @@ def test_the_least_that_will_do_gets_all_defaults(file: Path) -> None:
         authorities=(folder / "pki/ca.pem",),
     )
     assert (config.peers, config.hooks) == (folder / "peers.d", folder / "hooks.d")
+    assert config.state == Path("/var/lib/swanmesh")
     assert config.charon.socket == Path("/run/charon.vici")
     assert config.control.socket == Path("/run/swanmesh/control.sock")
     assert (config.control.group, config.log.level, config.log.format) == (None, "info", "auto")
