@@ -1,4 +1,5 @@
-"""Who may import what: `cli -> service -> {charon, kernel, config, pki, hooks, control} -> {files, core}`."""
+"""Who may import what: `cli -> service -> {charon, kernel, config, pki, hooks, control} -> {files, programs} ->
+core`."""
 
 from __future__ import annotations
 
@@ -15,11 +16,12 @@ import swanmesh
 ROOT = Path(swanmesh.__file__).parent
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 
-BASE = {"files", "core"}
+BASE = {"files", "programs", "core"}
 MIDDLE = {"charon", "kernel", "config", "pki", "hooks", "control"}
 ALLOWED = {
     "core": {"core"},
     "files": {"files", "core"},
+    "programs": {"programs", "core"},
     **{room: {room} | BASE for room in MIDDLE},
     "service": {"service"} | MIDDLE | BASE,
     "cli": {"cli", "kernel", "config", "pki", "hooks", "control"} | BASE,

@@ -12,9 +12,10 @@ import msgspec
 import pytest
 
 from swanmesh.core.events import MeshEvent
-from swanmesh.hooks import process as hook_process
-from swanmesh.hooks.process import FILE_SIZE, OUTPUT, HookRun, run_hook
+from swanmesh.hooks.process import HookRun, run_hook
 from swanmesh.hooks.queue import Turn
+from swanmesh.programs import process
+from swanmesh.programs.process import FILE_SIZE, OUTPUT
 from tests.unit.control.waiting import wait_until
 from tests.unit.hooks.hooking import alive, end, event, hooks_of, until, write_hook
 
@@ -120,7 +121,7 @@ def test_the_time_limit_ends_the_whole_process_group(hook: Path, tmp_path: Path)
 def test_who_does_not_care_for_sigterm_is_killed(
     hook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hook_process, "GRACE", 0.3)
+    monkeypatch.setattr(process, "GRACE", 0.3)
     child = tmp_path / "child.pid"
     # The second time the hook itself goes at SIGTERM, and only its child, which lets go of the output, stays.
     for trap in ("trap '' TERM", ":"):
@@ -147,7 +148,7 @@ def test_a_hook_may_clean_up_at_sigterm(hook: Path) -> None:
 
 
 def test_a_stopped_hook_is_ended_at_its_limit(hook: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hook_process, "GRACE", 0.3)
+    monkeypatch.setattr(process, "GRACE", 0.3)
     ended = run(write_hook(hook, "kill -STOP $$"), timeout=0.3)
     assert (ended.status, ended.error[:8]) == (-9, "not done")
 
@@ -268,7 +269,7 @@ def test_what_a_hook_leaves_in_its_group_ends_soon_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether it holds the output or not."""
-    monkeypatch.setattr(hook_process, "LEFT", 0.5)
+    monkeypatch.setattr(process, "LEFT", 0.5)
     directory, pids = tmp_path / "hooks.d", tmp_path / "pids"
     pids.mkdir()
     write_hook(
@@ -305,7 +306,7 @@ def test_who_left_the_group_may_hold_the_output(hook: Path, tmp_path: Path) -> N
 def test_cancelling_ends_a_hook_with_its_group_and_says_so(
     hook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trap: str
 ) -> None:
-    monkeypatch.setattr(hook_process, "GRACE", 0.5)
+    monkeypatch.setattr(process, "GRACE", 0.5)
     pid = tmp_path / "child.pid"
     write_hook(hook, f"{trap}; sleep 3600 & echo $! > {pid}; while :; do sleep 0.01; done")
     runs: list[HookRun] = []
@@ -326,7 +327,7 @@ def test_cancelling_ends_a_hook_with_its_group_and_says_so(
 def test_cancelled_twice_it_is_killed_at_once(
     hook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hook_process, "GRACE", 3600)
+    monkeypatch.setattr(process, "GRACE", 3600)
     pid = tmp_path / "pid"
     write_hook(hook, f"trap '' TERM; echo $$ > {pid}; while :; do sleep 1; done")
 

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from swanmesh.core.events import MeshEvent
-from swanmesh.hooks import process as hook_process
+from swanmesh.programs import process
 from tests.unit.hooks.hooking import event, hooks_of, until, write_hook, written
 
 
@@ -317,7 +317,7 @@ def test_hooks_that_hang_do_not_keep_stopping_from_being_told_nor_the_service_fr
     directory = tmp_path / "hooks.d"
     _, log = recorder(directory, after="trap '' TERM; sleep 3600; sleep 3600")
     limit = 3.0
-    monkeypatch.setattr(hook_process, "GRACE", limit / 10)
+    monkeypatch.setattr(process, "GRACE", limit / 10)
 
     async def main() -> None:
         async with hooks_of(directory, parallel=1) as (hooks, reports):
