@@ -189,7 +189,7 @@ def terms(settings: Settings, charon: Abilities) -> Terms:
     kept = {field.name: getattr(how, field.name) for field in fields(how)} | {
         "ike_proposals": ike,
         "esp_proposals": esp,
-        "ike_reauth": REAUTH,  # ours is no affair of charon's (`decide/renewal.py`)
+        "ike_reauth": REAUTH,  # ours is no affair of charon's (`decide/reauthentication.py`)
         "dpd_delay": dpd_delay(how, charon),
     }
     return Terms(

@@ -103,7 +103,7 @@ class ConnectionSettings:
     """Silence after which charon asks the peer for a sign of life; charon's default is never."""
     ike_rekey: Annotated[int, Seconds(10, 30 * DAY, whole=True)] = 4 * 3600
     ike_reauth: Annotated[int, Seconds(10, 365 * DAY, whole=True)] = 24 * 3600
-    """After so long a peer whose certificate is not known is authenticated anew (`decide/renewal.py`)."""
+    """After so long a peer whose certificate is not known is authenticated anew (`decide/`)."""
     child_rekey: Annotated[int, Seconds(10, 30 * DAY, whole=True)] = 3600
     replay_window: Annotated[int, Count(32, 4096)] = 1024
     """Packets. charon's default of 32 drops reordered packets at Gbit/s; the kernel keeps 4096 at most:

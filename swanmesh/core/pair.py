@@ -203,7 +203,7 @@ class Pair:
     standing: Standing = field(default_factory=Standing)
     attempt: Attempt = field(default_factory=Attempt)
     refusals: Refusals = field(default_factory=Refusals)
-    renewal_asked: dict[int, float] = field(default_factory=dict)
+    reauthentication_asked: dict[int, float] = field(default_factory=dict)
     """When a reauthentication of each of its IKE_SAs was asked for."""
     missing_in_kernel: MissingInKernel = field(default_factory=MissingInKernel)
     flood: Flood = field(default_factory=Flood)

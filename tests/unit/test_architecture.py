@@ -1,4 +1,4 @@
-"""Who may import what: `cli -> service -> {charon, kernel, config, pki, hooks, control} -> {files, programs} ->
+"""Who may import what: `cli -> service -> {charon, kernel, config, pki, hooks, control} -> files, programs ->
 core`."""
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from swanmesh.core.actions import (
 )
 from swanmesh.core.decide.duplicates import HANDFUL, PILE, end_extras, extras
 from swanmesh.core.decide.mending import mend
-from swanmesh.core.decide.renewal import renewal
+from swanmesh.core.decide.reauthentication import reauthentication
 from swanmesh.core.observed import IkeSa
 from swanmesh.core.pair import Pair
 from swanmesh.core.reasons import NONE, Reason
@@ -175,12 +175,12 @@ def _working(pair: Pair, state: State, now: float) -> Decision | None:
     standing = next(pair.associations.counting, None)
     if standing is None:
         return Decision(due=now + 2.0) if pair.up else None  # up without one: half-way through a rekey
-    return _renewal(pair, standing, state, now, pair.flood.reason or pair.traffic.one_way)
+    return _reauthentication(pair, standing, state, now, pair.flood.reason or pair.traffic.one_way)
 
 
-def _renewal(pair: Pair, standing: IkeSa, state: State, now: float, warning: Reason) -> Decision:
+def _reauthentication(pair: Pair, standing: IkeSa, state: State, now: float, warning: Reason) -> Decision:
     """An association that works is authenticated anew when it is time."""
-    foreseen = renewal(pair, standing, state.settings, state.certificates)
+    foreseen = reauthentication(pair, standing, state.settings, state.certificates)
     if foreseen is None:
         return Decision(reason=warning)
     if now < foreseen.at:

@@ -36,7 +36,7 @@ def begin_action(state: State, pair: Pair, action: Action, now: float) -> None:
             )
             pair.diagnoses.clear()
         case RekeyIke(unique_id=renewed):
-            pair.renewal_asked = {renewed: now}
+            pair.reauthentication_asked = {renewed: now}
         case TerminateIke(unique_ids=ended, reason=reason) if pair.connection is not None:
             for unique_id in ended:
                 pair.diagnose(unique_id, reason)
@@ -61,7 +61,7 @@ def take_outcome(state: State, action: Action, error: str | None, now: float) ->
             mended(state, pair, action, error, now)
         case RekeyIke():
             # Whether anything comes of it the events tell; one that came to nothing is asked for again.
-            pair.busy = pair.busy and action.unique_id not in pair.renewal_asked
+            pair.busy = pair.busy and action.unique_id not in pair.reauthentication_asked
             state.pairs.mark(pair)
         case _:
             pair.busy = False

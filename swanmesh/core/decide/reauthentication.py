@@ -29,14 +29,16 @@ _LOOKS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Renewal:
+class Reauthentication:
     """What to do about one association, and when on the core's clock."""
 
     action: RekeyIke | TerminateIke
     at: float
 
 
-def renewal(pair: Pair, sa: IkeSa, settings: Settings, certificates: Certificates) -> Renewal | None:
+def reauthentication(
+    pair: Pair, sa: IkeSa, settings: Settings, certificates: Certificates
+) -> Reauthentication | None:
     """The next one that is foreseen for this IKE_SA; None while the wall's time is not known."""
     offset = certificates.offset
     times = pair.associations.times.get(sa.unique_id)
@@ -44,14 +46,14 @@ def renewal(pair: Pair, sa: IkeSa, settings: Settings, certificates: Certificate
         return None
     authenticated = times.authenticated
     share = zlib.crc32(f"{pair.name} {settings.host.name}".encode()) / 2**32
-    asked = pair.renewal_asked.get(sa.unique_id)
+    asked = pair.reauthentication_asked.get(sa.unique_id)
 
-    def anew(reason: Reason, at: float, patience: float = _PATIENCE) -> Renewal:
+    def anew(reason: Reason, at: float, patience: float = _PATIENCE) -> Reauthentication:
         earliest = asked + max(patience, _PATIENCE) if asked is not None else at
         action = RekeyIke(
             unique_id=sa.unique_id, connection=pair.name, peer=pair.peer, reauth=True, reason=reason
         )
-        return Renewal(action, max(at, earliest))
+        return Reauthentication(action, max(at, earliest))
 
     taken_up = settings.credentials.since - offset
     if authenticated < taken_up:
@@ -75,4 +77,4 @@ def renewal(pair: Pair, sa: IkeSa, settings: Settings, certificates: Certificate
     ended = TerminateIke(
         unique_ids=(sa.unique_id,), connection=pair.name, peer=pair.peer, reason=CERTIFICATE_DATES
     )
-    return Renewal(ended, end + SKEW)
+    return Reauthentication(ended, end + SKEW)
