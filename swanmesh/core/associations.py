@@ -84,7 +84,7 @@ class Associations:
 
     @property
     def under_way(self) -> bool:
-        return any(sa.state in UNDER_WAY for sa in self.sas.values())
+        return any(sa.state in UNDER_WAY or (sa.established and sa.makes_child) for sa in self.sas.values())
 
     def observe(self, sas: Iterable[IkeSa], now: float) -> None:
         """Replace what was known by what a look at charon showed."""

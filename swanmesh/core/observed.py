@@ -99,6 +99,12 @@ class IkeSa:
         return self.state in ENDING or "IKE_DELETE" in (*self.tasks_active, *self.tasks_queued)
 
     @property
+    def makes_child(self) -> bool:
+        """Whether charon is still at its first CHILD_SA: `ike-updown` comes before the kernel is asked for
+        it, which may then take seconds, until its modules are there."""
+        return not self.children and "CHILD_CREATE" in (*self.tasks_active, *self.tasks_passive)
+
+    @property
     def works(self) -> bool:
         """An association: established, with a CHILD_SA installed in transport mode."""
         return self.established and any(child.works for child in self.children)

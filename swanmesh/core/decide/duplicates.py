@@ -24,6 +24,8 @@ def extras(pair: Pair) -> list[IkeSa]:
     the peer answers from another address while a DPD is unanswered. Only established ones count: the old
     one of a rekey is REKEYED, one that ends is DELETING."""
     established = _established(pair)
+    if len(established) <= HANDFUL:
+        established = [sa for sa in established if not sa.makes_child]
     keep = survivor(established, pair)
     # What is up without one that counts is half-way through a rekey.
     if keep is not None and (pair.associations.counts(keep) or pair.up):

@@ -192,8 +192,10 @@ def _under_way(pair: Pair, state: State, now: float) -> Decision | None:
     if not pair.under_way:
         return None
     attempt, reason = pair.attempt, pair.standing.cause or reasons.CONNECTING
-    if attempt.began is None:
-        due = max(attempt.next_at, now + 1.0)
+    # An IKE_SA that stands already may have lost its CHILD_SA without a word.
+    stands = any(sa.established for sa in pair.sas.values())
+    if attempt.began is None or stands:
+        due = now + CHILDLESS if stands else max(attempt.next_at, now + 1.0)
         look = Reason("under-way", f"an exchange with {pair.peer} is under way")
         return Decision(due=due, reason=reason, look=NONE if pair.up else look, look_at=due)
     due = max(attempt.look_at, now + 1.0)

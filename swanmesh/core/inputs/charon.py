@@ -8,7 +8,7 @@ from swanmesh.core import reasons
 from swanmesh.core.abilities import Abilities
 from swanmesh.core.connections import Kind, kind_of, ours, ours_loaded, peer_of, terms
 from swanmesh.core.inputs.files import peers_changed
-from swanmesh.core.inputs.transitions import attempt_failed, first_attempt, judge
+from swanmesh.core.inputs.transitions import attempt_failed, first_attempt, judge, retry_later
 from swanmesh.core.observed import (
     UNDER_WAY,
     ChildDown,
@@ -221,6 +221,8 @@ def _take_diagnosis(state: State, event: Diagnosis, now: float) -> None:
     if attempt.began is not None:
         # The attempt may have ended without an event.
         attempt.look_at = min(attempt.look_at, now + 0.5)
+    else:
+        retry_later(state, pair, now, event.cause)
     state.pairs.mark(pair)
 
 

@@ -63,12 +63,16 @@ def attempt_failed(state: State, pair: Pair, now: float, cause: Reason) -> None:
     _end_attempt(state, pair)
     pair.attempt.failed += 1
     pair.standing.cause = cause
-    wait = backoff(pair.attempt.failed, state.settings.initiation, state.rng)
-    if cause.code == Cause.NO_CONNECTION_AT_PEER:
-        # It is not ready yet. Once it is, it answers what it refused by initiating itself.
-        wait = max(wait, _NOT_READY * (1.0 + state.rng.random()))
-    pair.attempt.next_at = now + wait
+    pair.attempt.next_at = now + backoff(pair.attempt.failed, state.settings.initiation, state.rng)
+    retry_later(state, pair, now, cause)
     state.pairs.mark(pair)
+
+
+def retry_later(state: State, pair: Pair, now: float, cause: Reason) -> None:
+    """A peer that has no connection for us yet answers what it refused by initiating itself, once it has."""
+    if cause.code == Cause.NO_CONNECTION_AT_PEER:
+        wait = _NOT_READY * (1.0 + state.rng.random())
+        pair.attempt.next_at = max(pair.attempt.next_at, now + wait)
 
 
 def first_attempt(state: State, pair: Pair, now: float) -> None:

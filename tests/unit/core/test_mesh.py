@@ -161,6 +161,25 @@ def test_a_failed_attempt_told_by_an_event() -> None:
     )
 
 
+@pytest.mark.parametrize("first", ["event", "words"])
+def test_a_peer_without_a_connection_for_us_is_left_time_to_call_by_itself(first: str) -> None:
+    """charon's log, which says so, comes before the event or after it."""
+    life = Life()
+    life.initiate()
+    down = IkeDown(ike_sa(life.name, 1, "CONNECTING"))
+    said = Diagnosis(life.name, 1, Reason(Cause.NO_CONNECTION_AT_PEER, "no matching connection at the peer"))
+    for told in (down, said) if first == "event" else (said, down):
+        life.event(told)
+    asked = life.now
+    actions: list[Action] = []
+    while not any(isinstance(action, Initiate) for action in actions):
+        assert life.now < asked + 30.0
+        actions = life.step(life.now + 0.5)
+        if any(isinstance(action, ObserveSas) for action in actions):
+            life.mesh.observed((), life.now)
+    assert life.now >= asked + 5.0
+
+
 def test_an_ike_sa_without_child_is_ended_by_force_and_never_initiated_upon() -> None:
     """charon 5.9.8 dies of a double free of what is queued on such a one while a DPD is unanswered."""
     life = Life()
@@ -185,6 +204,35 @@ def test_an_ike_sa_without_child_is_ended_by_force_and_never_initiated_upon() ->
     assert [action.reason.words for action in again if isinstance(action, Initiate)] == [
         "ours to initiate: its IKE_SA has no CHILD_SA"
     ]
+
+
+def test_a_child_sa_that_charon_still_makes_is_waited_for() -> None:
+    """The kernel may take seconds for its first state, until its modules are there."""
+    life = Life(ours=False)
+    life.load()
+    making = with_tasks(ike_sa(life.name, 1, initiator=False), passive=("IKE_ESTABLISH", "CHILD_CREATE"))
+    life.event(IkeUp(making))
+    for _ in range(20):
+        for action in life.step(life.now + 0.5):
+            assert isinstance(action, ObserveSas), action
+            life.mesh.observed((making,), life.now)
+    life.event(ChildUp(association(life.name, 1, initiator=False)))
+    assert life.step() == [] and life.pair.up
+
+
+def test_a_child_sa_that_came_to_nothing_is_not_waited_for() -> None:
+    life = Life(ours=False)
+    life.load()
+    there = ike_sa(life.name, 1, initiator=False)
+    life.event(IkeUp(with_tasks(there, passive=("IKE_ESTABLISH", "CHILD_CREATE"))))
+    ended: list[Action] = []
+    while not ended and life.now < 10.0:
+        for action in life.step(life.now + 0.5):
+            if isinstance(action, ObserveSas):
+                life.mesh.observed((there,), life.now)
+            else:
+                ended.append(action)
+    assert [action.reason.code for action in ended] == ["no-child-sa"]
 
 
 def test_a_rekey_that_a_look_meets_half_way_ends_nothing() -> None:
