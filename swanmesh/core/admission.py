@@ -122,7 +122,7 @@ class Admission:
         self.due = self.look_at = None
         if not any(self._lines.values()):
             return None
-        if now < (at := self._last + self.pace.gap):
+        if now < (at := self._last + self.pace.gap(now)):
             self._wake(at)
             return None
         rank = self._turn(now, fresh=fresh) if self.in_flight < self.pace.places else None

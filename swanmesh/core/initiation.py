@@ -25,10 +25,10 @@ def backoff(attempts: int, settings: InitiationSettings, rng: random.Random) -> 
     return settings.backoff_base + rng.random() * max(0.0, top - settings.backoff_base)
 
 
-def takeover_delay(settings: InitiationSettings, rng: random.Random, *, lost_state: bool) -> float:
+def takeover_delay(settings: InitiationSettings, rng: random.Random, *, shortly: bool) -> float:
     """Seconds that the side which is not the initiator leaves to the other.
 
-    `lost_state`: charon here came back without an association that had stood. The other end may believe in it
-    for as long as ESP arrives, or until DPD gives up, so the end that knows better waits only shortly."""
+    `shortly`: this end knows something that the other may not. One is an association that charon here lost,
+    and which the other end believes in for as long as ESP arrives, or until DPD gives up."""
     full = settings.takeover * (1.0 + rng.random() / 4)
-    return full / 5 if lost_state else full
+    return full / 5 if shortly else full

@@ -30,6 +30,11 @@ _BUSY = 10.0
 """So many answers of charon's take about as long as a handshake, before one was seen."""
 _PAUSE = 20.0
 """Seconds between initiations at most."""
+_HESITATION = 1.0
+"""Seconds from one initiation to the next once a peer was not ready: twice as many with each, up to..."""
+_HESITATION_MOST = 4.0
+_HESITATES = 10.0
+"""Seconds after which it says nothing more."""
 _STALE = 60.0
 """Seconds after which what was measured says nothing about now."""
 _MOST = 10.0
@@ -80,6 +85,9 @@ class Pace:
         """Below `_FLOOR` it says by how much what is begun is less than that many places would do."""
         self._enough = float("inf")
         """From so many places on they grow by one for a whole round of them, not for each."""
+        self._hesitation = 0.0
+        self._not_ready = float("-inf")
+        """When a peer was last found not ready."""
         self._slowed = float("-inf")
         """When places were last taken away: what was begun before says nothing about what that did."""
 
@@ -87,14 +95,22 @@ class Pace:
     def places(self) -> int:
         return min(self.limit, max(_FLOOR, int(self._places)))
 
-    @property
-    def gap(self) -> float:
+    def gap(self, now: float) -> float:
         """Seconds from one initiation to the next, at least."""
         took = self.handshake.recent or _BUSY * self.answer.recent
-        return min(_PAUSE, took * max(0.0, 1.0 / self._places - 1.0 / _FLOOR))
+        hesitation = self._hesitation if now - self._not_ready < _HESITATES else 0.0
+        return max(hesitation, min(_PAUSE, took * max(0.0, 1.0 / self._places - 1.0 / _FLOOR)))
+
+    def not_ready(self, now: float) -> None:
+        """A peer has no connection for us yet. Where many start at once it is not the only one, and whoever
+        was too early for it is called back or must try once more."""
+        fresh = now - self._not_ready < _HESITATES
+        self._hesitation = min(_HESITATION_MOST, max(_HESITATION, 2 * self._hesitation * fresh))
+        self._not_ready = now
 
     def came_up(self, began: float, now: float) -> None:
         """An association is up whose initiation began at `began`."""
+        self._hesitation /= 2
         self._measured(self.handshake, began, now)
         if self.handshake.lateness(now - began) <= 1.0:
             self._grow()

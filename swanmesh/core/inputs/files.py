@@ -96,7 +96,8 @@ def _want(
         pair.standing.since = now
     if not pair.up:
         pair.standing.cause = NONE
-        first_attempt(state, pair, now)
+        # A peer that is new to a mesh that runs may have called before its file came here, and been refused.
+        first_attempt(state, pair, now, shortly=before is None and state.observed_once)
     judge(state, pair, now)
 
 

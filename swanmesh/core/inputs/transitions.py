@@ -73,11 +73,12 @@ def retry_later(state: State, pair: Pair, now: float, cause: Reason) -> None:
     if cause.code == Cause.NO_CONNECTION_AT_PEER:
         wait = _NOT_READY * (1.0 + state.rng.random())
         pair.attempt.next_at = max(pair.attempt.next_at, now + wait)
+        state.admission.pace.not_ready(now)
 
 
-def first_attempt(state: State, pair: Pair, now: float) -> None:
+def first_attempt(state: State, pair: Pair, now: float, *, shortly: bool = False) -> None:
     """When a pair that is not up is initiated first, or anew: its file changed, the operator asked, or charon
-    came back."""
+    came back. `shortly`: even where it is the other end's turn."""
     how = state.settings.initiation
     pair.attempt.failed = 0
     ready = pair.addresses is not None and state.early_peers.take(pair.addresses, now)
@@ -86,7 +87,7 @@ def first_attempt(state: State, pair: Pair, now: float) -> None:
         jitter = how.start_jitter if ready else max(how.start_jitter, state.start_took)
         pair.attempt.next_at = now + state.rng.random() * jitter
     else:
-        delay = takeover_delay(how, state.rng, lost_state=pair.standing.lost)
+        delay = takeover_delay(how, state.rng, shortly=shortly or pair.standing.lost)
         pair.attempt.next_at = now + delay
     state.pairs.mark(pair)
 
@@ -120,7 +121,7 @@ def _went_down(state: State, pair: Pair, now: float, cause: Reason) -> None:
         jitter = state.rng.random() * how.start_jitter
         attempt.next_at = now + (backoff(attempt.failed, how, state.rng) or jitter)
     else:
-        attempt.next_at = now + takeover_delay(how, state.rng, lost_state=False)
+        attempt.next_at = now + takeover_delay(how, state.rng, shortly=False)
 
 
 def _end_attempt(state: State, pair: Pair) -> None:

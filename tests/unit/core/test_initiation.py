@@ -50,7 +50,7 @@ def test_backoff_grows_and_spreads() -> None:
 
 def test_the_other_end_leaves_time_and_less_if_it_knows_better() -> None:
     rng = random.Random(1)
-    full = [takeover_delay(HOW, rng, lost_state=False) for _ in range(100)]
-    short = [takeover_delay(HOW, rng, lost_state=True) for _ in range(100)]
+    full = [takeover_delay(HOW, rng, shortly=False) for _ in range(100)]
+    short = [takeover_delay(HOW, rng, shortly=True) for _ in range(100)]
     assert HOW.takeover <= min(full) and max(full) <= 1.25 * HOW.takeover
     assert HOW.takeover / 5 <= min(short) and max(short) <= HOW.takeover / 4

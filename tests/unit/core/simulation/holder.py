@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from swanmesh.core.observed import ChildDown, ChildUp, Diagnosis, Event, IkeDown, IkeUp
-from swanmesh.core.reasons import Reason
+from swanmesh.core.reasons import Cause, Reason
 from tests.unit.core.simulation.clock import Clock
 from tests.unit.core.simulation.cpu import Cpu
 from tests.unit.core.simulation.network import Network
@@ -91,8 +91,8 @@ class Holder(ABC):
         if self.listener is not None:
             self.listener(event)
 
-    def diagnose(self, ike: Ike, cause: str) -> None:
-        self.emit(Diagnosis(ike.conn, ike.unique_id, Reason("simulated", cause)))
+    def diagnose(self, ike: Ike, code: Cause) -> None:
+        self.emit(Diagnosis(ike.conn, ike.unique_id, Reason(code, "simulated")))
 
     # Connections.
 

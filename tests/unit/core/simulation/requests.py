@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from swanmesh.core.observed import ChildDown, ChildRekeyed, IkeRekeyed
+from swanmesh.core.reasons import Cause
 from tests.unit.core.simulation.holder import Holder
 from tests.unit.core.simulation.sas import Child, Exchange, Ike
 
@@ -55,10 +56,10 @@ class Requests(Holder):
 
     def _init_done(self, ike: Ike, reply: Any) -> None:
         if reply == REFUSED:
-            self._rejected(ike, "no matching connection at the peer")
+            self._rejected(ike, Cause.NO_CONNECTION_AT_PEER)
             return
         if not self.certificates:
-            self.diagnose(ike, "no private key found")
+            self.diagnose(ike, Cause.MISSING_KEY)
             self.destroy(ike, tell=False)
             return
         ike.spi_r = reply
@@ -67,7 +68,7 @@ class Requests(Holder):
 
     def _auth_done(self, ike: Ike, spi: str, reply: Any) -> None:
         if reply == REFUSED:
-            self._rejected(ike, "the peer refused our authentication")
+            self._rejected(ike, Cause.AUTHENTICATION_FAILED_AT_PEER)
             return
         self.establish(ike)
         if reply is not None:
@@ -76,8 +77,8 @@ class Requests(Holder):
         if old is not None and not old.gone:
             self.enqueue(old, lambda: self.delete(old))
 
-    def _rejected(self, ike: Ike, cause: str) -> None:
-        self.diagnose(ike, cause)
+    def _rejected(self, ike: Ike, code: Cause) -> None:
+        self.diagnose(ike, code)
         self.destroy(ike, tell=True)
 
     def delete(self, ike: Ike) -> None:
@@ -103,7 +104,7 @@ class Requests(Holder):
 
         def done(reply: Any) -> None:
             if reply == REFUSED:
-                self.diagnose(ike, "the peer has no such CHILD_SA")
+                self.diagnose(ike, Cause.SELECTORS_REFUSED)
             else:
                 self.install(ike, spi, reply)
 

@@ -157,6 +157,19 @@ def test_a_mesh_on_a_slow_processor_comes_up_without_collapse(seed: int, hosts: 
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+def test_hosts_that_start_one_after_another_wait_for_each_other(seed: int) -> None:
+    """Whoever is early finds charons that have no connection for it yet, and does not go on asking."""
+    world = World(seed, 40)
+    world.own_cpus()
+    world.start(spread=12.0)
+    world.clock.run(12.0)
+    seconds_until(world, lambda: full(world), within=15.0)
+    counts = world.watch.counts
+    assert counts["Initiate"] <= 1.25 * 780, counts
+    assert counts["peer-down"] == 0, counts
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_thirty_hosts_on_a_quarter_of_a_processor_arrive(seed: int) -> None:
     world, _ = start_of(30, seed, 0.25)
     assert world.watch.counts["Initiate"] <= 2 * 435, world.watch.counts
