@@ -7,6 +7,7 @@ import ipaddress
 from dataclasses import dataclass, field
 from typing import Annotated, TypeAlias
 
+from swanmesh.core.override import HOST, NOTHING, Override
 from swanmesh.core.policy import Policy
 from swanmesh.core.setting import ESP_PROPOSALS, IKE_PROPOSALS, Count, Flag, Seconds
 
@@ -143,12 +144,24 @@ class Settings:
     host: Host
     credentials: Credentials
     policy: Policy = Policy.REQUIRE
+    """What `swanmesh.yaml` states."""
     connection: ConnectionSettings = ConnectionSettings()
     initiation: InitiationSettings = InitiationSettings()
+    override: Override = NOTHING
+    """What holds instead of it, and of the peers' files, for a while."""
+
+    @property
+    def host_policy(self) -> Policy:
+        """What holds for peers that have no policy of their own."""
+        if self.override.disabled:
+            return Policy.OFF
+        return self.override.policy(HOST, self.policy) or self.policy
 
     def policy_of(self, peer: Peer) -> Policy:
-        """The peer's own policy, else the host's."""
-        return peer.policy or self.policy
+        """What holds for the peer: its own policy, else the host's."""
+        if self.override.disabled:
+            return Policy.OFF
+        return self.override.policy(peer.name, peer.policy) or self.host_policy
 
 
 @dataclass(frozen=True, slots=True, order=True)
