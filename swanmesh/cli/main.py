@@ -30,6 +30,7 @@ _MODULES = {
     "down": "control",
     "rekey": "control",
     "confirm": "confirm",
+    "policy": "policy",
     "events": "events",
     "hooks": "hooks",
     "ca": "ca",

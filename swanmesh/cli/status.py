@@ -24,6 +24,7 @@ from swanmesh.cli.output import (
     wrap,
     write,
 )
+from swanmesh.cli.policy_report import notices
 from swanmesh.cli.setup import Setup, complete_peer, json_option, pass_setup
 
 if TYPE_CHECKING:
@@ -64,10 +65,12 @@ def status(setup: Setup, peers: tuple[str, ...], check: bool, as_json: bool) -> 
     if peers:
         for peer in reply.peers:
             say(*detail(peer, now))
+        write(*(paint(line, "red") for line in notices(reply.disabled, reply.trial)))
         say(*_data_path(reply))
         say(*_age(reply, now))
         return ExitStatus.DONE
     say(*heading(reply, now))
+    write(*(paint(line, "red") for line in notices(reply.disabled, reply.trial)))
     for problem in reply.problems:
         text = safe(f"problem: {problem}")
         write(*(paint(line, "red") for line in (wrap(text, indent=0, hang=4) if for_people() else [text])))
@@ -173,6 +176,8 @@ def _check(setup: Setup, peers: tuple[str, ...]) -> int:
 
 
 def _wrong(reply: StatusReply, *, with_problems: bool) -> Iterator[str]:
+    if reply.disabled is not None:
+        yield from notices(reply.disabled, None)
     if not reply.charon.reachable:
         yield f"charon is not reachable ({reply.charon.reason})"
     missing = [peer for peer in reply.peers if peer.state != "up" and not _left_out(peer)]

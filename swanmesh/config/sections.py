@@ -127,7 +127,7 @@ class Config:
     peers: Annotated[Path, File()] = Path("peers.d")
     hooks: Annotated[Path, File()] = Path("hooks.d")
     state: Annotated[Path, File()] = Path("/var/lib/swanmesh")
-    """The service's own folder: what has to outlive it and can be made anew. It alone writes there."""
+    """The service's own folder: what has to outlive it. It and the commands alone write there."""
     charon: CharonSection = CharonSection()
     control: ControlSection = ControlSection()
     log: LogSection = LogSection()

@@ -29,6 +29,7 @@ from swanmesh.control.protocol import (
     PeerCommandReply,
     PeerCommandRequest,
     PlanReply,
+    PolicyReply,
     ReloadReply,
     ReloadRequest,
     StatusReply,
@@ -154,6 +155,25 @@ class Client:
 
     def plan(self) -> PlanReply:
         return self._decode(self._bytes("GET", "/v1/plan"), PlanReply)
+
+    def policy(self, peers: Sequence[str] = (), *, settle: float = 0.0) -> PolicyReply:
+        """How the peers (none named: all) stand on the way to `require`, after up to `settle` seconds for
+        charon to take their policies."""
+        deadline = time.monotonic() + settle
+        reply: PolicyReply | None = None
+        for start in range(0, max(1, len(peers)), _NAMES_AT_ONCE):
+            left = max(0.0, deadline - time.monotonic())
+            some = peers[start : start + _NAMES_AT_ONCE]
+            limit = left + _ALLOWANCE
+            address = _address("/v1/policy", peer=some, settle=[f"{left:.3f}"])
+            answer = self._bytes("GET", address, timeout=limit, patience=left + _PATIENCE)
+            part = self._decode(answer, PolicyReply)
+            if reply is None:
+                reply = part
+            else:
+                reply.peers += part.peers
+        assert reply is not None  # noqa: S101 - the loop runs once at least
+        return reply
 
     def health(self) -> None:
         """Returns if the service answers at all."""

@@ -110,6 +110,19 @@ class HostStatus(msgspec.Struct, kw_only=True):
     started: float
 
 
+class TrialStatus(msgspec.Struct, kw_only=True):
+    """A policy that goes back by itself unless it is confirmed."""
+
+    policy: str
+    due: float
+    left: float
+    """Seconds until then."""
+    host: bool
+    """Whether it is the host's own policy that is on trial."""
+    peers: list[str]
+    """Names of the peers whose own policies are."""
+
+
 class StatusReply(msgspec.Struct, kw_only=True):
     schema: int = SCHEMA
     host: HostStatus
@@ -123,6 +136,10 @@ class StatusReply(msgspec.Struct, kw_only=True):
     """What an operator should know of it, and do."""
     observed: float | None = None
     """When charon was last looked at: bytes, packets and ages are of then."""
+    disabled: float | None = None
+    """Since when `disable` holds, and everything is in clear; null if it does not."""
+    trial: TrialStatus | None = None
+    """What goes back by itself unless it is confirmed."""
 
 
 class PlannedAction(msgspec.Struct, kw_only=True):
@@ -143,6 +160,44 @@ class PlannedAction(msgspec.Struct, kw_only=True):
 class PlanReply(msgspec.Struct, kw_only=True):
     actions: list[PlannedAction]
     charon_reachable: bool
+
+
+class PeerPolicy(msgspec.Struct, kw_only=True):
+    """One peer on the way to `require`."""
+
+    name: str
+    addresses: list[str]
+    policy: str
+    """What is in force."""
+    own: str | None
+    """What the peer's own file states; None if it takes the host's."""
+    file: str
+    state: PeerState
+    member: bool | None
+    """Whether it answers with a certificate of the mesh; null as long as that is not known."""
+    obstacle: str
+    """What stands in the way of `require`, in words; empty if nothing does."""
+    obstacle_code: str
+    lacks: list[int]
+    """IP versions that this host has an address of and the peer none."""
+    settled: bool
+    """Whether charon holds what the policy calls for."""
+    traffic: Traffic = Traffic()
+    """What crossed encrypted."""
+
+
+class PolicyReply(msgspec.Struct, kw_only=True):
+    schema: int = SCHEMA
+    policy: str
+    """The host's, in force."""
+    stated: str
+    """What `swanmesh.yaml` states."""
+    disabled: float | None
+    """Since when `disable` holds; null if it does not."""
+    trial: TrialStatus | None
+    state: str
+    """The service's own folder, where commands put their records."""
+    peers: list[PeerPolicy]
 
 
 class ReloadRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -220,6 +275,11 @@ class Service(Protocol):
         ...
 
     def plan(self) -> PlanReply: ...
+
+    async def policy(self, peers: list[str] | None = None, *, settle: float = 0.0) -> PolicyReply:
+        """How all peers or those named stand on the way to `require`. `settle`: seconds to wait for charon to
+        hold what their policies call for."""
+        ...
 
     async def metrics(self) -> bytes:
         """Prometheus' text format."""

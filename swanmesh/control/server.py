@@ -110,6 +110,7 @@ class ControlServer:
         router = application.router
         router.add_get("/v1/status", self._status)
         router.add_get("/v1/plan", self._plan)
+        router.add_get("/v1/policy", self._policy)
         router.add_post("/v1/reload", self._reload)
         router.add_get("/v1/confirm", self._held)
         router.add_post("/v1/confirm", self._confirm)
@@ -185,6 +186,14 @@ class ControlServer:
         query = _query(request, "peer", "fresh")
         return _json(await self._service.status(_names(query), fresh=_flag(query, "fresh")))
 
+    async def _policy(self, request: web.Request) -> web.StreamResponse:
+        query = _query(request, "peer", "settle")
+        settle = self._time(query, "settle", "0")
+        gate = self._gate(request)
+        with self._following(gate):
+            gate.extend(settle + self._limits.reply_time)
+            return _json(await self._until_stop(self._service.policy(_names(query), settle=settle)))
+
     async def _plan(self, request: web.Request) -> web.StreamResponse:
         _query(request)
         return _json(self._service.plan())
@@ -224,20 +233,19 @@ class ControlServer:
     async def _wait(self, request: web.Request) -> web.StreamResponse:
         query = _query(request, "peer", "timeout", "gone")
         peers, gone = _names(query), _flag(query, "gone")
-        timeout = self._timeout(query)
+        timeout = self._time(query, "timeout", "60")
         gate = self._gate(request)
         with self._following(gate):
             gate.extend(timeout + self._limits.reply_time)
             return _json(await self._until_stop(self._service.wait(peers, timeout, gone=gone)))
 
-    def _timeout(self, query: dict[str, list[str]]) -> float:
-        text = query.get("timeout", ["60"])[-1]
+    def _time(self, query: dict[str, list[str]], key: str, default: str) -> float:
         try:
-            timeout = float(text)
+            length = float(query.get(key, [default])[-1])
         except ValueError:
-            timeout = math.nan
-        _check_time("timeout", timeout, self._limits.longest_wait)
-        return timeout
+            length = math.nan
+        _check_time(key, length, self._limits.longest_wait)
+        return length
 
     async def _body(self, request: web.Request, kind: type[_Request]) -> _Request:
         _query(request)

@@ -112,6 +112,7 @@ CHILD_DELETED = Reason("child-deleted", "its CHILD_SA was deleted")
 HELD_DOWN = Reason("held-down", "held down by the operator")
 HELD_DOWN_UNTIL_UP = Reason("held-down", "held down by the operator until `up`")
 POLICY_OFF = Reason("policy-off", "its policy is off")
+DISABLED = Reason("disabled", "everything is in clear: disabled by the operator until `enable`")
 NO_COMMON_FAMILY = Reason("no-common-family", "no address of a family that this host has one of")
 ONE_WAY = "one-way"
 """Code: packets go out and none come in."""

@@ -64,6 +64,8 @@ def pair_verdict(state: State, pair: Pair) -> Verdict:
 def peer_verdict(state: State, peer: Peer, now: float) -> Verdict:
     """The worst of its pairs: a peer is up when every address pair is."""
     pairs = [pair for pair in state.pairs.of(peer.name) if pair.connection is not None]
+    if state.settings.override.disabled:
+        return Verdict("disabled", reasons.DISABLED, now)
     if not state.settings.policy_of(peer).meaning.connects:
         return Verdict("disabled", reasons.POLICY_OFF, now)
     if not pairs:

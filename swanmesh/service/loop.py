@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from swanmesh import __version__
 from swanmesh.charon.link import Back, Happened, Link, Lost, Observed, Report, Unreachable
+from swanmesh.config.override import Overrides
 from swanmesh.control.counters import Counters
 from swanmesh.control.listener import Listener, listen
 from swanmesh.control.protocol import ReloadReply
@@ -181,19 +182,35 @@ class Daemon:
     def reload(self, paths: Iterable[Path] | None, *, removed: bool = False) -> ReloadReply:
         """Read these files again, or all; what is valid comes into force. `removed`: those of them that are
         gone were removed on purpose."""
-        before = set(self.problems())
+        before, overrides = set(self.problems()), self.sources.overrides
         if paths is None:
             self.sources.look_at_addresses()
         update = self.sources.read(paths, self.mesh.state.registry, removed=removed)
         names = self.sources.apply(self.mesh, update, now())
         if update.settings is not None:
             self.log.info("settings changed", host=update.settings.host.name)
+        self._tell_override(overrides)
         config = self.sources.config
         self.hooks.directory, self.hooks.environment = config.hooks, config.environment
         self.counters.reloads += 1
         self._complain(before)
         self._wake.set()
         return ReloadReply(changed=sorted(names), problems=self.problems())
+
+    def _tell_override(self, before: Overrides) -> None:
+        """Log what began or ended of what holds instead of the files."""
+        overrides = self.sources.overrides
+        if (disabled := overrides.disabled) != before.disabled:
+            self.log.warning("disabled: everything is in clear" if disabled else "enabled")
+        if overrides.trial == before.trial:
+            return
+        if (ended := before.trial) is not None:
+            why = "its time is over" if not ended.left() else "confirmed, cancelled, or the files changed"
+            self.log.warning("policy no longer on trial", policy=ended.policy, why=why)
+        if (begun := overrides.trial) is not None:
+            self.log.warning(
+                "policy on trial", policy=begun.policy, peers=len(begun.before), seconds=round(begun.left())
+            )
 
     def _complain(self, before: Container[str]) -> None:
         """Log the problems that are new."""
@@ -240,6 +257,7 @@ class Daemon:
             self.log.info(
                 "started", version=__version__, host=self.sources.settings.host.name, peers=self._count()
             )
+            self._tell_override(Overrides())
             self._announcer.service("started")
             self._notifier.ready("waiting for charon")
             stop = loop.create_task(self._stop.wait())
@@ -276,9 +294,16 @@ class Daemon:
             sound = True
             while not self._inputs.empty():
                 sound &= self._guarded(self._take, self._inputs.get_nowait())
+            if self._trial_due is not None and self._trial_due <= now():
+                self._guarded(self.reload, None)
             sound &= self._guarded(self._step)
             if not sound:
                 self._recover()
+
+    @property
+    def _trial_due(self) -> float | None:
+        trial = self.sources.overrides.trial
+        return None if trial is None else now() + trial.left()
 
     def _recover(self) -> None:
         """After a fault of ours the state may be half changed: it is made anew from what charon holds. Once
@@ -292,8 +317,8 @@ class Daemon:
         self._link.begin_anew("swanmesh makes its state anew after a fault of its own")
 
     async def _woken(self) -> None:
-        due = self.mesh.due
-        wait = None if due is None else max(0.0, due - now())
+        dues = [at for at in (self.mesh.due, self._trial_due) if at is not None]
+        wait = max(0.0, min(dues) - now()) if dues else None
         try:
             async with asyncio.timeout(wait):
                 await self._wake.wait()

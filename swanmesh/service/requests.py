@@ -16,6 +16,7 @@ from swanmesh.control.protocol import (
     PeerCommandReply,
     PeerCommandRequest,
     PlanReply,
+    PolicyReply,
     ReloadReply,
     ReloadRequest,
     StatusReply,
@@ -29,8 +30,10 @@ from swanmesh.core.model import Peer
 from swanmesh.core.peers import NoSuchPeer, find_peer
 from swanmesh.core.reasons import STATUS_ASKED, Reason
 from swanmesh.core.verdict import peer_verdict
+from swanmesh.service import rollout
 from swanmesh.service import status as report
 from swanmesh.service.feed import Feed
+from swanmesh.service.sources import Sources
 
 _RECENT = 1.0
 """Seconds since a look at charon for which it is as good as a new one."""
@@ -42,6 +45,7 @@ class Controller(Protocol):
     """What the service needs of the daemon."""
 
     mesh: Mesh
+    sources: Sources
     counters: Counters
     feed: Feed
     started: float
@@ -90,6 +94,15 @@ class DaemonService:
             for peer in reply.peers:
                 peer.history = self._daemon.history(peer.name)
         return reply
+
+    async def policy(self, peers: list[str] | None = None, *, settle: float = 0.0) -> PolicyReply:
+        named = None if peers is None else list(dict.fromkeys(self._find(name) for name in peers))
+        if settle:
+            await self._until_none(lambda: rollout.unsettled(self._daemon.mesh, named), settle)
+        sources = self._daemon.sources
+        return rollout.policy(
+            self._daemon.mesh, self._daemon.clock(), sources.overrides, sources.config.state, named
+        )
 
     def plan(self) -> PlanReply:
         return report.plan(self._daemon.mesh, self._daemon.clock())
@@ -161,6 +174,9 @@ class DaemonService:
             setting=daemon.segmentation,
         )
         reply.observed = daemon.counters.last_resync
+        overrides = daemon.sources.overrides
+        reply.disabled = rollout.disabled(overrides)
+        reply.trial = rollout.trial(overrides)
         return reply
 
     async def _look(self) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from swanmesh.config.override import Overrides, TrialRecord, forget_trial, read_overrides
 from swanmesh.config.peer_files import PeerDirectory
 from swanmesh.config.sections import Config
 from swanmesh.config.settings import load_config, missing_addresses
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import Address, InvalidInput, Peer, Problem, Settings
+from swanmesh.core.override import HOST
 from swanmesh.core.peer_registry import PeerRegistry
 from swanmesh.core.reasons import FILES_IN_DOUBT, NONE, Reason
 from swanmesh.kernel.addresses import own_addresses
@@ -47,14 +49,19 @@ class Sources:
         self._present: frozenset[Address] | None = None
         self.config = load_config(path)
         self.settings = _settings(self.config)
+        self.overrides = Overrides()
+        """What holds instead of these files for a while."""
+        self._override_problems: tuple[Problem, ...] = ()
         self._directory = PeerDirectory(self.config.peers)
         self._config_problems: tuple[Problem, ...] = ()
         self._scan = self._directory.scan()
+        self.settings = self._overridden(self.settings)
         self.look_at_addresses()
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        return (*self._config_problems, *self._missing(self.config), *self._scan.problems)
+        missing = self._missing(self.config)
+        return (*self._config_problems, *self._override_problems, *missing, *self._scan.problems)
 
     def doubt(self, registry: PeerRegistry) -> Reason:
         """Why the files may not tell of all peers, or the settings not of all that works; empty if they do.
@@ -98,10 +105,12 @@ class Sources:
             sources = [str(path) for path in wanted]
             found = [self._scan.peers[source] for source in sources if source in self._scan.peers]
             return self._update(None, sources, found, registry, removed=removed)
-        settings = self._read_settings()
+        before, self.settings = self.settings, self._read_settings()
         if self._directory.path != self.config.peers:
             self._directory = PeerDirectory(self.config.peers)
         self._scan = self._directory.scan()
+        self.settings = self._overridden(self.settings)
+        settings = self.settings if self.settings != before else None
         return self._update(settings, registry.sources, self._scan.peers.values(), registry, removed=removed)
 
     def _update(
@@ -136,18 +145,41 @@ class Sources:
                 if source not in self._scan.peers and source not in self._scan.unreadable:
                     yield source
 
-    def _read_settings(self) -> Settings | None:
+    def _read_settings(self) -> Settings:
+        """The last good ones where the file has mistakes."""
         try:
             config = load_config(self._path)
             self._check_addresses(config)
             settings = _settings(config)
         except InvalidInput as invalid:
             self._config_problems = invalid.problems
-            return None
+            return self.settings
         self._config_problems = tuple(_needs_restart(self.config, config))
-        changed = settings != self.settings
-        self.config, self.settings = config, settings
-        return settings if changed else None
+        self.config = config
+        return settings
+
+    def _overridden(self, settings: Settings) -> Settings:
+        """These settings, with what holds instead of the files for a while. That goes on as it is while what
+        is recorded of it cannot be read."""
+        try:
+            found, self._override_problems = read_overrides(self.config.state), ()
+        except InvalidInput as invalid:
+            found, self._override_problems = self.overrides, invalid.problems
+        trial = found.trial
+        if trial is not None and not (trial.left() and self._stands(trial)):
+            forget_trial(self.config.state, trial)
+            found = replace(found, trial=None)
+        self.overrides = found
+        return replace(settings, override=found.in_force())
+
+    def _stands(self, trial: TrialRecord) -> bool:
+        """Whether anything on trial still has the policy in its file that it had before."""
+        if HOST in trial.before and trial.before[HOST] == self.config.policy:
+            return True
+        peers = self._scan.peers.values()
+        return not self._scan.complete or any(
+            peer.name in trial.before and trial.before[peer.name] == peer.policy for peer in peers
+        )
 
     def _check_addresses(self, config: Config) -> None:
         """Raises InvalidInput for a change that would end what works for an address that no interface has."""

@@ -57,7 +57,7 @@ def status(
         host=HostStatus(
             name=host.name,
             addresses=[str(address) for address in host.addresses],
-            policy=state.settings.policy,
+            policy=state.settings.host_policy,
             swanmesh=__version__,
             started=clock.at(started),
         ),
@@ -101,6 +101,11 @@ def peer_status(mesh: Mesh, peer: Peer, clock: Clock) -> PeerStatus:
         pairs=[_pair(mesh, pair, clock) for pair in pairs],
         next_attempt=clock.at_optional(verdict.next_attempt),
     )
+
+
+def traffic_with(mesh: Mesh, peer: Peer) -> Traffic:
+    """What crossed encrypted with a peer."""
+    return _traffic(mesh.state.pairs.of(peer.name))
 
 
 def _traffic(pairs: Iterable[Pair]) -> Traffic:

@@ -55,7 +55,7 @@ ACTS = {
 """What the core has no business with: clock, files, sockets, processes, logs, chance of its own."""
 
 
-DOOR = {"mesh", "verdict", "commands"}
+DOOR = {"mesh", "verdict", "commands", "readiness"}
 """What stands above `inputs/` in the core; all other modules beside it stand below `decide/`."""
 
 

@@ -51,7 +51,8 @@ def _reconcile(state: State, name: str, peer: Peer | None, now: float, why: Reas
     added = not known and bool(wanted)
     for pair in known.values():
         if pair.name not in wanted:
-            _unwant(state, pair, reasons.PEER_REMOVED if peer is None else reasons.ADDRESS_REMOVED)
+            reason = reasons.PEER_REMOVED if peer is None else reasons.ADDRESS_REMOVED
+            _unwant(state, pair, reasons.DISABLED if state.settings.override.disabled else reason)
     for addresses, connection in wanted.values():
         assert peer is not None  # noqa: S101  (wanted is empty without it)
         _want(state, peer, addresses, connection, now, why)

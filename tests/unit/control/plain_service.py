@@ -26,6 +26,7 @@ from swanmesh.control.protocol import (
     PeerStatus,
     PlannedAction,
     PlanReply,
+    PolicyReply,
     ReloadReply,
     ReloadRequest,
     StatusReply,
@@ -140,6 +141,9 @@ class PlainService:
 
     def plan(self) -> PlanReply:
         return PlanReply(actions=list(self.actions), charon_reachable=True)
+
+    async def policy(self, peers: list[str] | None = None, *, settle: float = 0.0) -> PolicyReply:
+        raise NotImplementedError
 
     async def metrics(self) -> bytes:
         return render(self.reply([*self.peers.values()]), self.counters)

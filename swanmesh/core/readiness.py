@@ -1,0 +1,87 @@
+"""What stands in the way of `require`, peer by peer: `policy report`, and what `policy set` refuses for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from swanmesh.core import reasons
+from swanmesh.core.model import Peer, Settings
+from swanmesh.core.pair import Pair
+from swanmesh.core.reasons import NONE, Cause, Reason
+from swanmesh.core.state import State
+from swanmesh.core.verdict import Verdict, peer_verdict
+
+_NO_MEMBER = frozenset(
+    {
+        Cause.AUTHORITY_UNKNOWN,
+        Cause.AUTHENTICATION_FAILED_HERE,
+        Cause.CERTIFICATE_DATES,
+        Cause.CERTIFICATE_REVOKED,
+        Cause.IDENTITY_MISMATCH,
+    }
+)
+"""Whoever answers has no certificate that makes it this peer."""
+_REMEDIES: dict[str, str] = {
+    Cause.PEER_UNREACHABLE: "is strongSwan installed and running there, and UDP 500 let through?",
+    Cause.NO_CONNECTION_AT_PEER: "has it this host in its peers.d, with a policy that connects?",
+    Cause.AUTHORITY_UNKNOWN: "give it a certificate of the mesh's authority",
+    Cause.AUTHENTICATION_FAILED_AT_PEER: "does it know the authority of this host's certificate?",
+    Cause.CERTIFICATE_DATES: "renew its certificate, and look at its clock",
+    reasons.ONE_WAY: "is ESP (IP protocol 50) let through?",
+    reasons.POLICY_OFF.code: "set it to `prefer` first, and look again",
+    reasons.HELD_DOWN.code: "run: swanmesh up PEER",
+    reasons.DISABLED.code: "run: swanmesh enable",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readiness:
+    """How ready one peer is for `require`."""
+
+    verdict: Verdict
+    member: bool | None
+    """Whether it answers with a certificate of the mesh that names it; None as long as that is not known."""
+    obstacle: Reason
+    """Why it would be cut off, in words with what to do; NONE while every address pair is up."""
+    settled: bool
+    """Whether charon holds for it what its policy calls for, and nothing else."""
+    lacks: tuple[int, ...]
+    """IP versions that this host has an address of and the peer none: what crosses there is in clear."""
+
+
+def readiness(state: State, peer: Peer, now: float) -> Readiness:
+    verdict = peer_verdict(state, peer, now)
+    pairs = state.pairs.of(peer.name)
+    up = verdict.state == "up"
+    obstacle = NONE if up else verdict.reason or reasons.CONNECTING
+    remedy = _REMEDIES.get(obstacle.code, "")
+    return Readiness(
+        verdict=verdict,
+        member=_member(state, peer, pairs, verdict, now),
+        obstacle=Reason(obstacle.code, f"{obstacle.words}; {remedy}") if remedy else obstacle,
+        settled=state.charon.reachable and all(_settled(pair) for pair in pairs),
+        lacks=lacking_families(state.settings, peer),
+    )
+
+
+def lacking_families(settings: Settings, peer: Peer) -> tuple[int, ...]:
+    """IP versions that this host has an address of, and the peer none."""
+    mine = {address.version for address in settings.host.addresses}
+    return tuple(sorted(mine - {address.version for address in peer.addresses}))
+
+
+def _member(state: State, peer: Peer, pairs: list[Pair], verdict: Verdict, now: float) -> bool | None:
+    if any(sa.established for pair in pairs for sa in pair.associations.counting):
+        return True
+    if verdict.reason.code in _NO_MEMBER:
+        return False
+    offset = state.certificates.offset
+    if offset is not None and state.certificates.standing_on(peer.name, now + offset) is not None:
+        return True  # it proved itself before
+    return None
+
+
+def _settled(pair: Pair) -> bool:
+    if pair.connection is None:
+        return pair.loaded is None and not pair.sas
+    return pair.loaded == pair.connection.child

@@ -1,0 +1,75 @@
+"""How the peers stand on the way to `require`, and what holds instead of the files, as the control socket
+shows it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from swanmesh.config.override import Overrides
+from swanmesh.control.protocol import PeerPolicy, PolicyReply, TrialStatus
+from swanmesh.core.mesh import Mesh
+from swanmesh.core.model import Peer
+from swanmesh.core.override import HOST
+from swanmesh.core.readiness import readiness
+from swanmesh.service.status import Clock, traffic_with
+
+
+def policy(
+    mesh: Mesh, clock: Clock, overrides: Overrides, folder: Path, peers: Iterable[Peer] | None
+) -> PolicyReply:
+    """Of all peers, or these. `folder` is the service's own."""
+    state = mesh.state
+    chosen = state.registry.peers.values() if peers is None else peers
+    return PolicyReply(
+        policy=state.settings.host_policy,
+        stated=state.settings.policy,
+        disabled=disabled(overrides),
+        trial=trial(overrides),
+        state=str(folder),
+        peers=[_peer(mesh, peer, clock) for peer in sorted(chosen, key=lambda peer: peer.name)],
+    )
+
+
+def _peer(mesh: Mesh, peer: Peer, clock: Clock) -> PeerPolicy:
+    ready = readiness(mesh.state, peer, clock.now)
+    return PeerPolicy(
+        name=peer.name,
+        addresses=[str(address) for address in peer.addresses],
+        policy=mesh.state.settings.policy_of(peer),
+        own=peer.policy,
+        file=peer.source,
+        state=ready.verdict.state,
+        member=ready.member,
+        obstacle=ready.obstacle.words,
+        obstacle_code=ready.obstacle.code,
+        lacks=list(ready.lacks),
+        settled=ready.settled,
+        traffic=traffic_with(mesh, peer),
+    )
+
+
+def unsettled(mesh: Mesh, peers: Iterable[Peer] | None) -> dict[str, str]:
+    """Names of those peers, or of all, for whom charon does not hold yet what their policy calls for."""
+    state = mesh.state
+    chosen = state.registry.peers.values() if peers is None else peers
+    return {peer.name: "" for peer in chosen if not readiness(state, peer, 0.0).settled}
+
+
+def disabled(overrides: Overrides) -> float | None:
+    return overrides.disabled.since if overrides.disabled is not None else None
+
+
+def trial(overrides: Overrides) -> TrialStatus | None:
+    record = overrides.trial
+    if record is None:
+        return None
+    left = record.left()
+    return TrialStatus(
+        policy=record.policy,
+        due=time.time() + left,
+        left=left,
+        host=HOST in record.before,
+        peers=sorted(name for name in record.before if name != HOST),
+    )
