@@ -197,7 +197,7 @@ build-beside:
 # The wrapper names the folder that it runs; replacing it is the switch. The installation before this one stays,
 # to go back to, and so does each that a process was started from.
 switch: build-beside
-	@install -d $(addprefix $(DESTDIR),$(PREFIX)/bin $(UNITDIR) $(CONFDIR)/peers.d $(CONFDIR)/hooks.d)
+	@install -d $(addprefix $(DESTDIR),$(PREFIX)/bin $(UNITDIR) $(CONFDIR)/peers.d $(CONFDIR)/hooks.d $(CONFDIR)/renewal.d)
 	@install -d -m 0700 $(DESTDIR)$(CONFDIR)/pki
 	$(call keep,conf/swanmesh.yaml,$(CONFDIR)/swanmesh.yaml)
 	$(call keep,conf/strongswan.d/swanmesh.conf,$(SYSCONFDIR)/strongswan.d/swanmesh.conf)
@@ -205,6 +205,8 @@ switch: build-beside
 	$(call keep,conf/modules-load.d/swanmesh.conf,$(MODULES))
 	$(call keep,conf/hooks.d/mail-when-down.disabled,$(CONFDIR)/hooks.d/mail-when-down.disabled,0755)
 	$(call keep,conf/hooks.d/chat-webhook.disabled,$(CONFDIR)/hooks.d/chat-webhook.disabled,0755)
+	$(call keep,conf/renewal.d/ssh,$(CONFDIR)/renewal.d/ssh,0755)
+	$(call keep,conf/renewal.d/step-ca,$(CONFDIR)/renewal.d/step-ca,0755)
 	@before=$$(sed -n 's|^exec \(.*\)/bin/python .*|\1|p' $(DESTDIR)$(WRAPPER) 2>/dev/null) || true; \
 	printf '#!/bin/sh\nexec %s/bin/python -I -m swanmesh "$$@"\n' $(BUILD) > $(DESTDIR)$(WRAPPER).new; \
 	chmod 0755 $(DESTDIR)$(WRAPPER).new; \

@@ -154,6 +154,12 @@ def issue(
 @_lifetime_option
 @_replace_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--only-renew",
+    "only",
+    metavar="NAME",
+    help="Sign nothing but a renewal for NAME, with addresses that its certificate has: for NAME's own ssh.",
+)
 def sign(
     request: Path,
     directory: Path,
@@ -162,6 +168,7 @@ def sign(
     days: int,
     replace: bool,
     yes: bool,
+    only: str | None,
 ) -> None:
     """Sign what `swanmesh enroll request` wrote (`-`: standard input).
 
@@ -180,6 +187,9 @@ def sign(
     addresses = " ".join(map(str, asked.addresses))
     click.echo(f"{asked.name} at {addresses}, with a key of its own ({describe_key(asked.key)})", err=True)
     key, record = public_der(asked.key), Record(directory)
+    replace = replace or only is not None
+    if only is not None:
+        record.check_renewal(only, asked, now=time.time())
     record.check_free(asked.name, asked.addresses, key, now=time.time(), replace=replace)
     if not yes and not agreed("Sign this?"):
         raise Failure(ExitStatus.FAILED, "not signed")
@@ -187,11 +197,13 @@ def sign(
     with record.writing():
         now = time.time()
         # Again: somebody else may have signed meanwhile.
+        again = record.check_renewal(only, asked, now=now) if only is not None else None
         record.check_free(asked.name, asked.addresses, key, now=now, replace=replace)
-        lifetime = spread(days * DAY)
-        made = authority.certify(asked.key, asked.name, asked.addresses, now=now, lifetime=lifetime)
-        record.add(made)
-    _hand_out(made, authority)
+        if again is None:
+            lifetime = spread(days * DAY)
+            made = authority.certify(asked.key, asked.name, asked.addresses, now=now, lifetime=lifetime)
+            record.add(made)
+    _hand_out(again.certificate if again else made, authority)
 
 
 @ca.command()

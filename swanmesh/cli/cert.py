@@ -1,4 +1,4 @@
-"""`swanmesh cert`: what stands in a certificate."""
+"""`swanmesh cert`: what stands in a certificate, and another one for this host."""
 
 from __future__ import annotations
 
@@ -6,17 +6,23 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from swanmesh.cli.output import say, say_json, span
 from swanmesh.cli.setup import Setup, json_option, pass_setup
 
+if TYPE_CHECKING:
+    from swanmesh.control.protocol import RenewReply
+
+_ALLOWANCE = 15.0
+"""Seconds for all of a renewal but its program."""
+
 
 @click.group()
 def cert() -> None:
-    """Look at certificates."""
+    """This host's certificate, and others'."""
 
 
 @cert.command()
@@ -41,6 +47,69 @@ def show(setup: Setup, file: Path | None, as_json: bool) -> None:
         return
     for place, one in enumerate(facts):
         say(*([""] if place else []), *lines(one, now))
+
+
+@cert.command()
+@click.option("--now", is_flag=True, help="Even if it is not due.")
+@json_option
+@pass_setup
+def renew(setup: Setup, now: bool, as_json: bool) -> int:
+    """Get this host a new key and certificate by the program that `renewal.command` names.
+
+    The running service does it, within its sandbox, and takes them up without an association lost; without
+    one it is done here. Exit status 1 if it failed: the certificate in use stays then.
+    """
+    from swanmesh.cli.failures import ExitStatus, complain
+    from swanmesh.control.client import ServiceUnreachable
+
+    limit = setup.config.renewal.time_limit + _ALLOWANCE
+    try:
+        reply = setup.client.renew(now=now, wait=limit)
+    except ServiceUnreachable as error:
+        complain(str(error), "renewing without it")
+        reply = _renew_here(setup, now=now)
+    if as_json:
+        say_json(reply)
+    elif reply.outcome == "renewed":
+        say(f"renewed: until {moment(reply.not_after)}")
+    elif reply.outcome == "under-way":
+        say("asked, and still under way: see `swanmesh status`")
+    elif reply.outcome == "not-due" and reply.next_renewal is not None:
+        say(f"not due before {moment(reply.next_renewal)}; --now does it at once")
+    if reply.why:
+        complain(f"not renewed: {reply.why}")
+    return ExitStatus.FAILED if reply.why else ExitStatus.DONE
+
+
+def _renew_here(setup: Setup, *, now: bool) -> RenewReply:
+    import asyncio
+
+    from swanmesh.control.protocol import RenewReply
+    from swanmesh.core.model import InvalidInput, Problem
+    from swanmesh.core.renewal import due
+    from swanmesh.pki.certificates import load_credentials
+    from swanmesh.pki.enrolment import place_of
+    from swanmesh.pki.renewal import NotRenewed, renew
+
+    config = setup.config
+    how, place = config.renewal, place_of(config.host, config.credentials)
+    if not how.command:
+        remedy = "name the program that asks your authority"
+        raise InvalidInput(Problem(str(config.path), "renewal.command", "", "is not set", remedy))
+    if not now:
+        mine = load_credentials(
+            place.certificate, place.private_key, place.authorities, name=place.name, now=time.time()
+        )
+        if due(mine) > time.time():
+            return RenewReply(outcome="not-due", not_after=mine.not_after, next_renewal=due(mine))
+    renewing = renew(
+        place, how.command, environment=config.environment, time_limit=how.time_limit, clock=time.time
+    )
+    try:
+        made = asyncio.run(renewing)
+    except NotRenewed as error:
+        return RenewReply(outcome="failed", why=str(error))
+    return RenewReply(outcome="renewed", not_after=made.not_valid_after_utc.timestamp())
 
 
 def read_input(path: Path) -> bytes:

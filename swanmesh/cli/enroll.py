@@ -68,13 +68,6 @@ def install(setup: Setup, file: Path, as_json: bool) -> None:
 
 
 def _place(setup: Setup) -> Place:
-    from swanmesh.pki.enrolment import Place
+    from swanmesh.pki.enrolment import place_of
 
-    host, credentials = setup.config.host, setup.config.credentials
-    return Place(
-        name=host.name,
-        addresses=host.addresses,
-        certificate=credentials.certificate,
-        private_key=credentials.private_key,
-        authorities=credentials.authorities,
-    )
+    return place_of(setup.config.host, setup.config.credentials)

@@ -77,7 +77,8 @@ def _read_credentials(files: Files, config: Config) -> None:
     except InvalidInput as invalid:
         files.errors.extend(invalid.problems)
         return
-    files.warnings.extend(expiring(files.credentials.validities, now))
+    automatic = bool(config.renewal.command)
+    files.warnings.extend(expiring(files.credentials.validities, now, automatic=automatic))
 
 
 def _look_at_hooks(files: Files, config: Config) -> None:

@@ -93,7 +93,19 @@ def heading(reply: StatusReply, now: float) -> list[str]:
     return [
         f"{host.name} ({', '.join(host.addresses)}), policy {host.policy}",
         f"swanmesh {host.swanmesh} for {span(now - host.started)}; {daemon}",
+        *_certificate(reply, now),
     ]
+
+
+def _certificate(reply: StatusReply, now: float) -> Iterator[str]:
+    """How long this host's certificate lives, and when it is renewed; what is wrong is among the problems."""
+    if not reply.certificates or (left := reply.certificates[0].not_after - now) <= 0:
+        return
+    renewal = ""
+    if reply.next_renewal is not None:
+        wait = reply.next_renewal - now
+        renewal = f", renewed in {span(wait)}" if wait > 0 else ", being renewed"
+    yield f"certificate for another {span(left)}{renewal}"
 
 
 def _for_programs(peers: list[PeerStatus], now: float) -> list[str]:

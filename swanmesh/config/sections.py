@@ -82,11 +82,33 @@ class HostSection(Host):
     addresses: Annotated[tuple[Address, ...], Addresses()]
 
 
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program with its arguments, by its whole path: the service knows no PATH of anybody's."""
+
+    def read(self, value: object) -> tuple[str, ...]:
+        remedy = "write [/path/of/a/program, argument, …]"
+        if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+            raise Misfit("must be a list of a program and its arguments", remedy)
+        if value and not value[0].startswith("/"):
+            raise Misfit("must begin with the whole path of a program", remedy, "[0]", value[0])
+        if any("\0" in word for word in value):
+            raise Misfit("holds a zero byte, which no program can be given", remedy)
+        return tuple(value)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CredentialsSection:
     certificate: Annotated[Path, File()]
     private_key: Annotated[Path, File()]
     authorities: Annotated[tuple[Path, ...], ListOf(File(), "files")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenewalSection:
+    command: Annotated[tuple[str, ...], Program()] = ()
+    """Given a request for a certificate, it answers with one. Empty: nothing renews by itself."""
+    time_limit: Annotated[float, Seconds(1, 3600)] = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +150,7 @@ class Config:
     hooks: Annotated[Path, File()] = Path("hooks.d")
     state: Annotated[Path, File()] = Path("/var/lib/swanmesh")
     """The service's own folder: what has to outlive it. It and the commands alone write there."""
+    renewal: RenewalSection = RenewalSection()
     charon: CharonSection = CharonSection()
     control: ControlSection = ControlSection()
     log: LogSection = LogSection()

@@ -32,6 +32,8 @@ from swanmesh.control.protocol import (
     PolicyReply,
     ReloadReply,
     ReloadRequest,
+    RenewReply,
+    RenewRequest,
     StatusReply,
     WaitReply,
 )
@@ -204,6 +206,13 @@ class Client:
         limit = wait + _ALLOWANCE
         reply = self._bytes("POST", "/v1/peer-command", body, timeout=limit, patience=wait + _PATIENCE)
         return self._decode(reply, PeerCommandReply)
+
+    def renew(self, *, now: bool, wait: float) -> RenewReply:
+        """Have the host's certificate renewed if it is due, or `now`; wait up to `wait` seconds for it."""
+        body = msgspec.json.encode(RenewRequest(now=now, wait=wait))
+        limit = wait + _ALLOWANCE
+        reply = self._bytes("POST", "/v1/renew", body, timeout=limit, patience=limit)
+        return self._decode(reply, RenewReply)
 
     def wait(self, peers: Sequence[str], timeout: float, *, gone: bool = False) -> WaitReply:
         """Until the peers (none named: all) are up or, with `gone`, away; `missing` names those that are not

@@ -32,6 +32,7 @@ class _Collector:
 
     def collect(self) -> Iterator[Metric]:
         yield from self._gauges()
+        yield from self._ends()
         yield from self._counts()
         yield from self._totals()
         yield from self._peers()
@@ -49,11 +50,32 @@ class _Collector:
             ("charon_changed_timestamp_seconds", "When charon was reached, or lost, last.", charon.since),
             ("problems", "Mistakes in files that are kept out of force.", len(self._status.problems)),
             ("removals_held", "Peers whose removal waits for a confirmation.", self._counters.removals_held),
+            (
+                "certificate_renewal_timestamp_seconds",
+                "When it is renewed, or tried.",
+                self._status.next_renewal,
+            ),
+            ("certificate_renewals_failed", "Renewals in a row that failed.", self._status.renewals_failed),
             ("last_look_timestamp_seconds", "When charon was last looked at.", self._counters.last_resync),
         ]
         for name, text, value in figures:
             if value is not None:
                 yield GaugeMetricFamily(f"swanmesh_{name}", text, value=value)
+
+    def _ends(self) -> Iterable[Metric]:
+        """The earliest for each subject in a file."""
+        ends: dict[tuple[str, str], float] = {}
+        for one in self._status.certificates:
+            where = one.file, one.subject
+            ends[where] = min(one.not_after, ends.get(where, one.not_after))
+        family = GaugeMetricFamily(
+            "swanmesh_certificate_not_after_timestamp_seconds",
+            "When a certificate of this host's, or of its authorities', ends.",
+            labels=["file", "subject"],
+        )
+        for (file, subject), end in ends.items():
+            family.add_metric([file, subject], end)
+        yield family
 
     def _counts(self) -> Iterable[Metric]:
         counters = self._counters

@@ -123,6 +123,17 @@ class TrialStatus(msgspec.Struct, kw_only=True):
     """Names of the peers whose own policies are."""
 
 
+class CertificateStatus(msgspec.Struct, kw_only=True, frozen=True):
+    """One of this host's certificates, or of its authorities'."""
+
+    key: str
+    """The key of the configuration that names its file."""
+    file: str
+    subject: str
+    not_before: float
+    not_after: float
+
+
 class StatusReply(msgspec.Struct, kw_only=True):
     schema: int = SCHEMA
     host: HostStatus
@@ -134,6 +145,12 @@ class StatusReply(msgspec.Struct, kw_only=True):
     """How the kernel has the modules for segmentation through ESP; empty before it was looked at."""
     data_path_problems: list[str] = []
     """What an operator should know of it, and do."""
+    certificates: list[CertificateStatus] = []
+    """The host's own first, then those of its authorities."""
+    next_renewal: float | None = None
+    """When the host's certificate is renewed, or that is tried again; null where no command is set for it."""
+    renewals_failed: int = 0
+    """Renewals in a row that came to nothing."""
     observed: float | None = None
     """When charon was last looked at: bytes, packets and ages are of then."""
     disabled: float | None = None
@@ -253,6 +270,23 @@ class PeerCommandReply(msgspec.Struct, kw_only=True):
     """What goes on by itself after this answer, in words."""
 
 
+class RenewRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A new certificate for this host, if it is due or `now` is asked for."""
+
+    now: bool = False
+    wait: float = 0.0
+    """Seconds that the answer may wait for the outcome."""
+
+
+class RenewReply(msgspec.Struct, kw_only=True):
+    outcome: Literal["renewed", "not-due", "failed", "under-way"]
+    why: str = ""
+    """In words, why it failed."""
+    not_after: float = 0.0
+    """The end of the certificate in use."""
+    next_renewal: float | None = None
+
+
 class WaitReply(msgspec.Struct, kw_only=True):
     """`missing` is empty when everything asked for is up (or, waiting for absence, gone)."""
 
@@ -294,6 +328,8 @@ class Service(Protocol):
     async def command(self, request: PeerCommandRequest) -> PeerCommandReply:
         """Ask it of charon, and wait up to `request.wait` seconds for it to be so."""
         ...
+
+    async def renew(self, request: RenewRequest) -> RenewReply: ...
 
     async def wait(self, peers: list[str] | None, timeout: float, *, gone: bool = False) -> WaitReply:
         """Until the peers (None: all) are up, or no longer known and their associations ended (`gone`), or

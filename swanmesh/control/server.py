@@ -26,6 +26,7 @@ from swanmesh.control.protocol import (
     ErrorReply,
     PeerCommandRequest,
     ReloadRequest,
+    RenewRequest,
     Service,
 )
 from swanmesh.control.stream import records
@@ -115,6 +116,7 @@ class ControlServer:
         router.add_get("/v1/confirm", self._held)
         router.add_post("/v1/confirm", self._confirm)
         router.add_post("/v1/peer-command", self._peer_command)
+        router.add_post("/v1/renew", self._renew)
         router.add_get("/v1/wait", self._wait)
         router.add_get("/v1/events", self._events)
         router.add_get("/v1/health", self._health)
@@ -229,6 +231,14 @@ class ControlServer:
         with self._following(gate):
             gate.extend(wanted.wait + self._limits.reply_time)
             return _json(await self._until_stop(self._service.command(wanted)))
+
+    async def _renew(self, request: web.Request) -> web.StreamResponse:
+        wanted = await self._body(request, RenewRequest)
+        _check_time("wait", wanted.wait, self._limits.longest_wait)
+        gate = self._gate(request)
+        with self._following(gate):
+            gate.extend(wanted.wait + self._limits.reply_time)
+            return _json(await self._until_stop(self._service.renew(wanted)))
 
     async def _wait(self, request: web.Request) -> web.StreamResponse:
         query = _query(request, "peer", "timeout", "gone")

@@ -14,8 +14,9 @@ class MeshEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One line of the event stream. As JSON, fields are only ever added, and empty ones are left out."""
 
     kind: str = msgspec.field(name="event")
-    """peer-added, peer-up, peer-down, peer-removed, peer-violation, removal-held, charon-lost,
-    charon-back, started, stopping, and `action` for each action carried out."""
+    """peer-added, peer-up, peer-down, peer-removed, peer-violation, removal-held, certificate-expiring,
+    certificate-due, certificate-renewed, charon-lost, charon-back, started, stopping, and `action` for each
+    action carried out."""
     time: float = 0.0
     """Seconds since the epoch; the core, which has no such clock, leaves it to who tells."""
     peer: str = ""

@@ -10,23 +10,25 @@ from swanmesh.core.model import Problem, Validity
 from swanmesh.core.reasons import Reason
 
 _DAY = 86400.0
-_STAGES = (30 * _DAY, 7 * _DAY, 1 * _DAY, 0.0)
-"""Seconds left at which an end is told (again)."""
+_STAGES = ((30 * _DAY, 1 / 3), (7 * _DAY, 1 / 8), (1 * _DAY, 1 / 24), (0.0, 0.0))
+"""Seconds left at which an end is told (again), and the share of a life that this is at most where a program
+renews it at two thirds of its life: before, there is no cause for alarm."""
 _REMEDY = "have a new one issued, and put it in its place: it is taken up from the files"
 
 
-def expiring(validities: Iterable[Validity], wall: float) -> list[Problem]:
-    """What is wrong, or soon will be, with certificates at that time (seconds since the epoch)."""
+def expiring(validities: Iterable[Validity], wall: float, *, automatic: bool = False) -> list[Problem]:
+    """What is wrong, or soon will be, with certificates at that time (seconds since the epoch). `automatic`:
+    whether a program renews them."""
     found = []
     for one in validities:
         left = one.not_after - wall
         if wall < one.not_before:
-            words = f"is not valid before {_date(one.not_before)}; this machine's clock says {_date(wall)}"
+            words = f"is not valid before {date(one.not_before)}; this machine's clock says {date(wall)}"
             found.append(Problem(one.file, one.key, one.subject, words, "set the clock: timedatectl"))
         elif left <= 0:
-            words = f"has ended on {_date(one.not_after)}: no peer accepts it any more"
+            words = f"has ended on {date(one.not_after)}: no peer accepts it any more"
             found.append(Problem(one.file, one.key, one.subject, words, _REMEDY))
-        elif left <= _STAGES[0]:
+        elif near(one, wall, automatic=automatic):
             found.append(Problem(one.file, one.key, one.subject, f"ends in {_days(left)}", _REMEDY))
     return found
 
@@ -37,23 +39,44 @@ class ExpiryNews:
 
     _told: dict[Validity, int] = field(default_factory=dict)
 
-    def take(self, validities: Iterable[Validity], wall: float) -> list[Reason]:
+    def take(self, validities: Iterable[Validity], wall: float, *, automatic: bool = False) -> list[Reason]:
         """One reason for each certificate that entered another stage; each stage is told once."""
         news, told = [], {}
         for one in validities:
             left = one.not_after - wall
-            told[one] = stage = sum(left <= limit for limit in _STAGES)
+            told[one] = stage = sum(left <= limit for limit in _limits(one, automatic))
             if stage > self._told.get(one, 0):
-                ends = f"ends in {_days(left)}" if left > 0 else f"has ended on {_date(one.not_after)}"
+                ends = f"ends in {_days(left)}" if left > 0 else f"has ended on {date(one.not_after)}"
                 news.append(Reason("certificate-expiring", f"{one.subject} ({one.file}) {ends}; {_REMEDY}"))
         self._told = told
         return news
 
 
+def near(one: Validity, wall: float, *, automatic: bool = False) -> bool:
+    """Whether its end is to be spoken of."""
+    return one.not_after - wall <= _limits(one, automatic)[0]
+
+
+def renewed(before: Validity, after: Validity) -> Reason:
+    """That one certificate took the place of another."""
+    words = (
+        f"{after.subject} ({after.file}) until {date(after.not_after)}, before until {date(before.not_after)}"
+    )
+    return Reason("certificate-renewed", words)
+
+
+def _limits(one: Validity, automatic: bool) -> list[float]:
+    life = one.not_after - one.not_before
+    return [min(seconds, share * life) if automatic else seconds for seconds, share in _STAGES]
+
+
 def _days(seconds: float) -> str:
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} minutes"
     days = round(seconds / _DAY)
     return f"{days} days" if days > 1 else f"{seconds / 3600:.0f} hours"
 
 
-def _date(moment: float) -> str:
+def date(moment: float) -> str:
+    """A moment for people, to the minute."""
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M UTC")

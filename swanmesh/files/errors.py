@@ -16,7 +16,11 @@ _REMEDIES: dict[int, tuple[str, str]] = {
     errno.EEXIST: ("", "choose another place, or remove it first if nothing needs it"),
     errno.ENOSPC: ("", "free some space on that file system and try again"),
     errno.EDQUOT: ("", "free some space within the quota and try again"),
-    errno.EROFS: ("", "mount that file system writable and try again"),
+    errno.EROFS: (
+        "",
+        "mount that file system writable and try again; for the service, name its folder in ReadWritePaths= "
+        "(`systemctl edit swanmesh`)",
+    ),
     errno.EFBIG: ("", "raise the limit on the size of files (ulimit -f) and try again"),
 }
 """What to do where reading failed, and where writing did."""

@@ -10,16 +10,17 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from cryptography import x509
 
-from swanmesh.core.model import Address, InvalidInput
+from swanmesh.core.model import Address, Host, InvalidInput
 from swanmesh.files.lock import locked
 from swanmesh.files.read import check_folder
 from swanmesh.files.write import Change, sync_directory, write_whole
 from swanmesh.pki.certificates import pending_key
 from swanmesh.pki.judging import AUTHORITIES, CERTIFICATE, Found, Judge, belongs, judge_at
-from swanmesh.pki.keys import KINDS, PrivateKey, key_pem
+from swanmesh.pki.keys import KINDS, PrivateKey, key_pem, kind_of
 from swanmesh.pki.reading import is_authority, issued, pem, read_certificates
 from swanmesh.pki.request import make_request
 
@@ -38,9 +39,34 @@ class Place:
     authorities: tuple[Path, ...]
 
 
-def request(place: Place, kind: str, *, now: float) -> bytes:
+class Files(Protocol):
+    """Where they lie, as the configuration has it."""
+
+    @property
+    def certificate(self) -> Path: ...
+
+    @property
+    def private_key(self) -> Path: ...
+
+    @property
+    def authorities(self) -> tuple[Path, ...]: ...
+
+
+def place_of(host: Host, files: Files) -> Place:
+    """The place of this host's credentials."""
+    return Place(
+        name=host.name,
+        addresses=host.addresses,
+        certificate=files.certificate,
+        private_key=files.private_key,
+        authorities=files.authorities,
+    )
+
+
+def request(place: Place, kind: str | None, *, now: float) -> bytes:
     """A request for the host's name and addresses as PEM. Its key waits beside the host's private key; one
-    that waits there already is used again, so that a request can be asked for twice.
+    that waits there already is used again, so that a request can be asked for twice. `kind` None makes a new
+    one of the kind of the key in use.
 
     Raises InvalidInput if such a key will not do, or others could write there, and NotWritten.
     """
@@ -53,18 +79,21 @@ def request(place: Place, kind: str, *, now: float) -> bytes:
             if key is None:
                 raise InvalidInput(*judge.problems)
         else:
-            key = KINDS[kind]()
+            key = KINDS[kind or kind_of(judge_at(now).private_key(place.private_key))]()
             write_whole([Change(path=waiting, content=key_pem(key), mode=0o600, replace=False)])
     return make_request(place.name, place.addresses, key)
 
 
-def install(place: Place, data: bytes, source: str, *, now: float) -> x509.Certificate:
+def install(
+    place: Place, data: bytes, source: str, *, now: float, outlives: bool = False
+) -> x509.Certificate:
     """Put the host's certificate in place, and its key, and return it. `data` holds the certificate and any
     of its authorities, in any order.
 
     Of the authority's files, one that is there is never changed, and must vouch for the certificate. The only
-    one, if it is not there yet, is made of the self-signed certificates that came along. Raises InvalidInput
-    with all that does not fit, before anything is changed, and NotWritten.
+    one, if it is not there yet, is made of the self-signed certificates that came along. `outlives`: it must
+    end later than the one in use. Raises InvalidInput with all that does not fit, before anything is changed,
+    and NotWritten.
     """
     with locked(place.private_key.parent):
         _complete(place, now)
@@ -75,6 +104,8 @@ def install(place: Place, data: bytes, source: str, *, now: float) -> x509.Certi
         changes, trusted = _authorities(judge, place, roots)
         if leaf is not None:
             waits = _check(judge, place, leaf, chain, trusted, now)
+            if outlives:
+                _check_outlives(judge, place, leaf)
         for path in (place.certificate, *place.authorities):
             if (fault := check_folder(path.parent)) is not None:
                 judge.problems.append(fault)
@@ -139,6 +170,16 @@ def _check(
         remedy = "run `swanmesh enroll request` here, and have its request signed"
         judge.problem(leaf.path, leaf.key, message, remedy, leaf.subject)
     return waits
+
+
+def _check_outlives(judge: Judge, place: Place, leaf: Found) -> None:
+    held = Judge(judge.now).certificates(place.certificate, CERTIFICATE)
+    if held and held[0].validity.not_after >= leaf.validity.not_after:
+        message = "ends no later than the certificate in use"
+        remedy = "let the authority issue for longer; where its own end is near, have another take over"
+        judge.problem(
+            leaf.path, leaf.key, message, remedy, f"{leaf.certificate.not_valid_after_utc:%Y-%m-%d %H:%M}"
+        )
 
 
 def _complete(place: Place, now: float) -> None:

@@ -62,6 +62,13 @@ def digest_for(key: PrivateKey) -> hashes.SHA256 | hashes.SHA384 | None:
     return hashes.SHA384() if key.key_size in (384, 521) else hashes.SHA256()
 
 
+def kind_of(key: object) -> str:
+    """Which of KINDS makes a key like this one; the first where none does."""
+    if isinstance(key, rsa.RSAPrivateKey):
+        return "rsa"
+    return "ed25519" if isinstance(key, ed25519.Ed25519PrivateKey) else "p256"
+
+
 def describe_key(key: object) -> str:
     """The kind of a public key, for people."""
     if isinstance(key, rsa.RSAPublicKey):

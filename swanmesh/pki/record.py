@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 from cryptography import x509
@@ -23,6 +24,7 @@ from swanmesh.files.write import Change, NotWritten, make_folder, write_whole
 from swanmesh.pki.authority import Authority
 from swanmesh.pki.keys import public_der
 from swanmesh.pki.reading import LIMIT, addresses_in, names_in, pem, read_certificates
+from swanmesh.pki.request import Asked
 
 REASONS = {
     "unspecified": x509.ReasonFlags.unspecified,
@@ -33,6 +35,10 @@ REASONS = {
     "privilege-withdrawn": x509.ReasonFlags.privilege_withdrawn,
 }
 """RFC 5280 §5.3.1, without those that are for authorities, and the hold, which is no end."""
+
+
+_MOST_IN_FORCE = 16
+"""Certificates of one host, from where on it gets no more without somebody's consent."""
 
 
 class Revocation(msgspec.Struct, frozen=True):
@@ -146,6 +152,34 @@ class Record:
                 if address in entry.addresses:
                     remedy = "revoke that one, or say --replace if both may prove this address"
                     raise NotWritten(self._issued, f"the address {address} is in use: {held}", remedy)
+
+    def check_renewal(self, only: str, asked: Asked, *, now: float) -> Entry | None:
+        """Whether a host that may renew the certificates of `only` may have what it asks for: its own name,
+        with addresses that its newest certificate has, while that one is in force.
+
+        Returns what was issued for the same key lately: an answer that was lost on its way is given again.
+        Raises NotWritten.
+        """
+        held = [entry for entry in self.entries() if entry.name == only.lower()]
+        valid = [entry for entry in held if entry.state(now) == "in force"]
+        if asked.name != only.lower():
+            self._refuse_renewal(only, f"it asks for {asked.name}")
+        if not valid or held[-1] is not valid[-1]:
+            self._refuse_renewal(only, "its newest certificate is not in force" if held else "it has none")
+        if strange := sorted(set(asked.addresses) - set(valid[-1].addresses), key=str):
+            self._refuse_renewal(only, f"its certificate lacks the address {strange[0]}")
+        newest = valid[-1]
+        begun = newest.certificate.not_valid_before_utc.timestamp()
+        young = now - begun < (newest.end.timestamp() - begun) / 2
+        if young and public_der(newest.certificate.public_key()) == public_der(asked.key):
+            return newest
+        if len(valid) >= _MOST_IN_FORCE:
+            self._refuse_renewal(only, f"{len(valid)} certificates of it are in force")
+        return None
+
+    def _refuse_renewal(self, only: str, why: str) -> NoReturn:
+        remedy = "where that is right, sign its request by hand"
+        raise NotWritten(self._issued, f"a renewal for {only} alone is allowed, and {why}", remedy)
 
     def change(self, certificate: x509.Certificate) -> Change:
         """What writes this certificate down."""

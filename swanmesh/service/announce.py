@@ -16,7 +16,9 @@ from swanmesh.hooks.runner import Hooks
 from swanmesh.service.feed import Feed
 
 _REMEMBERED = 5
-_WARNINGS = frozenset({"peer-violation", "removal-held", "certificate-expiring", "peer-down"})
+_WARNINGS = frozenset(
+    {"peer-violation", "removal-held", "certificate-expiring", "certificate-due", "peer-down"}
+)
 """Kinds of events that somebody should look at."""
 
 

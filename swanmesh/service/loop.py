@@ -29,7 +29,6 @@ from swanmesh.control.protocol import ReloadReply
 from swanmesh.core import abilities
 from swanmesh.core.actions import Outcome
 from swanmesh.core.events import MeshEvent
-from swanmesh.core.expiry import ExpiryNews, expiring
 from swanmesh.core.inputs.removal import held_problems
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.reasons import Reason
@@ -39,6 +38,7 @@ from swanmesh.hooks.runner import Hooks
 from swanmesh.kernel.link import KernelChanged, KernelLink, KernelObserved, KernelReport, describe
 from swanmesh.service import logs
 from swanmesh.service.announce import Announcer
+from swanmesh.service.certificates import Certificates
 from swanmesh.service.feed import Feed
 from swanmesh.service.requests import DaemonService
 from swanmesh.service.sources import Sources
@@ -80,6 +80,9 @@ class Daemon:
         self.log = logs.logger()
         self.hooks = Hooks(sources.config.hooks, sources.config.environment, logs.hooks)
         self._announcer = Announcer(self.log, self.counters, self.feed, self.hooks)
+        self.certificates = Certificates(
+            sources, self._announcer.event, self.log, lambda: self._guarded(self.reload, None)
+        )
         self._notifier = notifier
         self._inputs: asyncio.Queue[Report | KernelReport] = asyncio.Queue()
         self._wake = asyncio.Event()
@@ -89,7 +92,6 @@ class Daemon:
         self._recovered = 0.0
         self._to_rekey: list[str] = []
         self._rekeying: asyncio.TimerHandle | None = None
-        self._expiry = ExpiryNews()
         config = sources.config
         self._link = Link(config.charon.socket, self._put, timeout=config.charon.timeout)
         self._kernel = KernelLink(self._put)
@@ -109,7 +111,7 @@ class Daemon:
             degraded.append(f"the kernel's IPsec is not watched: {kernel.reason}")
         config, state = self.sources.config, self.mesh.state
         unable = abilities.problems(config.connection, state.charon.abilities, str(config.path))
-        ends = expiring(self.sources.settings.credentials.validities, time.time())
+        ends = self.certificates.problems()
         problems = (*self.sources.problems, *state.registry.problems, *held_problems(state), *unable, *ends)
         return [str(problem) for problem in problems] + degraded
 
@@ -183,12 +185,14 @@ class Daemon:
         """Read these files again, or all; what is valid comes into force. `removed`: those of them that are
         gone were removed on purpose."""
         before, overrides = set(self.problems()), self.sources.overrides
+        credentials = self.sources.settings.credentials
         if paths is None:
             self.sources.look_at_addresses()
         update = self.sources.read(paths, self.mesh.state.registry, removed=removed)
         names = self.sources.apply(self.mesh, update, now())
         if update.settings is not None:
             self.log.info("settings changed", host=update.settings.host.name)
+            self.certificates.changed(credentials)
         self._tell_override(overrides)
         config = self.sources.config
         self.hooks.directory, self.hooks.environment = config.hooks, config.environment
@@ -272,7 +276,7 @@ class Daemon:
             self._announcer.service("stopping")
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*tasks, self.certificates.close(), return_exceptions=True)
             # Before the control socket closes: hooks may ask for the status.
             await self.hooks.close()
             if control is not None:
@@ -415,8 +419,7 @@ class Daemon:
             self._notifier.status(self._summary())
             if self.sources.look_at_addresses():
                 self._guarded(self.reload, None)
-            for news in self._expiry.take(self.sources.settings.credentials.validities, time.time()):
-                self._announcer.event(MeshEvent.of("certificate-expiring", reason=news))
+            self._guarded(self.certificates.look)
             try:
                 async with asyncio.timeout(min(interval or 10.0, 10.0)):
                     await self._stop.wait()

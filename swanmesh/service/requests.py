@@ -19,6 +19,8 @@ from swanmesh.control.protocol import (
     PolicyReply,
     ReloadReply,
     ReloadRequest,
+    RenewReply,
+    RenewRequest,
     StatusReply,
     WaitReply,
 )
@@ -32,6 +34,7 @@ from swanmesh.core.reasons import STATUS_ASKED, Reason
 from swanmesh.core.verdict import peer_verdict
 from swanmesh.service import rollout
 from swanmesh.service import status as report
+from swanmesh.service.certificates import Certificates
 from swanmesh.service.feed import Feed
 from swanmesh.service.sources import Sources
 
@@ -48,6 +51,7 @@ class Controller(Protocol):
     sources: Sources
     counters: Counters
     feed: Feed
+    certificates: Certificates
     started: float
 
     @property
@@ -141,6 +145,9 @@ class DaemonService:
         done = {each.peer.name: each.done for each in wanted if each.peer.name not in waiting}
         return PeerCommandReply(done=done, waiting=waiting)
 
+    async def renew(self, request: RenewRequest) -> RenewReply:
+        return await self._daemon.certificates.asked(request)
+
     async def wait(self, peers: list[str] | None, timeout: float, *, gone: bool = False) -> WaitReply:
         if peers is None:
             return WaitReply(missing=await self._until_none(lambda: dict(self._not_up(None)), timeout))
@@ -173,6 +180,7 @@ class DaemonService:
             *(daemon.mesh, daemon.clock(), daemon.started, daemon.problems(), peers),
             setting=daemon.segmentation,
         )
+        daemon.certificates.show(reply)
         reply.observed = daemon.counters.last_resync
         overrides = daemon.sources.overrides
         reply.disabled = rollout.disabled(overrides)

@@ -224,7 +224,8 @@ def test_uninstalling_says_what_stays_in_force_and_leaves_what_is_the_administra
     assert ended.status == 0, ended.output
     assert "stays in force" in ended.output
     assert "PURGE=1" in ended.output
-    left = {name for name in installed.tree() if not name.startswith("etc/swanmesh/hooks.d")}
+    examples = ("etc/swanmesh/hooks.d", "etc/swanmesh/renewal.d")
+    left = {name for name in installed.tree() if not name.startswith(examples)}
     assert left == {
         "etc/modules-load.d/swanmesh.conf",
         *(f"etc/strongswan.d/{name}" for name in shipped_settings()),

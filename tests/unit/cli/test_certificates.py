@@ -15,6 +15,8 @@ import pytest
 
 from tests.unit.cli.conftest import CONFIG, Ended, Machine
 from tests.unit.config.elsewhere import REPOSITORY
+from tests.unit.control.plain_service import ServerThread
+from tests.unit.hooks.hooking import write_hook
 
 NAME = "web1.mesh.example"
 SWANMESH = [sys.executable, "-m", "swanmesh"]
@@ -198,3 +200,75 @@ def test_certificates_are_shown_whatever_stands_in_them(machine: Machine, ca: Ca
         assert (ended.status, ended.out) == (2, "")
         assert str(machine.folder / name) in ended.err
     assert machine.swanmesh("cert", "show").status == 2
+
+
+def test_renewed_by_hand_without_a_service(machine: Machine, ca: Callable[..., Ended]) -> None:
+    assert "renewal.command: is not set" in machine.swanmesh("cert", "renew", "--now").err
+    machine.folder.joinpath("pki").mkdir(mode=0o700)
+    pki, folder = machine.folder / "pki", machine.folder / "ca"
+    ca("issue", NAME, "203.0.113.1", "2001:db8::1", "--days", "5", "--output", str(pki))
+    (pki / "ca.pem").write_bytes((folder / "ca.pem").read_bytes())
+    program = machine.folder / "renew"
+    sign = shlex.join([*SWANMESH, "ca", "sign", "-", "--yes", "--replace", "--directory", str(folder)])
+    write_hook(program, f"cd {REPOSITORY} && exec {sign}")
+    machine.config.write_text(f"{CONFIG}renewal: {{command: [{program}]}}\n")
+    (before,) = machine.swanmesh("cert", "show", "--json").json
+    assert "not due before" in machine.swanmesh("cert", "renew").out
+    ended = machine.swanmesh("cert", "renew", "--now")
+    assert (ended.status, ended.out[:15]) == (0, "renewed: until ")
+    (after,) = machine.swanmesh("cert", "show", "--json").json
+    assert after["not_after"] > before["not_after"] and after["key_id"] != before["key_id"]
+    write_hook(program, "echo nobody is there >&2; exit 255")
+    ended = machine.swanmesh("cert", "renew", "--now")
+    assert ended.status == 1 and "exit status 255: nobody is there" in ended.err
+    assert machine.swanmesh("cert", "show", "--json").json == [after]
+
+
+def test_renewed_by_hand_through_the_service(machine: Machine, server: ServerThread) -> None:
+    assert "renewed: until 2030" in machine.swanmesh("cert", "renew", "--now").out
+    assert server.service.renewals[0].now
+
+
+def request_of(machine: Machine, config: str = CONFIG) -> Path:
+    """A request with another key at each call."""
+    for left in machine.folder.glob("pki/*.pending"):
+        left.unlink()
+    machine.folder.joinpath("pki").mkdir(mode=0o700, exist_ok=True)
+    machine.config.write_text(config)
+    asked = machine.folder / "asked"
+    asked.write_text(machine.swanmesh("enroll", "request").out)
+    return asked
+
+
+def test_a_host_that_may_only_renew_gets_its_own_name_and_addresses_and_no_other(
+    machine: Machine, ca: Callable[..., Ended]
+) -> None:
+    def renewal(config: str = CONFIG, name: str = NAME) -> Ended:
+        return ca("sign", str(request_of(machine, config)), "--yes", "--only-renew", name)
+
+    assert "it has none" in renewal().err
+    assert ca("sign", str(request_of(machine)), "--yes").status == 0
+    ended = renewal()
+    assert ended.status == 0 and ended.out.count("BEGIN CERTIFICATE") == 2
+    for config, why in (
+        (CONFIG.replace(NAME, "web2.mesh.example"), "it asks for web2.mesh.example"),
+        (CONFIG.replace("203.0.113.1,", "203.0.113.1, 203.0.113.9,"), "lacks the address 203.0.113.9"),
+    ):
+        ended = renewal(config)
+        assert ended.status == 1 and not ended.out
+        assert f"a renewal for {NAME} alone is allowed" in ended.err and why in ended.err
+    assert "it has none" in renewal(CONFIG.replace(NAME, "web2.mesh.example"), "web2.mesh.example").err
+    assert "asks for web1" in renewal(name="web2.mesh.example").err
+    assert ca("revoke", NAME).status == 0
+    assert "its newest certificate is not in force" in renewal().err
+
+
+def test_an_answer_that_was_lost_is_given_again(machine: Machine, ca: Callable[..., Ended]) -> None:
+    assert ca("sign", str(request_of(machine)), "--yes").status == 0
+    asked = request_of(machine)
+    first, again = (ca("sign", str(asked), "--yes", "--only-renew", NAME).out for _ in range(2))
+    assert first == again
+    assert len(ca("list", "--json").json) == 2
+    for _ in range(20):
+        last = ca("sign", str(request_of(machine)), "--yes", "--only-renew", NAME)
+    assert last.status == 1 and "16 certificates of it are in force" in last.err

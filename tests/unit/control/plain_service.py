@@ -29,6 +29,8 @@ from swanmesh.control.protocol import (
     PolicyReply,
     ReloadReply,
     ReloadRequest,
+    RenewReply,
+    RenewRequest,
     StatusReply,
     WaitReply,
 )
@@ -96,6 +98,8 @@ class PlainService:
         self.reload_reply = ReloadReply(changed=[], problems=[])
         self.counters = Counters()
         self.held_peers: list[str] = []
+        self.renewals: list[RenewRequest] = []
+        self.renewal = RenewReply(outcome="renewed", not_after=1_900_000_000.0)
         self.readers: list[deque[MeshEvent]] = []
         self.failing = False
         self.changed = asyncio.Event()
@@ -165,6 +169,10 @@ class PlainService:
         self.waits.append(request.wait)
         done = {name: f"{request.command} done" for name in names if name not in self.undone}
         return PeerCommandReply(done=done, waiting={n: why for n, why in self.undone.items() if n in names})
+
+    async def renew(self, request: RenewRequest) -> RenewReply:
+        self.renewals.append(request)
+        return self.renewal
 
     def _missing(self, peers: list[str] | None, gone: bool) -> dict[str, str]:
         names = peers if peers is not None else list(self.peers)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from swanmesh.core.expiry import ExpiryNews, expiring
@@ -54,3 +56,15 @@ def test_each_stage_is_news_once_and_a_new_certificate_ends_it() -> None:
         file="web1.pem", key=OURS.key, subject="CN=web1", not_before=END, not_after=END + 90 * DAY
     )
     assert news.take([renewed], END + DAY) == []
+
+
+@pytest.mark.parametrize("life", [90 * DAY, 7 * DAY, DAY, 600.0])
+def test_where_a_program_renews_nothing_is_said_before_a_third_of_the_life_is_left(life: float) -> None:
+    one = replace(OURS, not_before=END - life)
+    news = ExpiryNews()
+    times = [END - life + life * step / 1000 for step in range(1010)]
+    told = [at for at in times for _ in news.take([one], at, automatic=True)]
+    assert END - told[0] <= life / 3
+    assert told[-1] >= END and len(told) == 4
+    assert not expiring([one], END - life * 0.34, automatic=True)
+    assert expiring([one], END - life * 0.32 if life < 90 * DAY else END - 29 * DAY, automatic=True)

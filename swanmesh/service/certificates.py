@@ -1,0 +1,189 @@
+"""This host's certificate over time: renewed when it is due, and told of as its end comes near.
+
+What is decided stands in `core/renewal` and `core/expiry`; what came of the attempts so far is kept in the
+service's own folder, so that a restart neither forgets nor hurries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import structlog
+
+from swanmesh.config.sections import Config
+from swanmesh.control.protocol import CertificateStatus, RenewReply, RenewRequest, StatusReply
+from swanmesh.core.events import MeshEvent
+from swanmesh.core.expiry import ExpiryNews, expiring, renewed
+from swanmesh.core.model import Credentials, InvalidInput, Problem
+from swanmesh.core.reasons import Reason
+from swanmesh.core.renewal import Attempts, due, next_attempt, overdue
+from swanmesh.files.read import read_trusted
+from swanmesh.files.write import Change, NotWritten, make_folder, write_whole
+from swanmesh.pki.enrolment import place_of
+from swanmesh.pki.renewal import NotRenewed, renew
+from swanmesh.service.sources import Sources
+
+_LIMIT = 64 * 1024
+DUE = "certificate-due"
+
+
+class Certificates:
+    """Looks at what is in force; `look` may be called as often as one likes."""
+
+    def __init__(
+        self,
+        sources: Sources,
+        tell: Callable[[MeshEvent], None],
+        log: structlog.typing.FilteringBoundLogger,
+        taken_up: Callable[[], object],
+    ) -> None:
+        """`tell` gets the events, and `taken_up` is called when a new certificate lies in its place."""
+        self._sources, self._tell, self._log, self._taken_up = sources, tell, log, taken_up
+        self._news = ExpiryNews()
+        self._attempts = _read(self._file)
+        self._task: asyncio.Task[str] | None = None
+        self._told_due = ""
+        """The certificate of which it was told that it is due."""
+
+    @property
+    def _mine(self) -> Credentials:
+        return self._sources.settings.credentials
+
+    @property
+    def _config(self) -> Config:
+        return self._sources.config
+
+    @property
+    def _file(self) -> Path:
+        return self._config.state / "renewal.json"
+
+    @property
+    def _automatic(self) -> bool:
+        return bool(self._config.renewal.command)
+
+    @property
+    def next_attempt(self) -> float | None:
+        """When a renewal is foreseen, in seconds since the epoch; None if none is."""
+        if not self._automatic:
+            return None
+        return next_attempt(self._mine, self._attempts, time.time())
+
+    @property
+    def failed(self) -> int:
+        """Renewals in a row that came to nothing."""
+        return self._attempts.of(self._mine).failed
+
+    def problems(self) -> Iterator[Problem]:
+        wall = time.time()
+        yield from expiring(self._mine.validities, wall, automatic=self._automatic)
+        if (problem := self._overdue(wall)) is not None:
+            yield problem
+
+    def show(self, reply: StatusReply) -> None:
+        """Put into a status what is known of certificates."""
+        reply.certificates = [
+            CertificateStatus(
+                key=one.key,
+                file=one.file,
+                subject=one.subject,
+                not_before=one.not_before,
+                not_after=one.not_after,
+            )
+            for one in self._mine.validities
+        ]
+        reply.next_renewal, reply.renewals_failed = self.next_attempt, self.failed
+
+    def look(self) -> None:
+        """Begin a renewal if one is due, and tell what is new."""
+        wall = time.time()
+        for news in self._news.take(self._mine.validities, wall, automatic=self._automatic):
+            self._tell(MeshEvent.of("certificate-expiring", reason=news))
+        problem = self._overdue(wall)
+        if problem is not None and self._told_due != self._mine.certificate_id:
+            self._told_due = self._mine.certificate_id
+            self._tell(MeshEvent.of(DUE, reason=Reason(DUE, str(problem))))
+        at = self.next_attempt
+        if at is not None and at <= wall:
+            self.renew()
+
+    def renew(self) -> asyncio.Task[str]:
+        """Renew now, or go on with the renewal that is under way. The task returns why it came to nothing;
+        nothing if it did not."""
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._renew())
+        return self._task
+
+    async def asked(self, request: RenewRequest) -> RenewReply:
+        """By hand: renew if it is due, or at once."""
+        outcome: Literal["renewed", "not-due", "failed", "under-way"] = "not-due"
+        why = ""
+        if request.now or due(self._mine) <= time.time():
+            # The renewal goes on if the caller does not wait for it.
+            done, _ = await asyncio.wait([self.renew()], timeout=request.wait)
+            why = done.pop().result() if done else ""
+            outcome = "failed" if why else "renewed" if self._task and self._task.done() else "under-way"
+        end, at = self._mine.not_after, self.next_attempt
+        return RenewReply(outcome=outcome, why=why, not_after=end, next_renewal=at or due(self._mine))
+
+    def changed(self, before: Credentials) -> None:
+        """Other credentials may be in force than `before`."""
+        mine = self._mine
+        if mine.certificate != before.certificate and mine.validities and before.validities:
+            reason = renewed(before.validities[0], mine.validities[0])
+            self._tell(MeshEvent.of("certificate-renewed", reason=reason))
+
+    async def close(self) -> None:
+        """End what is under way. The pair in use stays, and the key that waits is used next time."""
+        if self._task is not None:
+            self._task.cancel("the service stops")
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def _overdue(self, wall: float) -> Problem | None:
+        return overdue(self._mine, self._attempts, wall, automatic=self._automatic)
+
+    async def _renew(self) -> str:
+        config, mine = self._config, self._mine
+        how = config.renewal
+        if not how.command:
+            return "no command is set that renews: set renewal.command"
+        try:
+            made = await renew(
+                place_of(config.host, config.credentials),
+                how.command,
+                environment=config.environment,
+                time_limit=how.time_limit,
+                clock=time.time,
+            )
+        except NotRenewed as error:
+            self._failed(mine, str(error))
+            return str(error)
+        self._log.info("certificate put in place", until=f"{made.not_valid_after_utc:%Y-%m-%d %H:%M} UTC")
+        self._taken_up()
+        if self._mine.certificate != mine.certificate:
+            return ""
+        why = "a new certificate lies in its place, and is not taken up: see the mistakes in files"
+        self._failed(mine, why)
+        return why
+
+    def _failed(self, mine: Credentials, why: str) -> None:
+        self._attempts = self._attempts.failure(mine, time.time(), why)
+        self._log.error("certificate not renewed", failed=self._attempts.failed, reason=why)
+        try:
+            make_folder(self._file.parent, 0o700)
+            write_whole([Change(path=self._file, content=msgspec.json.encode(self._attempts), mode=0o600)])
+        except NotWritten as error:
+            # It is remembered for as long as this process lives.
+            self._log.warning("attempts to renew are not kept", reason=str(error))
+
+
+def _read(path: Path) -> Attempts:
+    """What was kept; nothing, if that cannot be read: then it is tried once more than need be."""
+    try:
+        return msgspec.json.decode(read_trusted(path, _LIMIT), type=Attempts)
+    except (InvalidInput, msgspec.MsgspecError):
+        return Attempts()
