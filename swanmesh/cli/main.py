@@ -31,6 +31,8 @@ _MODULES = {
     "rekey": "control",
     "confirm": "confirm",
     "policy": "policy",
+    "disable": "disable",
+    "enable": "disable",
     "events": "events",
     "hooks": "hooks",
     "ca": "ca",
