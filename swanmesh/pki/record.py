@@ -168,11 +168,11 @@ class Record:
             self._refuse_renewal(only, "its newest certificate is not in force" if held else "it has none")
         if strange := sorted(set(asked.addresses) - set(valid[-1].addresses), key=str):
             self._refuse_renewal(only, f"its certificate lacks the address {strange[0]}")
-        newest = valid[-1]
-        begun = newest.certificate.not_valid_before_utc.timestamp()
-        young = now - begun < (newest.end.timestamp() - begun) / 2
-        if young and public_der(newest.certificate.public_key()) == public_der(asked.key):
-            return newest
+        key = public_der(asked.key)
+        for entry in reversed(valid):
+            begun, end = entry.certificate.not_valid_before_utc.timestamp(), entry.end.timestamp()
+            if public_der(entry.certificate.public_key()) == key and now < (begun + end) / 2:
+                return entry
         if len(valid) >= _MOST_IN_FORCE:
             self._refuse_renewal(only, f"{len(valid)} certificates of it are in force")
         return None
