@@ -26,7 +26,7 @@ from lab.host import Host
 from lab.mesh import Mesh, mesh
 from lab.waiting import wait_until
 from swanmesh.charon.rendering import render
-from swanmesh.config.peer_files import PeerDirectory
+from swanmesh.config.peer_files import peer_directory
 from swanmesh.core.connections import desired
 from swanmesh.service.sources import Sources
 
@@ -150,7 +150,7 @@ class ByHand:
 def _by_hand(host: Host) -> Iterator[tuple[str, dict[str, Any]]]:
     """swanmesh's own connections with the actions that people give them."""
     settings = Sources(host.config).settings
-    for peer in PeerDirectory(host.peers).scan().peers.values():
+    for peer in peer_directory(host.peers).scan().entries.values():
         for _, connection in desired(settings, peer).values():
             yield connection.name, _as_people_write(render(connection))
 

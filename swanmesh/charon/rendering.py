@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from swanmesh.core.connections import FORMAT, SHORTER, Connection, Terms
+from swanmesh.core.connections import ANYBODY, FORMAT, SHORTER, Connection, Terms
 
 Value: TypeAlias = "str | bytes | list[str] | list[bytes] | dict[str, Value]"
 _NOWHERE = {"local_addrs": ["127.0.0.1"], "remote_addrs": ["127.0.0.1"]}
@@ -49,7 +49,8 @@ def render(connection: Connection) -> dict[str, Value]:
 
 
 def _identities(connection: Connection) -> dict[str, Value]:
-    remote: dict[str, Value] = {"auth": "pubkey", "id": f"fqdn:{connection.peer}"}
+    identity = connection.peer if connection.peer == ANYBODY else f"fqdn:{connection.peer}"
+    remote: dict[str, Value] = {"auth": "pubkey", "id": identity}
     if connection.terms is not None:
         remote["cacerts"] = list(connection.terms.authorities)
     return {"local": {"auth": "pubkey", "id": f"fqdn:{connection.host}"}, "remote": remote}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from swanmesh.cli.output import amount, for_people, plural, span, wrap
 
 if TYPE_CHECKING:
-    from swanmesh.control.protocol import Association, PairStatus, PeerStatus
+    from swanmesh.control.protocol import Association, BlockStatus, PairStatus, PeerStatus
 
 _LABEL = 14
 
@@ -20,6 +20,8 @@ def detail(peer: PeerStatus, now: float) -> Iterator[str]:
     yield from _field("why", "; ".join(reasons(peer, now)))
     yield from _field("addresses", ", ".join(peer.addresses))
     yield from _field("policy", peer.policy)
+    if peer.block:
+        yield from _field("met under", f"the block {peer.block}")
     received, sent = traffic(peer)
     yield from _field("traffic", f"received {amount(received)}, sent {amount(sent)}")
     for event in peer.history:
@@ -27,6 +29,25 @@ def detail(peer: PeerStatus, now: float) -> Iterator[str]:
         yield from _field(event.kind, f"{at}  {event.reason}".rstrip())
     for pair in peer.pairs:
         yield from _pair(pair, peer, now)
+    yield ""
+
+
+def block_line(block: BlockStatus) -> str:
+    """A block of addresses in one line."""
+    strangers = f", {plural(block.strangers, 'stranger')}" if block.strangers else ""
+    asked = f", {block.asked} being asked" if block.asked else ""
+    members = f"{block.up} of {plural(block.members, 'member')} up"
+    return f"block {block.name}: {block.cidr}, policy {block.policy}: {members}{asked}{strangers}"
+
+
+def block_detail(block: BlockStatus, now: float) -> Iterator[str]:
+    """A block with the hosts in it that are no members; its members are peers like others."""
+    yield block_line(block)
+    yield from _field("except", ", ".join(block.exceptions))
+    for each in block.listed:
+        again = f"; asked again from {span(each.again - now)} on" if each.again > now else ""
+        asked = f"asked {each.times} times: " if each.times > 1 else ""
+        yield from _field(each.address, f"no member: {asked}{each.reason}{again}")
     yield ""
 
 

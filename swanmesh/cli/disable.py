@@ -102,14 +102,14 @@ def _ask(yes: bool, question: str) -> None:
 
 def _peers(setup: Setup) -> list[str]:
     """Names of all peers: of the service, or of the files where none answers."""
-    from swanmesh.config.peer_files import PeerDirectory
+    from swanmesh.config.peer_files import peer_directory
     from swanmesh.control.client import RequestRefused, ServiceTimeout, ServiceUnreachable
 
     try:
         return [peer.name for peer in setup.client.policy().peers]
     except (RequestRefused, ServiceTimeout, ServiceUnreachable):
         config = setup.config
-        found = PeerDirectory(config.peers).scan().peers.values()
+        found = peer_directory(config.peers).scan().entries.values()
         return sorted(peer.name for peer in found if peer.name != config.host.name)
 
 

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from swanmesh.config.peer_files import PeerDirectory
+from swanmesh.config.peer_files import peer_directory
 from swanmesh.config.sections import Config
 from swanmesh.config.settings import load_config, missing_addresses
 from swanmesh.control.protocol import PlannedAction, PlanReply
@@ -92,10 +92,10 @@ def _read_peers(files: Files, config_path: Path) -> None:
     """Where the configuration cannot be read, the peers are looked for where they lie by default."""
     config = files.config
     directory = config.peers if config is not None else config_path.parent / "peers.d"
-    scan = PeerDirectory(directory).scan()
+    scan = peer_directory(directory).scan()
     files.errors.extend(scan.problems)
     registry = PeerRegistry(config.host if config is not None else Host(name="", addresses=()))
-    registry.update(scan.peers.values())
+    registry.update(scan.entries.values())
     files.errors.extend(registry.problems)
     files.peers = sorted(registry.peers.values(), key=lambda peer: peer.name)
     if scan.complete and not files.peers and not files.errors:

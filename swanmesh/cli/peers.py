@@ -106,13 +106,13 @@ def _meant(directory: Path, asked: Sequence[str]) -> list[str]:
     """The names of these peers; one with a file of that name is meant even if the file cannot be read.
 
     Raises NoSuchPeer."""
-    from swanmesh.config.peer_files import PeerDirectory
+    from swanmesh.config.peer_files import peer_directory
     from swanmesh.core.peers import find_peer
 
     files = {path.stem for path in directory.iterdir()}
     if files.issuperset(name.lower() for name in asked):
         return [name.lower() for name in asked]
-    known = PeerDirectory(directory).scan().peers.values()
+    known = peer_directory(directory).scan().entries.values()
     return [name.lower() if name.lower() in files else find_peer(name, known).name for name in asked]
 
 

@@ -12,7 +12,7 @@ from swanmesh.cli.failures import ExitStatus, Failure, complain
 from swanmesh.cli.output import say, say_json
 from swanmesh.cli.policy_report import listed
 from swanmesh.config.override import TrialRecord, end_trial, read_overrides
-from swanmesh.config.peer_files import PeerDirectory
+from swanmesh.config.peer_files import peer_directory
 from swanmesh.config.policies import write_policies
 from swanmesh.control.client import RequestRefused, ServiceTimeout, ServiceUnreachable
 from swanmesh.core.model import InvalidInput
@@ -53,7 +53,7 @@ def _files(config: Config, record: TrialRecord) -> tuple[dict[Path, Policy], dic
     stated: dict[str, Policy | None] = {}
     if HOST in record.before:
         files[config.path], stated[HOST] = record.policy, config.policy
-    for peer in PeerDirectory(config.peers).scan().peers.values():
+    for peer in peer_directory(config.peers).scan().entries.values():
         if peer.name in record.before:
             files[Path(peer.source)], stated[peer.name] = record.policy, peer.policy
     return files, stated

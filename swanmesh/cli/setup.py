@@ -145,12 +145,12 @@ def wait_option(what: str) -> Callable[[_Command], _Command]:
 
 def complete_peer(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """Names for the shell's completion, from the names of the peers' files."""
-    from swanmesh.config.peer_files import is_peer_file
+    from swanmesh.config.directory import is_entry_file
     from swanmesh.core.model import InvalidInput
 
     setup = Setup(Path(ctx.find_root().params.get("config_path") or DEFAULT_CONFIG))
     try:
-        names = [path.stem for path in setup.config.peers.iterdir() if is_peer_file(path)]
+        names = [path.stem for path in setup.config.peers.iterdir() if is_entry_file(path)]
     except (InvalidInput, OSError):
         return []
     return sorted(name for name in names if name.startswith(incomplete))

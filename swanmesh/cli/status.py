@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from swanmesh.cli.detail import detail, reasons, traffic
+from swanmesh.cli.detail import block_detail, block_line, detail, reasons, traffic
 from swanmesh.cli.failures import ExitStatus
 from swanmesh.cli.output import (
     amount,
@@ -63,6 +63,8 @@ def status(setup: Setup, peers: tuple[str, ...], check: bool, as_json: bool) -> 
     reply.peers.sort(key=lambda peer: order.index(peer.state))
     now = time.time()
     if peers:
+        for block in reply.blocks:
+            say(*map(safe, block_detail(block, now)))
         for peer in reply.peers:
             say(*detail(peer, now))
         write(*(paint(line, "red") for line in notices(reply.disabled, reply.trial)))
@@ -74,6 +76,8 @@ def status(setup: Setup, peers: tuple[str, ...], check: bool, as_json: bool) -> 
     for problem in reply.problems:
         text = safe(f"problem: {problem}")
         write(*(paint(line, "red") for line in (wrap(text, indent=0, hang=4) if for_people() else [text])))
+    for block in reply.blocks:
+        say(safe(block_line(block)))
     if reply.peers:
         say("")
         write(*(_for_people if for_people() else _for_programs)(reply.peers, now))

@@ -14,9 +14,10 @@ import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from swanmesh.config.directory import is_entry_file
 from swanmesh.config.documents import PEER_LIMIT
 from swanmesh.config.edit import PeerEditor, Written, file_name
-from swanmesh.config.peer_files import is_peer_file, read_peer
+from swanmesh.config.peer_files import read_peer
 from swanmesh.core.model import Host, InvalidInput, Peer, Problem
 from swanmesh.core.peer_registry import PeerRegistry
 from swanmesh.files.read import read_bytes
@@ -81,7 +82,7 @@ def _claimants(directory: Path, new: Sequence[Peer]) -> Iterator[Peer]:
 def _peer_files(directory: Path) -> list[Path]:
     try:
         with os.scandir(directory) as entries:
-            return [path for entry in entries if is_peer_file(path := directory / entry.name)]
+            return [path for entry in entries if is_entry_file(path := directory / entry.name)]
     except OSError:
         # Not made yet, or unreadable: writing into it says so.
         return []

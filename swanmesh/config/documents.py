@@ -9,6 +9,7 @@ silently dropped. Plain scalars mean what YAML 1.2's core schema says (https://y
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import yaml
@@ -56,6 +57,23 @@ def parse_document(text: str, source: str) -> object:
     except yaml.YAMLError as error:
         raise builder.refusal(shown(str(error)), "correct the YAML", None) from None
     return builder.document
+
+
+def unknown_keys(
+    document: Mapping[str, object], known: Collection[str], what: str, source: str
+) -> list[Problem]:
+    """The keys that a `what` does not have."""
+    return [
+        Problem(
+            source,
+            shown(key),
+            shown(value),
+            f"is no key of a {what}",
+            f"correct it; known here: {', '.join(known)}",
+        )
+        for key, value in document.items()
+        if key not in known
+    ]
 
 
 class _Open:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import yaml
 
+from swanmesh.config.directory import SUFFIX, is_entry_file
 from swanmesh.config.documents import PEER_LIMIT
-from swanmesh.config.peer_files import SUFFIX, is_peer_file, read_peer
+from swanmesh.config.peer_files import read_peer
 from swanmesh.core.model import Address, InvalidInput, Peer, Problem
 from swanmesh.files.lock import open_locked
 from swanmesh.files.read import read_bytes
@@ -144,7 +145,7 @@ class PeerEditor:
     def _peer_files(self) -> list[Path]:
         try:
             with os.scandir(self._fd) as entries:
-                return [path for entry in entries if is_peer_file(path := self.directory / entry.name)]
+                return [path for entry in entries if is_entry_file(path := self.directory / entry.name)]
         except OSError as error:
             raise not_written(self.directory, error) from None
 

@@ -1,74 +1,20 @@
-"""The files of `peers.d`: one peer a file, read with the work proportional to what changed.
-
-Peers are the files named `*.yaml`. Hidden names and an editor's (`*~`, `#*#`) are left alone; anything else
-in the folder is a problem, for it may be a peer's file under a wrong name. What cannot be read, or not be
-trusted, is told apart from what is not there: nothing is removed because it could not be looked at.
-"""
+"""The files of `peers.d`: one peer a file."""
 
 from __future__ import annotations
 
-import errno
-import os
-import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
-from swanmesh.config.documents import PEER_LIMIT, decode_document
-from swanmesh.core.model import InvalidInput, Peer, Problem, shown
+from swanmesh.config.directory import Directory, read_entry
+from swanmesh.config.documents import unknown_keys
+from swanmesh.core.model import InvalidInput, Peer, Problem
 from swanmesh.core.peers import parse_peer
-from swanmesh.files.read import check_folder, read_trusted, unreadable
-
-SUFFIX = ".yaml"
 
 _KEYS = ("name", "addresses", "policy")
-_RACY = 0.1
-"""Seconds. A file changed so shortly before it was read may change again under the same time stamp (the
-kernel's clock for files ticks every 1 to 10 ms), so its stamp proves nothing yet."""
-
-_Stamp = tuple[int, int, int, int, int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scan:
-    """What `peers.d` holds. A file goes by its path as a string, the one that its peer has as its source: a
-    `Path` for each of thousands weighs as much as the peers."""
-
-    peers: Mapping[str, Peer]
-    problems: tuple[Problem, ...]
-    unreadable: frozenset[str]
-    """Files that are there but say nothing valid: what held for them before goes on."""
-    unread: tuple[str, ...]
-    """What is there and is no peer's file, nor meant to be passed over."""
-    complete: bool
-    """False if the directory itself could not be read or trusted. `peers` then holds what was last read, and
-    a file that is missing from it is not known to be gone."""
-
-
-def is_peer_file(path: Path) -> bool:
-    """Whether a file of this name in `peers.d` describes a peer."""
-    return path.name.endswith(SUFFIX) and not path.name.startswith(".")
-
-
-def _is_passed_over(name: str) -> bool:
-    return name.startswith(".") or name.endswith("~") or (name.startswith("#") and name.endswith("#"))
-
-
-def read_peer(path: Path, *, folder: Path | None = None) -> Peer:
-    """The peer that one file describes. `folder` was found trustworthy already.
-
-    Raises FileNotFoundError if nothing stands at `path`, and InvalidInput if it holds no valid peer or others
-    could write it.
-    """
-    try:
-        document = decode_document(read_trusted(path, PEER_LIMIT, folder=folder), str(path))
-    except InvalidInput:
-        # A symbolic link to nowhere is a mistake; a name that is gone is a removal.
-        if not os.path.lexists(path):
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from None
-        raise
-    return peer_from_document(document, str(path))
+def read_peer(path: Path) -> Peer:
+    """The peer that one file describes. Raises as `read_entry` does."""
+    return read_entry(path, peer_from_document)
 
 
 def peer_from_document(document: object, source: str) -> Peer:
@@ -76,17 +22,7 @@ def peer_from_document(document: object, source: str) -> Peer:
     if not isinstance(document, dict):
         message = "is empty" if document is None else "must be a mapping"
         raise InvalidInput(Problem(source, "", "", message, "give `name:` and `addresses:`"))
-    problems = [
-        Problem(
-            source,
-            shown(key),
-            shown(value),
-            "is no key of a peer",
-            f"correct it; known here: {', '.join(_KEYS)}",
-        )
-        for key, value in document.items()
-        if key not in _KEYS
-    ]
+    problems = unknown_keys(document, _KEYS, "peer", source)
     try:
         peer = parse_peer(
             document.get("name"), document.get("addresses"), document.get("policy"), source=source
@@ -98,112 +34,5 @@ def peer_from_document(document: object, source: str) -> Peer:
     return peer
 
 
-class PeerDirectory:
-    """`peers.d` with a memory of what each file says, so that only changed files are read again."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._stamps: dict[str, _Stamp] = {}
-        self._peers: dict[str, Peer] = {}
-        self._faults: dict[str, tuple[Problem, ...]] = {}
-        self._unread: set[str] = set()
-        self._directory_fault: Problem | None = None
-
-    def scan(self) -> Scan:
-        """Look at every file; read those whose inode, size or time stamps changed."""
-        try:
-            with os.scandir(self.path) as entries:
-                names = [entry.name for entry in entries]
-        except OSError as error:
-            self._directory_fault = unreadable(self.path, error)
-            return self._answer()
-        if self._directory_stands():
-            found = {str(self.path / name) for name in names if not _is_passed_over(name)}
-            for source in (self._peers.keys() | self._faults.keys() | self._unread) - found:
-                self._forget(source)
-            for source in sorted(found):
-                self._refresh(source, trust_stamp=True)
-        return self._answer()
-
-    def look(self, paths: Iterable[Path]) -> Scan:
-        """The same answer after reading just these files again; what is not in this folder is passed over."""
-        if self._directory_stands():
-            for path in sorted(set(paths)):
-                if path.parent == self.path and not _is_passed_over(path.name):
-                    self._refresh(str(path), trust_stamp=False)
-        return self._answer()
-
-    def _directory_stands(self) -> bool:
-        try:
-            # The dot makes a plain file fail too.
-            os.stat(f"{self.path}/.")  # noqa: PTH116 - Path drops the dot
-            self._directory_fault = check_folder(self.path)
-        except OSError as error:
-            self._directory_fault = unreadable(self.path, error)
-        return self._directory_fault is None
-
-    def _refresh(self, source: str, *, trust_stamp: bool) -> None:
-        path = Path(source)
-        if not is_peer_file(path):
-            (self._unread.add if os.path.lexists(path) else self._unread.discard)(source)
-            return
-        stamp = _stamp(path)
-        if trust_stamp and stamp is not None and self._stamps.get(source) == stamp:
-            return
-        started = time.time()
-        try:
-            peer: Peer | None = read_peer(path, folder=self.path)
-            faults: tuple[Problem, ...] = ()
-        except FileNotFoundError:
-            # Gone for good only if it did not go with the whole directory.
-            if self._directory_stands():
-                self._forget(source)
-            return
-        except InvalidInput as invalid:
-            peer, faults = None, invalid.problems
-        self._forget(source)
-        if peer is not None:
-            source = peer.source  # one string serves everybody
-            self._peers[source] = peer
-        else:
-            self._faults[source] = faults
-        # The stamp was taken before the content: a change in between shows as another stamp.
-        if stamp is not None and max(stamp[3], stamp[4]) / 1e9 < started - _RACY:
-            self._stamps[source] = stamp
-
-    def _forget(self, source: str) -> None:
-        self._stamps.pop(source, None)
-        self._peers.pop(source, None)
-        self._faults.pop(source, None)
-        self._unread.discard(source)
-
-    def _answer(self) -> Scan:
-        problems = [problem for faults in self._faults.values() for problem in faults]
-        problems += map(_unread_problem, self._unread)
-        if self._directory_fault is not None:
-            problems.append(self._directory_fault)
-        return Scan(
-            peers=MappingProxyType(self._peers),
-            problems=tuple(sorted(problems)),
-            unreadable=frozenset(self._faults),
-            unread=tuple(sorted(self._unread)),
-            complete=self._directory_fault is None,
-        )
-
-
-def _unread_problem(source: str) -> Problem:
-    kept = "is not read, and while it is here no peer is removed because its file is gone"
-    if source.endswith(".yml"):
-        return Problem(
-            source, "", "", kept, f"rename it to {Path(source).stem}{SUFFIX}, or move it elsewhere"
-        )
-    return Problem(source, "", "", kept, f"move it elsewhere, or name it NAME{SUFFIX} if it is a peer's")
-
-
-def _stamp(path: Path) -> _Stamp | None:
-    """What changes when the file does; None if it cannot be looked at."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+def peer_directory(path: Path) -> Directory[Peer]:
+    return Directory(path, peer_from_document, "peer")

@@ -92,6 +92,38 @@ class PeerStatus(msgspec.Struct, kw_only=True):
     """How often it did so."""
     history: list[MeshEvent] = []
     """The last times that it went down or came back, the latest last; of peers that are asked for by name."""
+    block: str = ""
+    """The block under which it was met, if no file describes it; `name` is the identity that it proved."""
+
+
+class StrangerStatus(msgspec.Struct, kw_only=True):
+    """A host of a block that is no member, as far as is known."""
+
+    address: str
+    reason: str
+    times: int
+    """How often it was asked."""
+    again: float
+    """From when on a packet to it has it asked again."""
+    reason_code: str = ""
+
+
+class BlockStatus(msgspec.Struct, kw_only=True):
+    """One block of addresses. Its members stand among the peers."""
+
+    name: str
+    cidr: str
+    policy: str
+    exceptions: list[str]
+    members: int
+    """Hosts that proved who they are."""
+    up: int
+    asked: int
+    """Hosts that are being asked who they are."""
+    strangers: int
+    """Hosts that are no members, of those remembered; what is between this host and them the policy says."""
+    listed: list[StrangerStatus] = []
+    """The strangers asked last, of a block that is asked for by name; of an address that is, it alone."""
 
 
 class CharonStatus(msgspec.Struct, kw_only=True):
@@ -139,6 +171,7 @@ class StatusReply(msgspec.Struct, kw_only=True):
     host: HostStatus
     charon: CharonStatus
     peers: list[PeerStatus]
+    blocks: list[BlockStatus] = msgspec.field(default_factory=list)
     problems: list[str]
     """Mistakes in files that are kept out of force; the last good state goes on."""
     data_path: str = ""

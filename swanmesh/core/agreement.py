@@ -9,9 +9,11 @@ update_hosts, even with mobike=no), narrows selectors to what is offered, and fa
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
+from swanmesh.core.connections import ANYBODY
 from swanmesh.core.model import Address
 from swanmesh.core.observed import HELD_BY_KERNEL, ChildSa, IkeSa
 from swanmesh.core.reasons import NONE, Reason, not_as_agreed
@@ -30,6 +32,8 @@ class Agreement:
     remote_name: str
     encapsulated: bool
     """Whether the pair uses UDP encapsulation, so that either end may look NATed."""
+    admits: Callable[[IkeSa], Reason] | None = None
+    """Of a host of a block, which may have any identity: why one is not let in."""
     slack: float = 0.0
     """Seconds by which charon makes lives shorter at random."""
 
@@ -39,6 +43,8 @@ class Agreement:
         What charon did not tell of it is no breach: it tells all of this of every established IKE_SA."""
         if not sa.established:
             return NONE
+        if self.admits is not None and (refused := self.admits(sa)):
+            return refused
         return (
             _differs("address", sa.local_host, self.local)
             or _differs("peer's address", sa.remote_host, self.remote)
@@ -82,7 +88,7 @@ def _differs(what: str, told: str, agreed: str) -> Reason:
 
 
 def _named(what: str, told: str, agreed: str) -> Reason:
-    if not told or told.lower() == agreed:
+    if not told or agreed == ANYBODY or told.lower() == agreed:
         return NONE
     return not_as_agreed(f"the {what} is {told}, not {agreed}")
 

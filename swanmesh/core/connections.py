@@ -15,11 +15,23 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 
 from swanmesh.core.abilities import UNKNOWN, Abilities, dpd_delay, proposals
-from swanmesh.core.model import REAUTH, Address, AddressPair, ConnectionSettings, Peer, Settings
+from swanmesh.core.model import (
+    REAUTH,
+    Address,
+    AddressBlock,
+    AddressPair,
+    Block,
+    ConnectionSettings,
+    Network,
+    Peer,
+    Settings,
+)
 from swanmesh.core.observed import LoadedConnection
 
 _NAME = re.compile(r"swanmesh-([a-z0-9.-]+)-[0-9a-f]{8}", re.ASCII)
-_CHILD = re.compile(r"(esp|drop|pass)-[0-9a-f]{16}", re.ASCII)
+_CHILD = re.compile(r"(esp|drop|pass|gate)-[0-9a-f]{16}", re.ASCII)
+ANYBODY = "%any"
+"""charon's word for an identity that may be any, if the certificate is in order."""
 FORMAT = 4
 """Which way of writing connections the digest stands for: a new one when `charon/rendering.py` writes the
 same connection differently."""
@@ -41,6 +53,8 @@ class Kind(enum.StrEnum):
     """A shunt: they are dropped, and nothing is negotiated."""
     PASS = "pass"  # noqa: S105 - no password but the mode's name
     """A shunt: they cross in clear, and nothing is negotiated."""
+    GATE = "gate"
+    """Associations that hosts of a block begin are let in, and none is begun by it."""
 
 
 SHORTER = 10
@@ -67,13 +81,13 @@ class Connection:
     child: str
     """Name of its one CHILD configuration: the kind, and the digest of everything else here."""
     peer: str
-    """Its identity; empty for the shunt that concerns no peer."""
+    """Its identity, or `ANYBODY`; empty for the shunt that concerns no peer."""
     host: str
     """This host's identity; empty likewise."""
     kind: Kind
     trap: bool
     """Whether policies stand in the kernel for as long as it is loaded."""
-    addresses: AddressPair | None
+    addresses: AddressPair | AddressBlock | None
     """Where it is negotiated; None for a shunt, which takes part in no negotiation."""
     local_ts: tuple[str, ...]
     """Traffic selectors as charon prints them, such as 192.0.2.1/32."""
@@ -84,16 +98,24 @@ class Connection:
     @property
     def shunt(self) -> bool:
         """Whether it never becomes an association. Under a peer's name it is what `down` leaves."""
-        return self.kind is not Kind.ASSOCIATION
+        return self.kind in (Kind.DROP, Kind.PASS)
 
 
-def connection_name(peer: str, pair: AddressPair) -> str:
+def connection_name(peer: str, pair: AddressPair | AddressBlock) -> str:
     """Name of the pair's connection. It stays the same through every change of what is loaded under it.
 
-    VICI names hold 255 bytes; the digest covers what a very long host name loses here.
+    VICI names hold 255 bytes; the digest covers what a very long host name loses here. A host of a block goes
+    by its address, behind a hyphen, with which no host's name begins.
     """
     digest = hashlib.sha256(f"{peer} {text(pair.local)} to {text(pair.remote)}".encode()).hexdigest()[:8]
+    if _is_address(peer):
+        return f"swanmesh--{peer.replace(':', '-')}-{digest}"
     return f"swanmesh-{peer[:200]}-{digest}"
+
+
+def _is_address(name: str) -> bool:
+    """Whether this is how a host of a block is called: no host name holds a colon, or ends in a number."""
+    return ":" in name or (name[-1:].isdigit() and name.rpartition(".")[2].isdigit())
 
 
 def ours(name: str) -> bool:
@@ -108,7 +130,15 @@ def ours_loaded(connection: LoadedConnection) -> bool:
 def peer_of(name: str) -> str:
     """The peer in a connection's name, for words about connections whose peer is known no more."""
     match = _NAME.fullmatch(name)
-    return match.group(1) if match else name
+    found = match.group(1) if match else name
+    if not found.startswith("-"):
+        return found
+    return found[1:] if "." in found else found[1:].replace("-", ":")
+
+
+def met_under_block(name: str) -> bool:
+    """Whether a connection of ours is with a host that was met under a block."""
+    return name.startswith("swanmesh--")
 
 
 def kind_of(child: str) -> Kind:
@@ -119,6 +149,8 @@ def kind_of(child: str) -> Kind:
 def address_pairs(settings: Settings, peer: Peer) -> Iterator[AddressPair]:
     """Every local address with every address of the peer's of its family."""
     for local in settings.host.addresses:
+        if peer.met_at and local not in peer.met_at:
+            continue
         for remote in peer.addresses:
             if local.version == remote.version:
                 yield AddressPair(local, remote)
@@ -136,16 +168,47 @@ def desired(
         name = connection_name(peer.name, pair)
         connection = _connection(
             name=name,
-            peer=peer.name,
+            peer=ANYBODY if peer.block else peer.name,
             host=settings.host.name,
             kind=Kind.ASSOCIATION,
-            trap=policy.trap,
+            # What a block closes is closed in the kernel, without charon.
+            trap=policy.trap and not peer.block,
             addresses=pair,
             local_ts=_selectors(pair.local),
             remote_ts=_selectors(pair.remote),
             agreed=agreed,
         )
         found[name] = (pair, connection)
+    return found
+
+
+def gates(
+    settings: Settings, block: Block, charon: Abilities = UNKNOWN
+) -> dict[str, tuple[AddressBlock, Connection]]:
+    """The connections by which hosts of the block may begin associations with this one, by name.
+
+    `dynamic` is the one address that asks. With a network in its place charon, as responder, would fall back
+    to tunnel mode (ikev2/tasks/child_create.c)."""
+    if not settings.policy_of(block).meaning.connects:
+        return {}
+    found = {}
+    for local in settings.host.addresses:
+        if local.version != block.cidr.version:
+            continue
+        place = AddressBlock(local, block.cidr)
+        name = connection_name(block.name, place)
+        connection = _connection(
+            name=name,
+            peer=ANYBODY,
+            host=settings.host.name,
+            kind=Kind.GATE,
+            trap=False,
+            addresses=place,
+            local_ts=_selectors(local),
+            remote_ts=("dynamic",),
+            agreed=terms(settings, charon),
+        )
+        found[name] = (place, connection)
     return found
 
 
@@ -228,7 +291,7 @@ def _selectors(address: Address) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=64)
-def text(address: Address) -> str:
+def text(address: Address | Network) -> str:
     """The address as charon prints it. Kept for a while: each is written several times in a row, and IPv6
     takes 10 µs to write."""
     return str(address)
@@ -251,7 +314,7 @@ def _connection(
     local_ts: tuple[str, ...],
     remote_ts: tuple[str, ...],
     trap: bool = True,
-    addresses: AddressPair | None = None,
+    addresses: AddressPair | AddressBlock | None = None,
     agreed: Terms | None = None,
 ) -> Connection:
     # charon takes two children that differ in name alone for the same (config/child_cfg.c, equals), and then

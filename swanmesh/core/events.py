@@ -34,7 +34,7 @@ class MeshEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def of(cls, kind: str, peer: Peer | None = None, reason: Reason = NONE) -> MeshEvent:
         return cls(
             kind=kind,
-            peer=peer.name if peer else "",
+            peer=peer.title if peer else "",
             addresses=tuple(str(address) for address in peer.addresses) if peer else (),
             reason=reason.words,
             reason_code=reason.code,

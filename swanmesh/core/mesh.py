@@ -33,8 +33,9 @@ from swanmesh.core.inputs.charon import (
     take_event,
     take_sas,
 )
-from swanmesh.core.inputs.files import host_changed, peers_changed
+from swanmesh.core.inputs.files import everybody, host_changed, peers_changed
 from swanmesh.core.inputs.kernel import forget_kernel_doubts, kernel_step, take_kernel, take_kernel_event
+from swanmesh.core.inputs.members import members_due, step_members, take_packet
 from swanmesh.core.inputs.operator import hold_up_or_down, rekey
 from swanmesh.core.inputs.outcomes import begin_action, take_outcome
 from swanmesh.core.inputs.removal import (
@@ -45,11 +46,11 @@ from swanmesh.core.inputs.removal import (
     prefer_what_is_held,
     take_files,
 )
-from swanmesh.core.model import Peer, Settings
+from swanmesh.core.model import Address, Block, Settings
 from swanmesh.core.observation import ObservationSchedule
 from swanmesh.core.observed import Event, Holdings, IkeSa
 from swanmesh.core.pair import Pair
-from swanmesh.core.peer_registry import PeerRegistry
+from swanmesh.core.peer_registry import Entry, PeerRegistry
 from swanmesh.core.reasons import (
     LOOK_FAILED,
     MISSING_CREDENTIALS,
@@ -83,8 +84,16 @@ class Mesh:
             observation=ObservationSchedule(settings.initiation.resync),
             began=began,
         )
+        self.state.registry.weigh = self._weigh
         self._asked: list[Action] = []
         host_changed(self.state, 0.0)
+
+    def _weigh(self, entry: Entry) -> int:
+        """How many hosts go with a file."""
+        hosts = (
+            sum(peer.block == entry.name for peer in self.state.members) if isinstance(entry, Block) else 1
+        )
+        return max(1, hosts)
 
     # Inputs.
 
@@ -95,7 +104,8 @@ class Mesh:
         state.settings = settings
         if settings.credentials != before.credentials:
             state.charon.credentials_loaded = False
-        names = state.registry.set_host(settings.host) | {peer.name for peer in state.registry.peers.values()}
+        names = state.registry.set_host(settings.host) | everybody(state)
+        state.members.review_all()
         state.admission.configure(settings.initiation)
         state.observation.pace(settings.initiation.resync, now)
         host_changed(state, now)
@@ -104,16 +114,16 @@ class Mesh:
 
     def update_peers(
         self,
-        put: Iterable[Peer],
+        put: Iterable[Entry],
         drop: Iterable[str],
         now: float,
         *,
         gone: Iterable[str] = (),
         broken: Iterable[str] = (),
     ) -> frozenset[str]:
-        """Peer files changed. `drop`: files that were removed on purpose, whose peers go at once. `gone`:
-        files that are not there any more; their peers go after a while, unless too many would. `broken`:
-        files that say nothing valid, so that what held before goes on. Returns the names of the peers that
+        """Files of peers or blocks changed. `drop`: files that were removed on purpose, whose peers go at
+        once. `gone`: files that are not there any more; their peers go after a while, unless too many would.
+        `broken`: files that say nothing valid, so that what held before goes on. Returns the names of what
         changed."""
         names = take_files(self.state, put, drop, now, gone, broken)
         forget_gone(self.state)
@@ -177,6 +187,10 @@ class Mesh:
         """The outcome of an action other than a look; `error` None means done."""
         take_outcome(self.state, action, error, now)
 
+    def packet(self, local: Address, remote: Address, now: float) -> None:
+        """The kernel has a packet for a host of a block, and no association with it."""
+        take_packet(self.state, local, remote, now)
+
     def kernel_event(self, event: KernelEvent, now: float) -> None:
         take_kernel_event(self.state, event, now)
 
@@ -213,6 +227,7 @@ class Mesh:
             actions += self._asked
             self._asked = []
         forget_unloaded(state, now)
+        step_members(state, now)
         for pair in state.pairs.take_marked(now):
             self._decide(pair, now, actions)
         if state.charon.reachable:
@@ -230,7 +245,7 @@ class Mesh:
         """When `step` is due if nothing happens before; 0 means at once."""
         state = self.state
         removal = state.registry.removals.due
-        if state.pairs.marked or state.unloaded:
+        if state.pairs.marked or state.unloaded or members_due(state):
             return 0.0
         if not state.charon.reachable:
             return removal

@@ -15,6 +15,7 @@ DAY = 86400.0
 REAUTH = 20 * 86400
 """Seconds after which charon authenticates anew by itself, less a random part: long after we would have."""
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -26,6 +27,14 @@ class AddressPair:
 
     def __str__(self) -> str:
         return f"{self.local} to {self.remote}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class AddressBlock:
+    """One local address, and all remote ones of a network: whom a connection lets in."""
+
+    local: Address
+    remote: Network
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +55,43 @@ class Peer:
     """The peer's own policy; None takes the host's."""
     source: str = field(default="", compare=False)
     """The file that says so, for errors."""
+    block: str = ""
+    """The block that it was met under, if no file describes it. Its name is then its address."""
+    met_at: tuple[Address, ...] = ()
+    """At which of this host's addresses it was met; empty for all."""
+    proved: str = field(default="", compare=False)
+    """The identity that it proved, if it was met under a block."""
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        return self.proved or self.name
+
+    @property
+    def claims(self) -> tuple[str | Address | Network, ...]:
+        """What no other file may describe."""
+        return (self.name, *self.addresses)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """A network of hosts that nobody wrote down one by one: who is in it and has a certificate of the mesh is
+    a member."""
+
+    name: str
+    """Its file's, without the ending."""
+    cidr: Network
+    policy: Policy | None = None
+    """The policy with every host of it; None takes the host's."""
+    exceptions: tuple[Network, ...] = ()
+    """What in it is no part of it, as single hosts or networks, and passes in clear."""
+    source: str = field(default="", compare=False)
+    """The file that says so, for errors."""
+
+    @property
+    def claims(self) -> tuple[str | Address | Network, ...]:
+        """What no other file may describe."""
+        return (self.name, self.cidr)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,11 +203,12 @@ class Settings:
             return Policy.OFF
         return self.override.policy(HOST, self.policy) or self.policy
 
-    def policy_of(self, peer: Peer) -> Policy:
-        """What holds for the peer: its own policy, else the host's."""
+    def policy_of(self, peer: Peer | Block) -> Policy:
+        """What holds for the peer or block: its own policy, else the host's."""
         if self.override.disabled:
             return Policy.OFF
-        return self.override.policy(peer.name, peer.policy) or self.host_policy
+        entry = peer.block or peer.name if isinstance(peer, Peer) else peer.name
+        return self.override.policy(entry, peer.policy) or self.host_policy
 
 
 @dataclass(frozen=True, slots=True, order=True)

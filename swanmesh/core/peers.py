@@ -128,12 +128,12 @@ def find_peer(asked: str, peers: Collection[Peer]) -> Peer:
     Raises NoSuchPeer with those that may have been meant.
     """
     wanted = asked.strip().rstrip(".").lower()
-    found = [peer for peer in peers if peer.name == wanted] or _by_address(wanted, peers)
-    found = found or [peer for peer in peers if peer.name.startswith(f"{wanted}.")]
+    found = [peer for peer in peers if peer.title == wanted] or _by_address(wanted, peers)
+    found = found or [peer for peer in peers if peer.title.startswith(f"{wanted}.")]
     if len(found) == 1:
         return found[0]
     if found:
-        names = _listed([peer.name for peer in found])
+        names = _listed([peer.name for peer in found])  # hosts of blocks, which may share one, by address
         raise NoSuchPeer(asked, f"{shown(asked)} may be any of {names}; give more of the name")
     near = _listed(_near(wanted, peers))
     remedy = f"did you mean {near}?" if near else "see `swanmesh status` for the names known"

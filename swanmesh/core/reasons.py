@@ -86,6 +86,8 @@ UNLOADED_AT_START = Reason(
     "unloaded-by-others", "swanctl --load-all unloaded it, as Debian's unit does after each start of charon"
 )
 DISCOVERY = Reason("neighbour-discovery", "IPv6 neighbour discovery must pass while traps stand")
+NEW_BLOCK = Reason("new-block", "new block")
+BLOCK_REMOVED = Reason("block-removed", "block removed")
 NO_IPV6 = Reason("neighbour-discovery", "this host has no IPv6 address any more")
 FILES_IN_DOUBT = "files-in-doubt"
 """Code: what no file describes is left alone, for a file that may describe it says nothing valid."""

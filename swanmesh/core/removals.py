@@ -7,7 +7,7 @@ deletes files deletes one after the other. `remove-peer` says what it removes, a
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from swanmesh.core.reasons import NONE
 
@@ -67,19 +67,21 @@ class Removals:
             self._pending.pop(source, None)
         self.held = self.held and bool(self._pending)
 
-    def take(self, now: float, in_force: int, replaced: Collection[str]) -> list[str]:
+    def take(
+        self, now: float, in_force: int, replaced: Collection[str], weigh: Callable[[str], int] = lambda _: 1
+    ) -> list[str]:
         """Which go now: gone for long enough, or `replaced` by another file; none while too many would.
 
-        `in_force`: all peers, those whose files are gone among them."""
+        `in_force`: all hosts, those whose files are gone among them. `weigh`: how many go with a file."""
         while self._taken and self._taken[0] <= now - WINDOW:
             self._taken.popleft()
         lately = len(self._taken)
-        if too_many(len(self._pending) + lately, in_force + lately):
+        if too_many(sum(map(weigh, self._pending)) + lately, in_force + lately):
             self.held = True
         if self.held or self.doubt:
             return []
         ready = [s for s, since in self._pending.items() if since <= now - SETTLE or s in replaced]
-        self._taken.extend(now for _ in ready)
+        self._taken.extend(now for source in ready for _ in range(weigh(source)))
         self.over(ready)
         return ready
 

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 
 from swanmesh.core.abilities import Abilities
 from swanmesh.core.admission import Admission
+from swanmesh.core.blocks import BlockTable
 from swanmesh.core.certificates import Certificates
 from swanmesh.core.early_peers import EarlyPeers
 from swanmesh.core.events import MeshEvent
+from swanmesh.core.members import Members
 from swanmesh.core.model import Peer, Settings
 from swanmesh.core.observation import ObservationSchedule
 from swanmesh.core.pair import Pair, Refusals
@@ -203,6 +205,9 @@ class State:
     early_peers: EarlyPeers = field(default_factory=EarlyPeers)
     charon: CharonState = field(default_factory=CharonState)
     kernel: KernelState = field(default_factory=KernelState)
+    members: Members = field(default_factory=Members)
+    members_of: BlockTable = field(default_factory=BlockTable)
+    """The blocks that `members` were last compared with."""
     unloaded: set[str] = field(default_factory=set)
     """Connections, or their children, that charon's log said are unloaded, until the next step."""
     began: float | None = None
@@ -223,6 +228,14 @@ class State:
     leaving: dict[str, Peer] = field(default_factory=dict)
     """Peers whose file is gone and whose connections are being ended."""
     events: list[MeshEvent] = field(default_factory=list)
+
+    def peer(self, name: str) -> Peer | None:
+        """The peer of this name, by its file or as it was met under a block."""
+        return self.registry.named(name) or self.members.get(name)
+
+    def peers(self) -> list[Peer]:
+        """All that are known: by their files, and those met under blocks that proved who they are."""
+        return [*self.registry.peers.values(), *self.members.proven]
 
     def emit(self, kind: str, peer: Peer | None = None, reason: Reason = NONE) -> None:
         self.events.append(MeshEvent.of(kind, peer, reason))

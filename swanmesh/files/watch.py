@@ -55,11 +55,12 @@ class Changes:
 class _Folder:
     """A watched folder, and which of its files matter."""
 
-    __slots__ = ("identity", "listing", "names", "path", "peers", "polled", "wd")
+    __slots__ = ("identity", "listing", "names", "path", "polled", "wd", "whole")
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.peers = False
+        self.whole = False
+        """Whether all of its files matter."""
         self.names: set[str] = set()
         self.identity: tuple[int, int] | None = None
         """Device and inode of what is being watched; None while it is not there."""
@@ -68,7 +69,7 @@ class _Folder:
         self.listing: _Listing = {}
 
     def matters(self, name: str) -> bool:
-        return name in self.names or (self.peers and not name.startswith("."))
+        return name in self.names or (self.whole and not name.startswith("."))
 
     def look(self) -> tuple[int, int] | None:
         try:
@@ -87,16 +88,17 @@ class _Folder:
 
 
 class Watch:
-    """Watches the peers' folder and single files elsewhere; needs a running event loop from `open` on.
+    """Watches whole folders and single files elsewhere; needs a running event loop from `open` on.
 
     Open it before reading the files for the first time: then no change falls between.
     """
 
-    def __init__(self, peers: Path, files: Iterable[Path] = ()) -> None:
+    def __init__(self, folders: Iterable[Path], files: Iterable[Path] = ()) -> None:
         self.degraded = ""
         """Why folders are polled instead of watched, in words; empty while none is."""
         self._folders: dict[Path, _Folder] = {}
-        self._folder(peers).peers = True
+        for folder in folders:
+            self._folder(folder).whole = True
         for path in files:
             self._folder(path.parent).names.add(path.name)
         self._inotify: Inotify | None = None

@@ -156,8 +156,7 @@ class Daemon:
         """Every peer that is up, one after another, in an order of this host's own: others may be asked for
         the same at the same time. Asked for again, it begins anew. Returns what follows, in words."""
         state = self.mesh.state
-        peers = state.registry.peers.values()
-        self._to_rekey = [p.name for p in peers if any(pair.up for pair in state.pairs.of(p.name))]
+        self._to_rekey = [p.name for p in state.peers() if any(pair.up for pair in state.pairs.of(p.name))]
         random.SystemRandom().shuffle(self._to_rekey)
         count = len(self._to_rekey)
         self.log.info("asked", command="rekey", peers=count)
@@ -176,7 +175,7 @@ class Daemon:
         name = self._to_rekey[-1]
         if self.mesh.state.charon.reachable:
             self._to_rekey.pop()
-            if self.mesh.state.registry.named(name) is not None:
+            if self.mesh.state.peer(name) is not None:
                 self.mesh.command("rekey", name, now())
                 self._wake.set()
         self._rekeying = asyncio.get_running_loop().call_later(_REKEY_PACE, self._rekey_next)
@@ -360,7 +359,7 @@ class Daemon:
                 self.mesh.event(event, at)
             case Outcome(action, error):
                 self.mesh.done(action, error, at)
-                known = self.mesh.state.registry.named(action.peer) is not None
+                known = self.mesh.state.peer(action.peer) is not None
                 self._announcer.action(action, error, wanted=known or not action.peer)
             case Observed(action, what):
                 self.mesh.observed(what, at)
@@ -392,7 +391,9 @@ class Daemon:
     def _new_watch(self) -> Watch:
         config = self.sources.config
         mine = config.credentials
-        return Watch(config.peers, (config.path, mine.certificate, mine.private_key, *mine.authorities))
+        return Watch(
+            self.sources.folders, (config.path, mine.certificate, mine.private_key, *mine.authorities)
+        )
 
     async def _follow_files(self) -> None:
         while True:
@@ -434,4 +435,4 @@ class Daemon:
         return f"{len(state.up)} of {self._count()} peers up, charon {state.charon.version}"
 
     def _count(self) -> int:
-        return len(self.mesh.state.registry.peers)
+        return len(self.mesh.state.peers())

@@ -90,10 +90,14 @@ class DaemonService:
         self._daemon = daemon
 
     async def status(self, peers: list[str] | None = None, *, fresh: bool = False) -> StatusReply:
-        named = None if peers is None else [self._find(name) for name in peers]
+        state = self._daemon.mesh.state
+        blocks, strangers = report.blocks_named(state, peers)
+        left = None if peers is None else [name for name in peers if name not in blocks | strangers]
+        named = None if left is None else [self._find(name) for name in left]
         if fresh:
             await self._look()
         reply = self._status(named)
+        reply.blocks = report.block_statuses(self._daemon.mesh, self._daemon.clock(), blocks, strangers)
         if named is not None:
             for peer in reply.peers:
                 peer.history = self._daemon.history(peer.name)
@@ -162,8 +166,8 @@ class DaemonService:
 
     def _find(self, asked_for: str) -> Peer:
         """Raises NoSuchPeer."""
-        registry = self._daemon.mesh.state.registry
-        return registry.named(asked_for) or find_peer(asked_for, registry.peers.values())
+        state = self._daemon.mesh.state
+        return state.registry.named(asked_for) or find_peer(asked_for, state.peers())
 
     def _known(self, asked_for: str) -> str:
         """The name of a peer that may be gone already."""
@@ -175,7 +179,7 @@ class DaemonService:
     def _status(self, peers: list[Peer] | None) -> StatusReply:
         daemon = self._daemon
         if peers is None:
-            peers = sorted(daemon.mesh.state.registry.peers.values(), key=lambda peer: peer.name)
+            peers = sorted(daemon.mesh.state.peers(), key=lambda peer: (peer.title, peer.name))
         reply = report.status(
             *(daemon.mesh, daemon.clock(), daemon.started, daemon.problems(), peers),
             setting=daemon.segmentation,
@@ -219,7 +223,7 @@ class DaemonService:
     def _not_gone(self, names: list[str]) -> Iterator[tuple[str, str]]:
         state = self._daemon.mesh.state
         for name in names:
-            if state.registry.named(name) is not None:
+            if state.peer(name) is not None:
                 yield name, "still known"
             elif state.pairs.of(name):
                 yield name, "its associations are being ended"
@@ -234,7 +238,7 @@ class DaemonService:
                 return
             names = [peer.name for peer in state.registry.peers.values()]
         for name in names:
-            peer = state.registry.named(name)
+            peer = state.peer(name)
             if peer is None:
                 yield name, "removed meanwhile"
                 continue

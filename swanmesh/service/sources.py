@@ -1,21 +1,24 @@
 """This host's files as the core gets them: the settings, of which the last good ones stay in force, and what
-the peers' files say. Which peers are in force is the business of the core's `PeerRegistry` alone."""
+the files of peers and blocks say. Which of these are in force is the business of the core's `PeerRegistry`.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
+from swanmesh.config.directory import Scan
 from swanmesh.config.override import Overrides, TrialRecord, forget_trial, read_overrides
-from swanmesh.config.peer_files import PeerDirectory
+from swanmesh.config.peer_files import peer_directory
 from swanmesh.config.sections import Config
 from swanmesh.config.settings import load_config, missing_addresses
 from swanmesh.core.mesh import Mesh
-from swanmesh.core.model import Address, InvalidInput, Peer, Problem, Settings
+from swanmesh.core.model import Address, InvalidInput, Problem, Settings
 from swanmesh.core.override import HOST
-from swanmesh.core.peer_registry import PeerRegistry
+from swanmesh.core.peer_registry import Entry, PeerRegistry
 from swanmesh.core.reasons import FILES_IN_DOUBT, NONE, Reason
 from swanmesh.kernel.addresses import own_addresses
 from swanmesh.pki.certificates import load_credentials
@@ -27,16 +30,34 @@ class Update:
 
     settings: Settings | None = None
     """New settings; None if they are as before."""
-    put: tuple[Peer, ...] = ()
-    """New versions of peers' files."""
+    put: tuple[Entry, ...] = ()
+    """New versions of files."""
     drop: tuple[str, ...] = ()
     """Files that were removed on purpose."""
     gone: tuple[str, ...] = ()
     """Files that are not there any more."""
 
 
+class Source(Protocol):
+    """Where peers or blocks are told of. It answers with all that it tells, and whether that is complete."""
+
+    path: Path
+
+    def scan(self) -> Scan[Entry]:
+        """Look at everything."""
+        ...
+
+    def look(self, paths: Iterable[Path]) -> Scan[Entry]:
+        """Look at these files, where they are its own."""
+        ...
+
+
+def _all_sources(config: Config) -> tuple[Source, ...]:
+    return (peer_directory(config.peers),)
+
+
 class Sources:
-    """`swanmesh.yaml`, the credentials it names and `peers.d`.
+    """`swanmesh.yaml`, the credentials it names, and who tells of peers and blocks.
 
     `config` and `settings` are what is in force; `problems` what is kept out of it, and why.
     """
@@ -52,26 +73,34 @@ class Sources:
         self.overrides = Overrides()
         """What holds instead of these files for a while."""
         self._override_problems: tuple[Problem, ...] = ()
-        self._directory = PeerDirectory(self.config.peers)
+        self._sources = _all_sources(self.config)
         self._config_problems: tuple[Problem, ...] = ()
-        self._scan = self._directory.scan()
+        self._scans = [source.scan() for source in self._sources]
         self.settings = self._overridden(self.settings)
         self.look_at_addresses()
 
     @property
+    def folders(self) -> list[Path]:
+        """Where the files of peers and blocks lie."""
+        return [source.path for source in self._sources]
+
+    @property
     def problems(self) -> tuple[Problem, ...]:
         missing = self._missing(self.config)
-        return (*self._config_problems, *self._override_problems, *missing, *self._scan.problems)
+        told = [problem for scan in self._scans for problem in scan.problems]
+        return (*self._config_problems, *self._override_problems, *missing, *told)
 
     def doubt(self, registry: PeerRegistry) -> Reason:
         """Why the files may not tell of all peers, or the settings not of all that works; empty if they do.
 
         A file of which no version is in force may describe anybody."""
-        unknown = sorted(source for source in self._scan.unreadable if source not in registry.peers)
-        if not self._scan.complete:
-            words = f"{self._directory.path} cannot be read"
-        elif self._scan.unread:
-            words = f"{self._scan.unread[0]} is not read, and may describe this peer"
+        unknown = sorted(source for source in self._unreadable if source not in registry.in_force)
+        partial = [s.path for s, scan in zip(self._sources, self._scans, strict=True) if not scan.complete]
+        unread = [file for scan in self._scans for file in scan.unread]
+        if partial:
+            words = f"{partial[0]} cannot be read"
+        elif unread:
+            words = f"{unread[0]} is not read, and may describe this peer"
         elif unknown:
             words = f"{unknown[0]} cannot be read, and may describe this peer"
         elif missing := self._missing(self.config):
@@ -93,31 +122,47 @@ class Sources:
 
     def first(self, registry: PeerRegistry) -> Update:
         """What was read when this was made."""
-        return self._update(None, registry.sources, self._scan.peers.values(), registry, removed=False)
+        return self._update(None, registry.sources, self._entries(), registry, removed=False)
 
     def read(self, paths: Iterable[Path] | None, registry: PeerRegistry, *, removed: bool = False) -> Update:
         """Read these files again, or all; what `registry` does not know is new. `removed`: those of `paths`
         that are gone were removed on purpose. Work is proportional to `paths` where only peers' files are
         named."""
         wanted = None if paths is None else {path.absolute() for path in paths}
-        if wanted is not None and all(path.parent == self.config.peers for path in wanted):
-            self._scan = self._directory.look(wanted)
-            sources = [str(path) for path in wanted]
-            found = [self._scan.peers[source] for source in sources if source in self._scan.peers]
-            return self._update(None, sources, found, registry, removed=removed)
+        if wanted is not None and all(path.parent in self.folders for path in wanted):
+            self._scans = [source.look(wanted) for source in self._sources]
+            files = [str(path) for path in wanted]
+            found = [entry for file in files if (entry := self._entry(file)) is not None]
+            return self._update(None, files, found, registry, removed=removed)
         before, self.settings = self.settings, self._read_settings()
-        if self._directory.path != self.config.peers:
-            self._directory = PeerDirectory(self.config.peers)
-        self._scan = self._directory.scan()
+        sources = _all_sources(self.config)
+        if [source.path for source in sources] != self.folders:
+            self._sources = sources
+        self._scans = [source.scan() for source in self._sources]
         self.settings = self._overridden(self.settings)
         settings = self.settings if self.settings != before else None
-        return self._update(settings, registry.sources, self._scan.peers.values(), registry, removed=removed)
+        return self._update(settings, registry.sources, self._entries(), registry, removed=removed)
+
+    def _entry(self, file: str) -> Entry | None:
+        return next((scan.entries[file] for scan in self._scans if file in scan.entries), None)
+
+    def _entries(self) -> Iterator[Entry]:
+        for scan in self._scans:
+            yield from scan.entries.values()
+
+    @property
+    def _unreadable(self) -> frozenset[str]:
+        return frozenset().union(*(scan.unreadable for scan in self._scans))
+
+    @property
+    def _complete(self) -> bool:
+        return all(scan.complete for scan in self._scans)
 
     def _update(
         self,
         settings: Settings | None,
         sources: Iterable[str],
-        found: Iterable[Peer],
+        found: Iterable[Entry],
         registry: PeerRegistry,
         *,
         removed: bool,
@@ -134,15 +179,16 @@ class Sources:
             mesh.configure(update.settings, now)
         # Twice: what was read may bring a doubt or end it, and nobody must be removed in between.
         mesh.hold(self.doubt(mesh.state.registry))
-        broken = self._scan.unreadable
+        broken = self._unreadable
         names = mesh.update_peers(update.put, update.drop, now, gone=update.gone, broken=broken)
         mesh.hold(self.doubt(mesh.state.registry))
         return names
 
     def _gone(self, sources: Iterable[str]) -> Iterable[str]:
-        if self._scan.complete:
+        if self._complete:
+            unreadable = self._unreadable
             for source in sources:
-                if source not in self._scan.peers and source not in self._scan.unreadable:
+                if self._entry(source) is None and source not in unreadable:
                     yield source
 
     def _read_settings(self) -> Settings:
@@ -176,9 +222,9 @@ class Sources:
         """Whether anything on trial still has the policy in its file that it had before."""
         if HOST in trial.before and trial.before[HOST] == self.config.policy:
             return True
-        peers = self._scan.peers.values()
-        return not self._scan.complete or any(
-            peer.name in trial.before and trial.before[peer.name] == peer.policy for peer in peers
+        return not self._complete or any(
+            entry.name in trial.before and trial.before[entry.name] == entry.policy
+            for entry in self._entries()
         )
 
     def _check_addresses(self, config: Config) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from swanmesh import __version__
 from swanmesh.control.protocol import (
     Association,
+    BlockStatus,
     CharonStatus,
     HostStatus,
     PairStatus,
@@ -15,6 +16,7 @@ from swanmesh.control.protocol import (
     PlannedAction,
     PlanReply,
     StatusReply,
+    StrangerStatus,
     Traffic,
 )
 from swanmesh.core import segmentation
@@ -22,7 +24,11 @@ from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import Peer
 from swanmesh.core.observed import ChildSa, IkeSa
 from swanmesh.core.pair import Pair
+from swanmesh.core.state import State
 from swanmesh.core.verdict import Planned, pair_verdict, peer_verdict, planned
+
+_LISTED = 20
+"""Strangers that are shown of a block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +85,62 @@ def status(
     )
 
 
+def blocks_named(state: State, asked: Iterable[str] | None) -> tuple[set[str], set[str]]:
+    """Which of the names asked for are those of blocks, all if none is asked for; and which are addresses of
+    strangers."""
+    blocks = {block.name for block in state.registry.blocks}
+    if asked is None:
+        return blocks, set()
+    strangers = {str(address) for address in state.members.strangers}
+    return blocks.intersection(asked), strangers.intersection(asked)
+
+
+def block_statuses(mesh: Mesh, clock: Clock, names: set[str], addresses: set[str]) -> list[BlockStatus]:
+    """The blocks of these names, with their strangers, and those of the strangers at these addresses."""
+    state = mesh.state
+    strangers: dict[str, list[StrangerStatus]] = {}
+    for address, stranger in reversed(state.members.strangers.items()):
+        block = state.registry.table.find(address)
+        if block is not None:
+            shown = StrangerStatus(
+                address=str(address),
+                reason=stranger.reason.words,
+                reason_code=stranger.reason.code,
+                times=stranger.times,
+                again=clock.at(stranger.again_at),
+            )
+            strangers.setdefault(block.name, []).append(shown)
+    found = []
+    for block in state.registry.blocks:
+        theirs = strangers.get(block.name, [])
+        wanted = [each for each in theirs if each.address in addresses]
+        if block.name not in names and not wanted:
+            continue
+        members = [peer for peer in state.members if peer.block == block.name]
+        found.append(
+            BlockStatus(
+                name=block.name,
+                cidr=str(block.cidr),
+                policy=state.settings.policy_of(block),
+                exceptions=[str(network) for network in block.exceptions],
+                members=sum(bool(peer.proved) for peer in members),
+                up=sum(peer.name in state.up for peer in members),
+                asked=sum(not peer.proved for peer in members),
+                strangers=len(theirs),
+                listed=wanted or theirs[:_LISTED],
+            )
+        )
+    return sorted(found, key=lambda block: block.name)
+
+
 def peer_status(mesh: Mesh, peer: Peer, clock: Clock) -> PeerStatus:
     state = mesh.state
     verdict = peer_verdict(state, peer, clock.now)
     pairs = [pair for pair in state.pairs.of(peer.name) if pair.connection is not None]
     violations = [pair.violation for pair in pairs if pair.violation.recent(clock.now)]
     return PeerStatus(
-        name=peer.name,
+        name=peer.title,
+        block=peer.block,
         addresses=[str(address) for address in peer.addresses],
         policy=state.settings.policy_of(peer),
         state=verdict.state,

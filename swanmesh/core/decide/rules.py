@@ -23,6 +23,7 @@ from swanmesh.core.actions import (
     TerminateIke,
     UnloadConnection,
 )
+from swanmesh.core.connections import Kind
 from swanmesh.core.decide.duplicates import HANDFUL, PILE, end_extras, extras
 from swanmesh.core.decide.mending import mend
 from swanmesh.core.decide.reauthentication import reauthentication
@@ -105,6 +106,11 @@ def _unloaded(pair: Pair, state: State, now: float) -> Decision | None:
         return None
     load = LoadConnection(connection=pair.connection, peer=pair.peer, reason=pair.reason)
     return Decision(load, reason=pair.reason)
+
+
+def _gate(pair: Pair, state: State, now: float) -> Decision | None:
+    """A block's gate lets in what others begin."""
+    return Decision() if pair.connection is not None and pair.connection.kind is Kind.GATE else None
 
 
 def _shunt(pair: Pair, state: State, now: float) -> Decision | None:
@@ -239,6 +245,7 @@ _RULES: tuple[Rule, ...] = (
     _unanswered,
     _unwanted,
     _unloaded,
+    _gate,
     _shunt,
     _extra,
     _working,

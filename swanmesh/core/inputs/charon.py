@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from swanmesh.core import reasons
 from swanmesh.core.abilities import Abilities
 from swanmesh.core.connections import Kind, kind_of, ours, ours_loaded, peer_of, terms
-from swanmesh.core.inputs.files import peers_changed
+from swanmesh.core.inputs.files import everybody, peers_changed
+from swanmesh.core.inputs.members import forget_ike_sas, pair_of, recall
 from swanmesh.core.inputs.transitions import attempt_failed, first_attempt, judge, retry_later
 from swanmesh.core.observed import (
     UNDER_WAY,
@@ -111,12 +112,12 @@ def take_credentials(state: State, credentials: LoadedCredentials) -> None:
 def take_sas(state: State, sas: Iterable[IkeSa], now: float, began: float, touched: frozenset[str]) -> None:
     """All IKE_SAs, as a look that began at `began` showed them. What events touched since is left to them."""
     of: dict[str, list[IkeSa]] = {}
+    sas = list(sas)
     for sa in sas:
-        if state.pairs.get(sa.connection) is not None or ours(sa.connection):
-            of.setdefault(sa.connection, []).append(sa)
-    for name in of:
-        if state.pairs.get(name) is None:
-            _stray(state, name, now)
+        pair = pair_of(state, sa, now) or (_stray(state, sa.connection, now) if ours(sa.connection) else None)
+        if pair is not None:
+            of.setdefault(pair.name, []).append(sa)
+    forget_ike_sas(state, (sa.unique_id for sa in sas))
     for pair in state.pairs:
         if pair.name in touched:
             continue
@@ -171,12 +172,16 @@ def take_event(state: State, event: Event, now: float) -> None:
     ike = event.new if isinstance(event, IkeRekeyed) else event.ike
     if not ours(ike.connection):
         return
-    state.observation.touch(ike.connection)
-    pair = state.pairs.get(ike.connection)
+    if isinstance(event, IkeRekeyed):
+        heir = state.members.ike_sas.get(event.old_id)
+        if heir is not None:
+            state.members.ike_sas[ike.unique_id] = heir
+    pair = pair_of(state, ike, now)
     if pair is None:
         if isinstance(event, IkeDown | ChildDown):
             return
         pair = _stray(state, ike.connection, now)
+    state.observation.touch(pair.name)
     if isinstance(event, ChildDown | ChildRekeyed):
         pair.traffic.last_of(event.ike.children)
     pair.associations.apply(event, now)
@@ -235,7 +240,8 @@ def charon_back(state: State, holdings: Holdings, abilities: Abilities, now: flo
     charon.emptied = not any(ours(connection.name) for connection in holdings.connections)
     if terms(state.settings, abilities) != before:
         why = NONE if state.observed_once else reasons.NEW_PEER
-        peers_changed(state, [peer.name for peer in state.registry.peers.values()], now, why)
+        peers_changed(state, everybody(state), now, why)
+    recall(state, holdings.sas, now)
     take_connections(state, holdings.connections, now)
     take_credentials(state, holdings.credentials)
     shown = {sa.connection for sa in holdings.sas if sa.works}

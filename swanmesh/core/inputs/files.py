@@ -7,17 +7,21 @@ from collections.abc import Iterable
 from swanmesh.core import reasons
 from swanmesh.core.agreement import Agreement
 from swanmesh.core.connections import (
+    ANYBODY,
     SHORTER,
     Connection,
+    Kind,
     desired,
     differences,
     down,
+    gates,
     neighbour_discovery,
     text,
 )
 from swanmesh.core.initiation import initiates
 from swanmesh.core.inputs.transitions import first_attempt, judge, judge_peer
-from swanmesh.core.model import AddressPair, Peer
+from swanmesh.core.membership import not_let_in, refusal
+from swanmesh.core.model import AddressPair, Block, Peer
 from swanmesh.core.pair import Pair, Refusals, Standing
 from swanmesh.core.reasons import NONE, Reason
 from swanmesh.core.state import State
@@ -26,7 +30,53 @@ from swanmesh.core.state import State
 def peers_changed(state: State, names: Iterable[str], now: float, why: Reason = NONE) -> None:
     """The registry has another word on these peers. `why` names a cause that lies elsewhere (settings)."""
     for name in sorted(names):  # the order of a set differs from run to run, and each takes random numbers
-        _reconcile(state, name, state.registry.named(name), now, why)
+        entry = state.registry.entry(name)
+        if isinstance(entry, Block) or _is_block(state, name):
+            _reconcile_block(state, name, entry if isinstance(entry, Block) else None, now, why)
+        if not isinstance(entry, Block):
+            reconcile(state, name, state.peer(name), now, why)
+
+
+def _is_block(state: State, name: str) -> bool:
+    pairs = state.pairs.of(name)
+    return any(pair.connection is not None and pair.connection.kind is Kind.GATE for pair in pairs)
+
+
+def _reconcile_block(state: State, name: str, block: Block | None, now: float, why: Reason) -> None:
+    """What lets the hosts of a block in. The hosts themselves are looked at in the next step."""
+    wanted = gates(state.settings, block, state.charon.abilities) if block is not None else {}
+    for pair in state.pairs.of(name):
+        if pair.connection is not None and pair.name not in wanted:
+            unwant(state, pair, reasons.BLOCK_REMOVED)
+    for _, connection in wanted.values():
+        pair = state.pairs.get(connection.name) or state.pairs.add(
+            Pair(name=connection.name, peer=name, standing=Standing(since=now))
+        )
+        if pair.connection == connection:
+            continue
+        pair.reason = reasons.NEW_BLOCK
+        if pair.connection is not None:
+            pair.reason = why or _difference(pair.connection, connection)
+        pair.connection, pair.left_alone, pair.refusals = connection, NONE, Refusals()
+        pair.associations.agreement = Agreement(
+            local="",
+            remote="",
+            local_ts=(),
+            remote_ts=(),
+            local_name=state.settings.host.name,
+            remote_name=ANYBODY,
+            encapsulated=state.settings.connection.encap,
+            admits=not_let_in,
+        )
+        state.pairs.mark(pair)
+
+
+def everybody(state: State) -> set[str]:
+    """Names of all peers, blocks and hosts met under these."""
+    return {
+        *(entry.name for entry in state.registry.in_force.values()),
+        *(peer.name for peer in state.members),
+    }
 
 
 def host_changed(state: State, now: float) -> None:
@@ -35,7 +85,7 @@ def host_changed(state: State, now: float) -> None:
     known = state.pairs.of("")
     if shunt is None:
         for pair in known:
-            _unwant(state, pair, reasons.NO_IPV6)
+            unwant(state, pair, reasons.NO_IPV6)
         return
     pair = state.pairs.get(shunt.name) or state.pairs.add(
         Pair(name=shunt.name, peer="", standing=Standing(since=now))
@@ -45,14 +95,15 @@ def host_changed(state: State, now: float) -> None:
         state.pairs.mark(pair)
 
 
-def _reconcile(state: State, name: str, peer: Peer | None, now: float, why: Reason) -> None:
+def reconcile(state: State, name: str, peer: Peer | None, now: float, why: Reason) -> None:
+    """What this peer, or host of a block, should have loaded; None if it is gone."""
     wanted = desired(state.settings, peer, state.charon.abilities) if peer is not None else {}
     known = {pair.name: pair for pair in state.pairs.of(name) if pair.connection is not None}
     added = not known and bool(wanted)
     for pair in known.values():
         if pair.name not in wanted:
             reason = reasons.PEER_REMOVED if peer is None else reasons.ADDRESS_REMOVED
-            _unwant(state, pair, reasons.DISABLED if state.settings.override.disabled else reason)
+            unwant(state, pair, reasons.DISABLED if state.settings.override.disabled else reason)
     for addresses, connection in wanted.values():
         assert peer is not None  # noqa: S101  (wanted is empty without it)
         _want(state, peer, addresses, connection, now, why)
@@ -60,7 +111,9 @@ def _reconcile(state: State, name: str, peer: Peer | None, now: float, why: Reas
         state.down.discard(name)
     else:
         state.leaving.pop(name, None)
-        if added and state.observed_once:
+        for address in peer.addresses:
+            state.members.review(text(address))
+        if added and state.observed_once and not peer.block:
             state.emit("peer-added", peer, why or reasons.NEW_PEER)
     judge_peer(state, name)
 
@@ -81,15 +134,18 @@ def _want(
     else:
         pair.reason = why or _difference(before, connection)
     pair.addresses, pair.connection, pair.left_alone = addresses, connection, NONE
-    pair.initiator = initiates(state.settings.host.name, peer.name)
+    # A host of a block is initiated by who has a packet for it, until it has proved who it is.
+    unproven = bool(peer.block) and not peer.proved
+    pair.initiator = unproven or initiates(state.settings.host.name, peer.title)
     pair.associations.agreement = Agreement(
         local=text(addresses.local),
         remote=text(addresses.remote),
         local_ts=connection.local_ts,
         remote_ts=connection.remote_ts,
         local_name=state.settings.host.name,
-        remote_name=peer.name,
+        remote_name=ANYBODY if peer.block else peer.name,
         encapsulated=state.settings.connection.encap,
+        admits=(lambda sa: refusal(state, sa, peer.name)) if peer.block else None,
         slack=connection.terms.ike_rekey / SHORTER if connection.terms is not None else 0.0,
     )
     pair.refusals = Refusals()
@@ -102,7 +158,8 @@ def _want(
     judge(state, pair, now)
 
 
-def _unwant(state: State, pair: Pair, reason: Reason) -> None:
+def unwant(state: State, pair: Pair, reason: Reason) -> None:
+    """Nothing of it should be loaded any more."""
     pair.connection, pair.reason = None, reason
     pair.refusals = Refusals()
     pair.attempt.began = None

@@ -38,6 +38,6 @@ def rekey(state: State, name: str) -> list[RekeyChild | RekeyIke]:
 
 
 def _pairs(state: State, name: str) -> list[Pair]:
-    if state.registry.named(name) is None:
+    if state.peer(name) is None:
         raise KeyError(name)
     return [pair for pair in state.pairs.of(name) if pair.connection is not None]

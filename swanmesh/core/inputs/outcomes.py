@@ -43,7 +43,7 @@ def begin_action(state: State, pair: Pair, action: Action, now: float) -> None:
             if reason.code == FLOODING:
                 pair.flood.note(reason, now)
             if reason.code in (NOT_AS_AGREED, FLOODING) and pair.violation.note(reason, now):
-                state.emit("peer-violation", state.registry.named(pair.peer), reason)
+                state.emit("peer-violation", state.peer(pair.peer), reason)
 
 
 def take_outcome(state: State, action: Action, error: str | None, now: float) -> None:

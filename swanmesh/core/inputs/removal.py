@@ -3,13 +3,14 @@ those that are."""
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable
 
-from swanmesh.core.connections import desired
+from swanmesh.core.connections import desired, gates, met_under_block
 from swanmesh.core.inputs.files import peers_changed
-from swanmesh.core.model import Peer, Problem
+from swanmesh.core.model import Block, Problem
 from swanmesh.core.pair import Pair
-from swanmesh.core.peer_registry import PeerRegistry
+from swanmesh.core.peer_registry import Entry, PeerRegistry
 from swanmesh.core.reasons import FILE_GONE, NONE, Reason
 from swanmesh.core.removals import WAYS_OUT, some, too_many
 from swanmesh.core.state import State
@@ -17,7 +18,7 @@ from swanmesh.core.state import State
 
 def take_files(
     state: State,
-    put: Iterable[Peer],
+    put: Iterable[Entry],
     drop: Iterable[str],
     now: float,
     gone: Iterable[str] = (),
@@ -42,9 +43,7 @@ def look_at_unknown(state: State, *, news: bool = False) -> None:
     if not (news or doubt or state.hold or removals.unknown or removals.let_go):
         return
     pairs = [pair for pair in state.pairs if pair.connection is None]
-    names = frozenset(p.peer for p in pairs if p.peer and state.registry.named(p.peer) is None) - set(
-        state.leaving
-    )
+    names = frozenset(p.peer for p in pairs if p.peer and _is_unknown(state, p)) - set(state.leaving)
     removals.let_go &= names
     unknown = names - removals.let_go
     if removals.unknown or too_many(len(unknown), len(state.registry.peers) + len(unknown)):
@@ -61,11 +60,24 @@ def look_at_unknown(state: State, *, news: bool = False) -> None:
             state.pairs.mark(pair)
 
 
+def _is_unknown(state: State, pair: Pair) -> bool:
+    """Whether nothing says any more what charon holds there. A connection with a host of a block goes when
+    nothing stands under it: the host is met again by the next packet."""
+    if state.registry.entry(pair.peer) is not None or state.peer(pair.peer) is not None:
+        return False
+    return not (met_under_block(pair.name) and state.registry.table.find(ipaddress.ip_address(pair.peer)))
+
+
 def prefer_what_is_held(state: State, now: float) -> None:
     """Where files contradict each other at the start, charon tells which were in force before."""
 
-    def held(peer: Peer) -> bool:
-        loaded = [state.pairs.get(name) for name in desired(state.settings, peer)]
+    def held(entry: Entry) -> bool:
+        names = (
+            list(gates(state.settings, entry))
+            if isinstance(entry, Block)
+            else list(desired(state.settings, entry))
+        )
+        loaded = [state.pairs.get(name) for name in names]
         return bool(loaded) and all(pair is not None and pair.loaded for pair in loaded)
 
     peers_changed(state, state.registry.prefer(held), now)

@@ -40,7 +40,7 @@ def judge(state: State, pair: Pair, now: float, cause: Reason = NONE) -> None:
 
 def judge_peer(state: State, name: str) -> None:
     """Whether the peer as a whole came up or went down: up is every pair of it."""
-    peer = state.registry.named(name)
+    peer = state.peer(name)
     pairs = [pair for pair in state.pairs.of(name) if pair.connection is not None]
     up = bool(pairs) and all(pair.up and not pair.held_down for pair in pairs)
     if up == (name in state.up):
@@ -63,6 +63,7 @@ def attempt_failed(state: State, pair: Pair, now: float, cause: Reason) -> None:
     _end_attempt(state, pair)
     pair.attempt.failed += 1
     pair.standing.cause = cause
+    state.members.review(pair.peer)
     pair.attempt.next_at = now + backoff(pair.attempt.failed, state.settings.initiation, state.rng)
     retry_later(state, pair, now, cause)
     state.pairs.mark(pair)

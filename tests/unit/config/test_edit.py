@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from swanmesh.config.documents import parse_document
 from swanmesh.config.edit import PeerEditor, file_name, peer_text
-from swanmesh.config.peer_files import PeerDirectory, peer_from_document, read_peer
+from swanmesh.config.peer_files import peer_directory, peer_from_document, read_peer
 from swanmesh.core.model import InvalidInput, Peer
 from swanmesh.core.peers import parse_peer
 from swanmesh.core.policy import Policy
@@ -125,14 +125,14 @@ def test_the_longest_names_have_files_and_each_its_own(tmp_path: Path) -> None:
     for last, name in enumerate(names, 1):
         assert write_peer(tmp_path, name, [f"203.0.113.{last}"]).created
         assert not write_peer(tmp_path, name, [f"203.0.113.{last}"]).changed
-    assert {one.name for one in PeerDirectory(tmp_path).scan().peers.values()} == set(names)
+    assert {one.name for one in peer_directory(tmp_path).scan().entries.values()} == set(names)
 
 
 def test_many_are_written_at_once(tmp_path: Path) -> None:
     write_peer(tmp_path, "h1", ["203.0.113.1"])
     written = write_peers(tmp_path, [peer(f"h{n}", n) for n in range(1, 40)])
     assert [one.created for one in written] == [False] + [True] * 38
-    assert len(PeerDirectory(tmp_path).scan().peers) == 39
+    assert len(peer_directory(tmp_path).scan().entries) == 39
 
 
 def test_a_name_given_twice_is_refused_whole(tmp_path: Path) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from swanmesh.config import peer_files as files
-from swanmesh.config.peer_files import PeerDirectory, is_peer_file, read_peer
+from swanmesh.config import directory as directories
+from swanmesh.config.directory import is_entry_file, read_entry
+from swanmesh.config.peer_files import peer_directory, read_peer
 from swanmesh.core.model import InvalidInput, Peer
 from swanmesh.core.policy import Policy
 from tests.unit.config.elsewhere import NOBODY, open_directory, run_python
@@ -29,11 +30,11 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The names of the files that are read, as they are."""
     names: list[str] = []
 
-    def counting(path: Path, *, folder: Path) -> Peer:
+    def counting(path: Path, decode: Callable[[object, str], Peer], *, folder: Path) -> Peer:
         names.append(path.name)
-        return read_peer(path, folder=folder)
+        return read_entry(path, decode, folder=folder)
 
-    monkeypatch.setattr(files, "read_peer", counting)
+    monkeypatch.setattr(directories, "read_entry", counting)
     yield names
 
 
@@ -98,7 +99,7 @@ def test_a_file_that_is_gone_is_told_apart_from_a_link_to_nowhere(tmp_path: Path
     [("a.yaml", True), (".a.yaml", False), ("a.yml", False), ("a.yaml~", False), ("a.yaml.new", False)],
 )
 def test_which_names_count(name: str, counts: bool) -> None:
-    assert is_peer_file(Path("/x") / name) is counts
+    assert is_entry_file(Path("/x") / name) is counts
 
 
 def test_a_scan_takes_what_is_valid_and_tells_the_rest(tmp_path: Path) -> None:
@@ -109,8 +110,8 @@ def test_a_scan_takes_what_is_valid_and_tells_the_rest(tmp_path: Path) -> None:
     (tmp_path / "good.yaml~").write_text("{{{")
     (tmp_path / "#good.yaml#").write_text("{{{")
     (tmp_path / "folder.yaml").mkdir()
-    scan = PeerDirectory(tmp_path).scan()
-    assert {path: peer.name for path, peer in scan.peers.items()} == {str(good): "good"}
+    scan = peer_directory(tmp_path).scan()
+    assert {path: peer.name for path, peer in scan.entries.items()} == {str(good): "good"}
     assert scan.unreadable == {str(bad), str(tmp_path / "folder.yaml")}
     assert {problem.file for problem in scan.problems} == {str(bad), str(tmp_path / "folder.yaml")}
     assert scan.complete
@@ -130,7 +131,7 @@ def test_a_scan_takes_what_is_valid_and_tells_the_rest(tmp_path: Path) -> None:
 def test_whatever_is_visible_and_not_read_is_a_problem(
     tmp_path: Path, name: str, remedy: str, way: str
 ) -> None:
-    directory = PeerDirectory(tmp_path)
+    directory = peer_directory(tmp_path)
     path = tmp_path / name
     path.mkdir() if name.endswith("/") else path.touch()
     scan = directory.scan() if way == "scan" else directory.look([path])
@@ -147,8 +148,8 @@ def test_what_others_could_write_says_nothing(tmp_path: Path) -> None:
     peers = tmp_path / "peers.d"
     peers.mkdir()
     path = write(peers / "a.yaml", "a", 1)
-    directory = PeerDirectory(peers)
-    assert len(directory.scan().peers) == 1
+    directory = peer_directory(peers)
+    assert len(directory.scan().entries) == 1
     path.chmod(0o666)
     scan = directory.scan()
     assert scan.unreadable == {str(path)}
@@ -156,7 +157,7 @@ def test_what_others_could_write_says_nothing(tmp_path: Path) -> None:
     path.chmod(0o644)
     assert directory.scan().problems == ()
     peers.chmod(0o777)
-    for scan in (directory.scan(), directory.look([path]), PeerDirectory(peers).scan()):
+    for scan in (directory.scan(), directory.look([path]), peer_directory(peers).scan()):
         assert not scan.complete
         assert scan.problems[-1].remedy == f"run: chmod go-w {peers}"
     peers.chmod(0o755)
@@ -164,7 +165,7 @@ def test_what_others_could_write_says_nothing(tmp_path: Path) -> None:
     assert directory.scan().problems[0].remedy == f"run: chmod go-w {tmp_path}"
     tmp_path.chmod(0o1777)
     scan = directory.scan()
-    assert (list(scan.peers), scan.problems, scan.complete) == ([str(path)], (), True)
+    assert (list(scan.entries), scan.problems, scan.complete) == ([str(path)], (), True)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives files away")
@@ -175,7 +176,7 @@ def test_what_belongs_to_somebody_else_says_nothing(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").chmod(0o777)
     link = tmp_path / "b.yaml"
     link.symlink_to(write(tmp_path / "elsewhere" / "b", "b", 2))
-    peers = PeerDirectory(tmp_path).scan()
+    peers = peer_directory(tmp_path).scan()
     remedies = {problem.file: problem.remedy for problem in peers.problems}
     assert f"chown root {path}" in remedies[str(path)]
     assert remedies[str(link)] == f"run: chmod go-w {tmp_path / 'elsewhere'}"
@@ -186,16 +187,16 @@ def test_a_linked_file_counts(tmp_path: Path) -> None:
     (tmp_path / "peers.d").mkdir()
     target = write(tmp_path / "elsewhere" / "x", "linked", 1)
     (tmp_path / "peers.d" / "a.yaml").symlink_to(target)
-    scan = PeerDirectory(tmp_path / "peers.d").scan()
-    assert [peer.name for peer in scan.peers.values()] == ["linked"]
+    scan = peer_directory(tmp_path / "peers.d").scan()
+    assert [peer.name for peer in scan.entries.values()] == ["linked"]
 
 
 def test_only_what_changed_is_read_again(tmp_path: Path, reads: list[str]) -> None:
     for number in range(1, 51):
         write(tmp_path / f"h{number}.yaml", f"h{number}", number)
     settle(tmp_path)
-    directory = PeerDirectory(tmp_path)
-    assert len(directory.scan().peers) == len(reads) == 50
+    directory = peer_directory(tmp_path)
+    assert len(directory.scan().entries) == len(reads) == 50
     # A file's ctime cannot be set back: until it is old enough, its stamp is not relied on.
     deadline = time.monotonic() + 5
     while reads and time.monotonic() < deadline:
@@ -207,15 +208,15 @@ def test_only_what_changed_is_read_again(tmp_path: Path, reads: list[str]) -> No
     write(tmp_path / "h51.yaml", "h51", 51)
     scan = directory.scan()
     assert sorted(reads) == ["h51.yaml", "h7.yaml"]
-    assert str(scan.peers[str(tmp_path / "h7.yaml")].addresses[0]) == "203.0.113.77"
-    assert len(scan.peers) == 50
-    assert str(tmp_path / "h9.yaml") not in scan.peers
+    assert str(scan.entries[str(tmp_path / "h7.yaml")].addresses[0]) == "203.0.113.77"
+    assert len(scan.entries) == 50
+    assert str(tmp_path / "h9.yaml") not in scan.entries
 
 
 def test_a_look_reads_the_files_named_and_no_other(tmp_path: Path, reads: list[str]) -> None:
     for number in range(1, 4):
         write(tmp_path / f"h{number}.yaml", f"h{number}", number)
-    directory = PeerDirectory(tmp_path)
+    directory = peer_directory(tmp_path)
     directory.scan()
     reads.clear()
     write(tmp_path / "h1.yaml", "h1", 101)
@@ -224,7 +225,7 @@ def test_a_look_reads_the_files_named_and_no_other(tmp_path: Path, reads: list[s
     outside = write(tmp_path.parent / "outside.yaml", "outside", 9)
     scan = directory.look([tmp_path / "h1.yaml", tmp_path / "h3.yaml", tmp_path / ".h.yaml", outside])
     assert reads == ["h1.yaml", "h3.yaml"]
-    assert {Path(path).name: str(peer.addresses[0]) for path, peer in scan.peers.items()} == {
+    assert {Path(path).name: str(peer.addresses[0]) for path, peer in scan.entries.items()} == {
         "h1.yaml": "203.0.113.101",
         "h2.yaml": "203.0.113.2",
     }
@@ -232,23 +233,23 @@ def test_a_look_reads_the_files_named_and_no_other(tmp_path: Path, reads: list[s
 
 def test_a_change_within_the_clocks_tick_is_not_missed(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
-    directory = PeerDirectory(tmp_path)
+    directory = peer_directory(tmp_path)
     for last in range(10, 60):  # same size, same inode, and most of them the same time stamp
         write(path, "a", last)
-        assert str(directory.scan().peers[str(path)].addresses[0]) == f"203.0.113.{last}"
+        assert str(directory.scan().entries[str(path)].addresses[0]) == f"203.0.113.{last}"
 
 
 def test_a_file_that_breaks_and_is_mended(tmp_path: Path) -> None:
     path = write(tmp_path / "a.yaml", "a", 1)
-    directory = PeerDirectory(tmp_path)
+    directory = peer_directory(tmp_path)
     directory.scan()
     path.write_text("name: [")
     scan = directory.scan()
-    assert not scan.peers
+    assert not scan.entries
     assert scan.unreadable == {str(path)}
     write(path, "a", 2)
     scan = directory.scan()
-    assert (list(scan.peers), scan.problems, scan.unreadable) == ([str(path)], (), frozenset())
+    assert (list(scan.entries), scan.problems, scan.unreadable) == ([str(path)], (), frozenset())
 
 
 @pytest.mark.parametrize("way", ["scan", "look"])
@@ -256,12 +257,12 @@ def test_a_directory_that_is_gone_says_nothing_about_its_peers(tmp_path: Path, w
     path = tmp_path / "peers.d"
     path.mkdir()
     file = write(path / "a.yaml", "a", 1)
-    directory = PeerDirectory(path)
+    directory = peer_directory(path)
     directory.scan()
     path.rename(tmp_path / "away")
     scan = directory.scan() if way == "scan" else directory.look([file])
     assert not scan.complete
-    assert list(scan.peers) == [str(file)]
+    assert list(scan.entries) == [str(file)]
     assert [(problem.file, problem.remedy) for problem in scan.problems] == [
         (str(path), "create it or correct the path")
     ]
@@ -278,7 +279,7 @@ def test_what_is_no_directory_is_a_problem_and_not_an_empty_mesh(tmp_path: Path,
         path.touch()
     else:
         path.symlink_to(path)
-    scan = PeerDirectory(path).scan()
+    scan = peer_directory(path).scan()
     assert not scan.complete
     assert re.search(r"peers\.d: cannot be read: .*; correct", str(scan.problems[0]))
 
@@ -295,9 +296,9 @@ def test_what_may_not_be_read_is_told(tmp_path: Path) -> None:
         code = """
             import sys
             from pathlib import Path
-            from swanmesh.config.peer_files import PeerDirectory
+            from swanmesh.config.peer_files import peer_directory
             for path in sys.argv[1:]:
-                scan = PeerDirectory(Path(path)).scan()
+                scan = peer_directory(Path(path)).scan()
                 print(scan.complete, len(scan.unreadable), *scan.problems)
         """
         first, second = run_python(code, closed, folder / "peers.d", user=NOBODY).splitlines()

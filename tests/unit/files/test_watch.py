@@ -55,7 +55,7 @@ class Told:
 
 @asynccontextmanager
 async def watching(folder: Path) -> AsyncIterator[Told]:
-    watch = Watch(folder / "peers.d", [folder / "swanmesh.yaml", folder / "pki" / "web1.key"])
+    watch = Watch([folder / "peers.d"], [folder / "swanmesh.yaml", folder / "pki" / "web1.key"])
     watch.open()
     told = Told(watch)
     task = asyncio.create_task(told.gather())
@@ -239,7 +239,7 @@ def test_two_paths_to_one_folder(tmp_path: Path) -> None:
     (tmp_path / "peers.d").symlink_to("real")
 
     async def main() -> None:
-        watch = Watch(tmp_path / "peers.d", [tmp_path / "real" / "swanmesh.key"])
+        watch = Watch([tmp_path / "peers.d"], [tmp_path / "real" / "swanmesh.key"])
         watch.open()
         told = Told(watch)
         task = asyncio.create_task(told.gather())
