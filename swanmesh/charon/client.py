@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from swanmesh.core.actions import (
     InstallPolicies,
     LoadConnection,
     LoadCredentials,
+    LoadRevocationLists,
     RekeyChild,
     RekeyIke,
     TerminateChild,
@@ -55,6 +57,12 @@ class CharonGone:
 
 
 Incoming: TypeAlias = Event | CharonGone
+Read: TypeAlias = Callable[[Iterable[bytes]], tuple[SeenCertificate, ...]]
+"""Reads certificates (DER), and leaves out those that nobody of the mesh vouches for."""
+
+
+def _nobody(_: Iterable[bytes]) -> tuple[SeenCertificate, ...]:
+    return ()
 
 
 class Charon:
@@ -64,9 +72,10 @@ class Charon:
     everything under way raises CharonLost, and `events` gets one CharonGone after the last event.
     """
 
-    def __init__(self, socket: Path, *, timeout: float = 10.0) -> None:
+    def __init__(self, socket: Path, *, timeout: float = 10.0, read: Read = _nobody) -> None:
         """`timeout`: seconds without a sign of life after which charon counts as lost. An answer may take
         three times as long while there are other signs."""
+        self._read = read
         self.events: asyncio.Queue[Incoming] = asyncio.Queue()
         """What happened, in charon's order. Without a bound, as charon's own queue grows if it is not read;
         `events.qsize()` is its depth."""
@@ -148,20 +157,26 @@ class Charon:
 
     async def observe_credentials(self) -> LoadedCredentials:
         """Private keys and X.509 certificates, by the names that the core compares."""
-        certificates: dict[str, SeenCertificate] = {}
-
-        def add(item: Section) -> None:
-            if (seen := messages.certificate(item)) is not None:
-                certificates[seen.fingerprint] = seen
-
-        _, keys = await asyncio.gather(
-            self._stream("list-certs", add, {"type": "X509"}), self._request("get-keys")
+        certificates, lists, keys = await asyncio.gather(
+            self._list_certificates({"type": "X509"}),
+            self._list_certificates({"type": "X509_CRL"}),
+            self._request("get-keys"),
         )
         return LoadedCredentials(
             key_ids=messages.key_ids(keys),
-            certificates=frozenset(certificates),
-            seen=tuple(seen for seen in certificates.values() if seen.names),
+            certificates=_fingerprints(certificates),
+            seen=self._read(certificates),
+            revocation_lists=_fingerprints(lists),
         )
+
+    async def certificates_of(self, name: str) -> tuple[SeenCertificate, ...]:
+        """The certificates of the host `name` that charon holds or remembers: a few dozen of all hosts."""
+        return self._read(await self._list_certificates({"type": "X509", "subject": name}))
+
+    async def _list_certificates(self, which: dict[str, str]) -> list[bytes]:
+        found: list[bytes] = []
+        await self._stream("list-certs", lambda item: found.extend(messages.certificate(item)), which)
+        return found
 
     async def observe_all(self) -> Holdings:
         """Connections, credentials and IKE_SAs, asked for in one go."""
@@ -199,6 +214,11 @@ class Charon:
         reply = await self._request("load-key", {"type": "any", "data": private_key})
         await self._request("load-cert", {"type": "X509", "flag": "NONE", "data": certificate})
         return messages.text(reply, "id").replace(":", "").lower()
+
+    async def load_revocation_lists(self, lists: Iterable[bytes]) -> None:
+        """Load lists, DER. charon keeps the newest of each authority (libstrongswan mem_cred.c, add_crl)."""
+        for one in lists:
+            await self._request("load-cert", {"type": "X509_CRL", "flag": "NONE", "data": one})
 
     async def initiate(self, connection: str, child: str) -> None:
         """Have charon bring up `child` of `connection`. Returns before anything is established."""
@@ -252,6 +272,8 @@ class Charon:
         match action:
             case LoadCredentials():
                 await self.load_credentials(action.certificate, action.private_key, action.authorities)
+            case LoadRevocationLists():
+                await self.load_revocation_lists(action.lists)
             case LoadConnection():
                 outcome = await self.load_connections([action.connection])
                 if (errmsg := outcome[action.connection.name]) is not None:
@@ -324,3 +346,7 @@ class Charon:
         if self._gone is None:
             for event in self._reader.read(name, payload):
                 self.events.put_nowait(event)
+
+
+def _fingerprints(certificates: Iterable[bytes]) -> frozenset[str]:
+    return frozenset(hashlib.sha256(one).hexdigest() for one in certificates)

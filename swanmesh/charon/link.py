@@ -16,11 +16,11 @@ from typing import TypeAlias, TypeVar
 
 import tenacity
 
-from swanmesh.charon.client import Charon, CharonGone
+from swanmesh.charon.client import Charon, CharonGone, Read
 from swanmesh.charon.errors import CharonLost, CommandFailed
 from swanmesh.core.actions import Action, LoadConnection, ObserveAll, ObserveSas, Outcome
-from swanmesh.core.connections import Connection
-from swanmesh.core.observed import Event, Holdings, IkeSa
+from swanmesh.core.connections import Connection, ours
+from swanmesh.core.observed import CertificatesShown, Event, Holdings, IkeSa, IkeUp
 
 _RETRY_CEILING = 1.0
 """Seconds between attempts to reach charon, at most: a local socket costs nothing to try."""
@@ -70,13 +70,24 @@ Report: TypeAlias = Back | Unreachable | Lost | Happened | Outcome | Observed
 class Link:
     """The one place that writes to charon."""
 
-    def __init__(self, socket: Path, report: Callable[[Report], None], *, timeout: float = 10.0) -> None:
+    def __init__(
+        self,
+        socket: Path,
+        report: Callable[[Report], None],
+        *,
+        timeout: float = 10.0,
+        read: Read | None = None,
+    ) -> None:
+        """`read` tells the certificates that count from those that charon shows."""
+        self._read = read
         self._socket = socket
         self._report = report
         self._timeout = timeout
         self._queue: deque[Action] = deque()
         self._looks: deque[ObserveAll | ObserveSas] = deque()
+        self._came_up: deque[IkeSa] = deque()
         self._to_do = asyncio.Event()
+        self._to_ask = asyncio.Event()
         self._to_look = asyncio.Event()
         self._requests = 0
         self._skipped = 0
@@ -123,6 +134,7 @@ class Link:
                 self._charon = None
                 self._queue.clear()
                 self._looks.clear()
+                self._came_up.clear()
                 await charon.close()
 
     async def _connect(self) -> tuple[Charon, Holdings]:
@@ -139,7 +151,8 @@ class Link:
         return await retrying(self._connect_once)
 
     async def _connect_once(self) -> tuple[Charon, Holdings]:
-        charon = Charon(self._socket, timeout=self._timeout)
+        reading = {"read": self._read} if self._read is not None else {}
+        charon = Charon(self._socket, timeout=self._timeout, **reading)
         await charon.connect()
         try:
             return charon, await charon.observe_all()
@@ -152,7 +165,10 @@ class Link:
 
     async def _serve(self, charon: Charon) -> None:
         """Raises CharonLost, always: nothing else ends it."""
-        tasks = [asyncio.create_task(work(charon)) for work in (self._pass_on_events, self._act, self._look)]
+        tasks = [
+            asyncio.create_task(work(charon))
+            for work in (self._pass_on_events, self._act, self._look, self._ask)
+        ]
         try:
             await asyncio.gather(*tasks)
         finally:
@@ -166,6 +182,18 @@ class Link:
             if isinstance(event, CharonGone):
                 raise CharonLost(event.reason)
             self._report(Happened(event))
+            if isinstance(event, IkeUp) and self._read is not None and ours(event.ike.connection):
+                self._came_up.append(event.ike)
+                self._to_ask.set()
+
+    async def _ask(self, charon: Charon) -> None:
+        """As an IKE_SA comes up charon remembers what the peer showed, and may soon forget it."""
+        while True:
+            ike = await self._next(self._came_up, self._to_ask)
+            self._came_up.popleft()
+            with contextlib.suppress(CommandFailed):
+                seen = await charon.certificates_of(ike.remote_id)
+                self._report(Happened(CertificatesShown(ike, seen)))
 
     async def _act(self, charon: Charon) -> None:
         while True:

@@ -8,12 +8,10 @@ section concerned is left out and counted (`Decoder.skipped`), the rest stands.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from swanmesh.charon.codec import Section
@@ -29,7 +27,6 @@ from swanmesh.core.observed import (
     IkeSa,
     IkeUp,
     LoadedConnection,
-    SeenCertificate,
 )
 from swanmesh.core.proposals import MORE_KEY_EXCHANGES
 
@@ -179,30 +176,10 @@ def key_ids(section: Section) -> frozenset[str]:
     return frozenset(key.replace(":", "").lower() for key in texts(section, "keys"))
 
 
-def certificate(section: Section) -> SeenCertificate | None:
-    """The X.509 certificate in a `list-cert` event; without names and dates where it cannot be parsed: what
-    others loaded is compared by its fingerprint alone."""
+def certificate(section: Section) -> tuple[bytes, ...]:
+    """The DER of the certificate or revocation list in a `list-cert` event; nothing if there is none."""
     data = section.get("data")
-    return _parsed(data) if isinstance(data, bytes) else None
-
-
-@lru_cache(maxsize=1024)
-def _parsed(data: bytes) -> SeenCertificate:
-    """Kept, as each look shows the same ones again."""
-    from cryptography import x509  # noqa: PLC0415 - takes a while, and a first load waits for nothing
-
-    names: tuple[str, ...] = ()
-    not_before = not_after = 0.0
-    try:
-        parsed = x509.load_der_x509_certificate(data)
-        not_before = parsed.not_valid_before_utc.timestamp()
-        not_after = parsed.not_valid_after_utc.timestamp()
-        alternatives = parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        names = tuple(name.lower() for name in alternatives.get_values_for_type(x509.DNSName))
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
-        pass
-    fingerprint = hashlib.sha256(data).hexdigest()
-    return SeenCertificate(fingerprint=fingerprint, names=names, not_before=not_before, not_after=not_after)
+    return (data,) if isinstance(data, bytes) else ()
 
 
 def text(section: Section, key: str) -> str:

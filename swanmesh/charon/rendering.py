@@ -53,6 +53,8 @@ def _identities(connection: Connection) -> dict[str, Value]:
     remote: dict[str, Value] = {"auth": "pubkey", "id": identity}
     if connection.terms is not None:
         remote["cacerts"] = list(connection.terms.authorities)
+        if connection.terms.revocation:
+            remote["revocation"] = connection.terms.revocation
     return {"local": {"auth": "pubkey", "id": f"fqdn:{connection.host}"}, "remote": remote}
 
 

@@ -29,3 +29,23 @@ def removal(setup: Setup, as_json: bool) -> None:
         say(f"{plural(len(peers), 'peer')} removed: {', '.join(peers)}")
     else:
         say("nothing is held")
+
+
+@confirm.command()
+@json_option
+@pass_setup
+def revocation(setup: Setup, as_json: bool) -> None:
+    """Let a revocation list come into force, however many peers it ends.
+
+    The service holds a list that would end more than three and more than a quarter of all peers, which stay
+    up meanwhile. `status` and `check` say what is held. If it was a slip, have the authority sign another
+    list with a higher number. If the authority's key was stolen, no list helps: take the authority out of
+    `credentials.authorities`.
+    """
+    peers = setup.client.confirm("revocation").peers
+    if as_json:
+        say_json({"ended": peers})
+    elif peers:
+        say(f"{plural(len(peers), 'peer')} ended: {', '.join(peers)}")
+    else:
+        say("nothing is held")

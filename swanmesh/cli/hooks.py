@@ -24,6 +24,9 @@ _EVENTS = (
     "certificate-expiring",
     "certificate-due",
     "certificate-renewed",
+    "certificate-revoked",
+    "revocation-held",
+    "crl-expired",
     "charon-lost",
     "charon-back",
     "started",
@@ -75,7 +78,8 @@ def test(setup: Setup, event: str, peer: str | None, as_json: bool) -> int:
 
     \b
     EVENT: peer-added, peer-up, peer-down, peer-removed, peer-violation, removal-held,
-    certificate-expiring, certificate-due, certificate-renewed, charon-lost, charon-back, started or stopping.
+    certificate-expiring, certificate-due, certificate-renewed, certificate-revoked, revocation-held,
+    crl-expired, charon-lost, charon-back, started or stopping.
 
     PEER, for events of a peer, is one of peers.d; without it one is made up. Hooks can tell a test: the
     variable SWANMESH_TEST is 1, and the JSON on standard input has "test": true. Exit status 1 if a hook

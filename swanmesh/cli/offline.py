@@ -15,13 +15,16 @@ from swanmesh.control.protocol import PlannedAction, PlanReply
 from swanmesh.core.expiry import expiring
 from swanmesh.core.model import Credentials, Host, InvalidInput, Peer, Problem
 from swanmesh.core.peer_registry import PeerRegistry
+from swanmesh.core.revocation import Revocations, own_problems
 from swanmesh.core.segmentation import remarks
 from swanmesh.core.verdict import offline
+from swanmesh.files.read import read_trusted
 from swanmesh.hooks.discovery import find_hooks
 from swanmesh.kernel.addresses import own_addresses
 from swanmesh.kernel.link import holdings
 from swanmesh.kernel.segmentation import generic_cipher, segmenting
 from swanmesh.pki.certificates import load_credentials
+from swanmesh.pki.revocation import LIMIT, read_lists
 
 
 @dataclass(slots=True)
@@ -79,6 +82,23 @@ def _read_credentials(files: Files, config: Config) -> None:
         return
     automatic = bool(config.renewal.command)
     files.warnings.extend(expiring(files.credentials.validities, now, automatic=automatic))
+    _read_lists(files, config, files.credentials, now)
+
+
+def _read_lists(files: Files, config: Config, mine: Credentials, now: float) -> None:
+    """Those that lie in files; URLs are asked by the service alone."""
+    known = Revocations()
+    for index, source in enumerate(config.credentials.crls):
+        key = f"credentials.crls[{index}]"
+        try:
+            if isinstance(source, Path):
+                data = read_trusted(source, LIMIT, key=key)
+                lists = read_lists(data, str(source), mine.authorities, now=now, key=key)
+                known.in_force |= {one.issuer: one for one in lists}
+        except InvalidInput as invalid:
+            files.errors.extend(invalid.problems)
+    files.warnings.extend(known.problems(now))
+    files.errors.extend(own_problems(known, mine))
 
 
 def _look_at_hooks(files: Files, config: Config) -> None:

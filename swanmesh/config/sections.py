@@ -9,11 +9,14 @@ import grp
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from swanmesh.core.model import (
+    DAY,
     Address,
     ConnectionSettings,
     Credentials,
+    ExpiredLists,
     Host,
     InitiationSettings,
     Problem,
@@ -26,6 +29,7 @@ from swanmesh.core.setting import Checked, Choice, ListOf, Misfit, Seconds
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "console", "json"]
 SegmentationSetting = Literal["auto", "off"]
+_LONGEST_URL = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,21 @@ class File:
 
 SOCKET = File(limit=107)
 """unix(7): bytes in a Unix socket's address, without the final zero."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileOrUrl:
+    """A path, or where something is fetched from by HTTP."""
+
+    def read(self, value: object) -> Path | str:
+        if not isinstance(value, str) or "://" not in value:
+            return File().read(value)
+        url = urlsplit(value)
+        if url.scheme not in ("http", "https") or not url.hostname or len(value) > _LONGEST_URL:
+            raise Misfit("is no URL that can be fetched from", "write http://HOST/PATH or https://HOST/PATH")
+        if not value.isascii() or not value.isprintable() or " " in value or url.username or url.password:
+            raise Misfit("has what no URL here may have", "leave out spaces, names and passwords")
+        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +121,10 @@ class CredentialsSection:
     certificate: Annotated[Path, File()]
     private_key: Annotated[Path, File()]
     authorities: Annotated[tuple[Path, ...], ListOf(File(), "files")]
+    crls: Annotated[tuple[Path | str, ...], ListOf(FileOrUrl(), "files and URLs", least=0)] = ()
+    crl_refresh: Annotated[float, Seconds(1, DAY)] = 600.0
+    """How often URLs are asked for a new one."""
+    crl_expired: Annotated[ExpiredLists, Choice(("warn", "refuse"))] = "warn"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +186,7 @@ class Config:
         return Settings(
             host=self.host,
             credentials=credentials,
+            crl_expired=self.credentials.crl_expired,
             policy=self.policy,
             connection=self.connection,
             initiation=self.initiation,

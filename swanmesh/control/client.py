@@ -15,7 +15,7 @@ import struct
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 from urllib.parse import urlencode
 
 import msgspec
@@ -24,6 +24,7 @@ from swanmesh.control.protocol import (
     Command,
     ConfirmReply,
     ConfirmRequest,
+    ConfirmSubject,
     ErrorReply,
     HeldReply,
     PeerCommandReply,
@@ -195,7 +196,7 @@ class Client:
         """What the service holds back until it is confirmed."""
         return self._decode(self._bytes("GET", "/v1/confirm"), HeldReply)
 
-    def confirm(self, subject: Literal["removal"]) -> ConfirmReply:
+    def confirm(self, subject: ConfirmSubject) -> ConfirmReply:
         """Let happen what is held."""
         body = msgspec.json.encode(ConfirmRequest(subject=subject))
         return self._decode(self._bytes("POST", "/v1/confirm", body), ConfirmReply)

@@ -272,13 +272,16 @@ class HeldReply(msgspec.Struct, kw_only=True):
     """Names of the peers whose removal is held."""
 
 
+ConfirmSubject = Literal["removal", "revocation"]
+
+
 class ConfirmRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    subject: Literal["removal"]
+    subject: ConfirmSubject
 
 
 class ConfirmReply(msgspec.Struct, kw_only=True):
     peers: list[str]
-    """Names of the peers that are removed now; empty if nothing was held."""
+    """Names of the peers that are removed or ended now; empty if nothing was held."""
 
 
 Command = Literal["up", "down", "rekey"]

@@ -62,6 +62,24 @@ def load_credentials(mine: Credentials, reason: Reason) -> LoadCredentials:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class LoadRevocationLists(Action):
+    """Load these lists (DER): whoever is on one of them is not authenticated any more. Those that are
+    authenticated already are none of charon's business."""
+
+    verb = "load-crls"
+    lists: tuple[bytes, ...]
+    fingerprints: frozenset[str]
+    """SHA-256 of each in hex."""
+
+    @property
+    def target(self) -> str:
+        return "revocation lists"
+
+    def __repr__(self) -> str:
+        return f"LoadRevocationLists(reason={self.reason!r})"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadConnection(Action):
     verb = "load"

@@ -23,6 +23,7 @@ from swanmesh.core.observed import (
     IkeRekeyed,
     IkeSa,
     IkeUp,
+    SeenCertificate,
 )
 from swanmesh.core.reasons import NONE, Reason
 
@@ -36,6 +37,10 @@ class Times(NamedTuple):
     """When it was established."""
     authenticated: float
     """When the peer proved who it is: a rekey does not ask for that again."""
+    certificate: SeenCertificate | None = None
+    """What the peer proved it with, as far as that is known."""
+    certain: bool = False
+    """Whether it was seen as the IKE_SA came up, and no other that it could be."""
 
 
 @dataclass(slots=True)
@@ -127,6 +132,12 @@ class Associations:
             case ChildRekeyed(ike, old_id, new_child):
                 self._set_children(ike, now, add=(new_child,), drop=(old_id,))
         self._forget_answered()
+
+    def note_certificate(self, unique_id: int, certificate: SeenCertificate, *, certain: bool) -> None:
+        """What an IKE_SA most likely stands on, or certainly."""
+        times = self.times.get(unique_id)
+        if times is not None and (certain or not times.certain):
+            self.times[unique_id] = times._replace(certificate=certificate, certain=certain)
 
     def note_ending(self, ikes: Collection[int], child: int | None, now: float) -> None:
         """charon was asked to end these IKE_SAs, or this CHILD_SA. The event that they are gone comes when

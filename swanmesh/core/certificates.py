@@ -34,6 +34,11 @@ class Certificates:
         """All that were seen of this name, the one that ends first at the head."""
         return sorted(self._seen.get(name, {}).values(), key=lambda one: one.not_after)
 
+    def news(self, name: str, certificates: Iterable[SeenCertificate]) -> list[SeenCertificate]:
+        """Those of this name that were never seen before."""
+        known = self._seen.get(name, {})
+        return [one for one in certificates if name in one.names and one.fingerprint not in known]
+
     def standing_on(self, name: str, at: float) -> SeenCertificate | None:
         """The peer's certificate in an authentication at that time; of several the one that ends first."""
         return next((one for one in self.of(name) if one.not_before - SKEW <= at < one.not_after), None)

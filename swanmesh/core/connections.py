@@ -71,6 +71,8 @@ class Terms(ConnectionSettings):
     ike_over: int
     """Seconds that a rekeying or reauthentication may take before charon ends the IKE_SA."""
     child_over: int
+    revocation: str = ""
+    """charon's setting of that name; empty for its default, by which only who is on a list is refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,6 +263,9 @@ def terms(settings: Settings, charon: Abilities) -> Terms:
         authorities=tuple(sorted(set(settings.credentials.authorities))),
         ike_over=_over(how.ike_rekey),
         child_over=_over(how.child_rekey),
+        # Despite its name `ifuri` accepts where there is no list at all, and not where one is past its date
+        # (libstrongswan plugins/revocation/revocation_validator.c).
+        revocation="ifuri" if settings.crl_expired == "refuse" else "",
     )
 
 
@@ -300,7 +305,10 @@ def text(address: Address | Network) -> str:
 @lru_cache(maxsize=8)
 def _summary(agreed: Terms) -> bytes:
     """Kept, as thousands of connections share them."""
+    # What is as charon has it by default is not written, and no part of the digest.
     names = dict.fromkeys((*_ORDER, *(field.name for field in fields(agreed))))
+    if not agreed.revocation:
+        del names["revocation"]
     words = ", ".join(f"{name}={getattr(agreed, name)!r}" for name in names)
     return hashlib.sha256(f"Terms({words})".encode()).digest()
 

@@ -19,6 +19,7 @@ from swanmesh.core.abilities import Abilities
 from swanmesh.core.actions import (
     Action,
     Initiate,
+    LoadRevocationLists,
     load_credentials,
 )
 from swanmesh.core.admission import Admission, rank_of
@@ -46,6 +47,7 @@ from swanmesh.core.inputs.removal import (
     prefer_what_is_held,
     take_files,
 )
+from swanmesh.core.inputs.revocation import confirm_lists, take_lists
 from swanmesh.core.model import Address, Block, Settings
 from swanmesh.core.observation import ObservationSchedule
 from swanmesh.core.observed import Event, Holdings, IkeSa
@@ -54,11 +56,13 @@ from swanmesh.core.peer_registry import Entry, PeerRegistry
 from swanmesh.core.reasons import (
     LOOK_FAILED,
     MISSING_CREDENTIALS,
+    NEW_LIST,
     NONE,
     SETTINGS_CHANGED,
     WAITING_FOR_PLACE,
     Reason,
 )
+from swanmesh.core.revocation import RevocationList
 from swanmesh.core.state import State
 from swanmesh.core.xfrm import KernelEvent, KernelHoldings
 
@@ -140,6 +144,17 @@ class Mesh:
         names = confirm(self.state, now)
         forget_gone(self.state)
         return names
+
+    def revocation_lists(
+        self, lists: Iterable[RevocationList], now: float, *, held: frozenset[str] = frozenset()
+    ) -> None:
+        """All that is known of them: the newest of each authority comes into force, unless it would take away
+        too many peers at once. `held`: fingerprints of those that were held back before this began."""
+        take_lists(self.state, lists, now, held)
+
+    def confirm_lists(self, now: float) -> list[str]:
+        """Let lists come into force that are held. Returns the names of the peers that they end."""
+        return confirm_lists(self.state, now)
 
     def charon_back(
         self, version: str, holdings: Holdings, now: float, algorithms: frozenset[str] | None = None
@@ -224,6 +239,7 @@ class Mesh:
             self.update_peers((), (), now)
         if state.charon.reachable:
             actions += self._credentials(now)
+            actions += self._revocation_lists(now)
             actions += self._asked
             self._asked = []
         forget_unloaded(state, now)
@@ -249,10 +265,13 @@ class Mesh:
             return 0.0
         if not state.charon.reachable:
             return removal
-        charon, credentials = state.charon, None
+        charon, credentials, lists = state.charon, None, None
         if not charon.credentials_loaded and not charon.credentials_loading:
             credentials = charon.credentials_refusals.retry_at
+        if state.revocations.wanted() - charon.lists and not charon.lists_loading:
+            lists = charon.lists_refusals.retry_at
         dues = (
+            lists,
             state.pairs.due,
             state.admission.due,
             state.observation.due,
@@ -302,3 +321,12 @@ class Mesh:
             return []
         charon.credentials_loading = True
         return [load_credentials(self.state.settings.credentials, refusals.reason or MISSING_CREDENTIALS)]
+
+    def _revocation_lists(self, now: float) -> list[Action]:
+        charon, revocations = self.state.charon, self.state.revocations
+        missing = revocations.wanted() - charon.lists
+        if not missing or charon.lists_loading or now < charon.lists_refusals.retry_at:
+            return []
+        charon.lists_loading = True
+        lists = [one.der for one in revocations.in_force.values() if one.fingerprint in missing]
+        return [LoadRevocationLists(lists=tuple(lists), fingerprints=missing, reason=NEW_LIST)]

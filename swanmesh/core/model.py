@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 from dataclasses import dataclass, field
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from swanmesh.core.override import HOST, NOTHING, Override
 from swanmesh.core.policy import Policy
@@ -14,6 +14,7 @@ from swanmesh.core.setting import ESP_PROPOSALS, IKE_PROPOSALS, Count, Flag, Sec
 DAY = 86400.0
 REAUTH = 20 * 86400
 """Seconds after which charon authenticates anew by itself, less a random part: long after we would have."""
+ExpiredLists: TypeAlias = Literal["warn", "refuse"]
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -120,6 +121,9 @@ class Credentials:
     not_after: float
     validities: tuple[Validity, ...] = field(default=(), compare=False)
     """Of this certificate and of the authorities."""
+    serial: int = field(default=0, compare=False)
+    issuer: str = field(default="", compare=False)
+    """Which authority signed this certificate, as `SeenCertificate.issuer` names it."""
     since: float = field(default=0.0, compare=False)
     """When this certificate was put where it lies, in seconds since the epoch."""
 
@@ -202,6 +206,9 @@ class Settings:
         if self.override.disabled:
             return Policy.OFF
         return self.override.policy(HOST, self.policy) or self.policy
+
+    crl_expired: ExpiredLists = "warn"
+    """Whether a revocation list past its date still lets peers be authenticated that are not on it."""
 
     def policy_of(self, peer: Peer | Block) -> Policy:
         """What holds for the peer or block: its own policy, else the host's."""

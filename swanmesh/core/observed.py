@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from swanmesh.core.model import Address
 from swanmesh.core.reasons import Reason
 
 ESTABLISHED = frozenset({"ESTABLISHED", "REKEYING"})
@@ -121,7 +122,8 @@ class LoadedConnection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeenCertificate:
-    """A certificate that charon holds or has seen. Times are seconds since the epoch."""
+    """A host's certificate that charon holds or has seen, and that an authority of the mesh vouches for.
+    Times are seconds since the epoch."""
 
     fingerprint: str
     """SHA-256 of its DER in hex."""
@@ -129,6 +131,14 @@ class SeenCertificate:
     """DNS subjectAltNames, in lower case."""
     not_before: float
     not_after: float
+    issuer: str = ""
+    """Which authority signed it: a digest of its name and key."""
+    serial: int = 0
+    addresses: tuple[Address, ...] = ()
+    """Those among its subjectAltNames."""
+    subject: str = ""
+    """For people, printable."""
+    der: bytes = field(default=b"", repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +150,8 @@ class LoadedCredentials:
     """SHA-256 of the DER of each X.509 certificate loaded, in hex."""
     seen: tuple[SeenCertificate, ...] = ()
     """Those of them that name hosts."""
+    revocation_lists: frozenset[str] = frozenset()
+    """SHA-256 of the DER of each revocation list, in hex."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,6 +232,15 @@ class Diagnosis:
 
 
 @dataclass(frozen=True, slots=True)
+class CertificatesShown:
+    """What `list-certs` shows of the peer's certificates just after an IKE_SA came up: the one that it was
+    authenticated with is among them, unless charon has forgotten it already."""
+
+    ike: IkeSa
+    certificates: tuple[SeenCertificate, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class InitiationRefused:
     """Somebody at `remote` began an IKE_SA with `local`, and charon has no connection for the two."""
 
@@ -250,4 +271,5 @@ Event: TypeAlias = (
     | Diagnosis
     | Hint
     | InitiationRefused
+    | CertificatesShown
 )

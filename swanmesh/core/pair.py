@@ -56,6 +56,16 @@ class Attempt:
     """The peer tried to reach this host before its file was here: it is not waited for."""
 
 
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Whether IKE_SAs may stand on a certificate that a new list revokes."""
+
+    since: float
+    """When the list came."""
+    ask_at: float
+    """When the peer is asked to prove itself again."""
+
+
 @dataclass(slots=True)
 class Standing:
     """Whether the pair is up, since when, and why not."""
@@ -203,6 +213,10 @@ class Pair:
     standing: Standing = field(default_factory=Standing)
     attempt: Attempt = field(default_factory=Attempt)
     refusals: Refusals = field(default_factory=Refusals)
+    doubt: Doubt | None = None
+    """A revocation list came while it was not certain what its IKE_SAs stand on."""
+    revoked_shown: tuple[float, Reason] = (float("-inf"), NONE)
+    """When charon last refused the peer because it showed a certificate that is revoked, and its words."""
     reauthentication_asked: dict[int, float] = field(default_factory=dict)
     """When a reauthentication of each of its IKE_SAs was asked for."""
     missing_in_kernel: MissingInKernel = field(default_factory=MissingInKernel)

@@ -128,6 +128,10 @@ ASKED = Reason("operator", "the operator asked for it")
 
 # Certificates.
 NEW_CERTIFICATE = Reason("new-certificate", "this host has another certificate")
+NEW_LIST = Reason("revocation-list", "charon does not hold the newest revocation list")
+REVOCATION_DOUBT = Reason(
+    "revocation-list", "a revocation list came, and the certificate that this stands on is not known for sure"
+)
 CERTIFICATE_DATES = Reason("certificate-dates", "the peer's certificate has ended, and it showed no other")
 
 # Meddling in the kernel.

@@ -119,13 +119,14 @@ class Checked:
 
 @dataclass(frozen=True, slots=True)
 class ListOf:
-    """One or more of another kind, in order."""
+    """One or more of another kind, in order; or none."""
 
     item: Kind
     what: str
+    least: int = 1
 
     def read(self, value: object) -> tuple[Any, ...]:
-        if not isinstance(value, list) or not value:
+        if not isinstance(value, list) or len(value) < self.least:
             raise Misfit(f"must be a list of {self.what}", "give one or more, such as [one, another]")
         read = []
         for index, item in enumerate(value):

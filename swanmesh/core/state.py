@@ -19,6 +19,7 @@ from swanmesh.core.observation import ObservationSchedule
 from swanmesh.core.pair import Pair, Refusals
 from swanmesh.core.peer_registry import PeerRegistry
 from swanmesh.core.reasons import MISSING_CREDENTIALS, NONE, NOT_REACHED, Reason
+from swanmesh.core.revocation import Revocations
 from swanmesh.core.xfrm import Segmenting
 
 
@@ -39,6 +40,10 @@ class CharonState:
     credentials_loading: bool = False
     """They are on their way."""
     credentials_refusals: Refusals = field(default_factory=Refusals)
+    lists: frozenset[str] = frozenset()
+    """Fingerprints of the revocation lists that it holds."""
+    lists_loading: bool = False
+    lists_refusals: Refusals = field(default_factory=Refusals)
     doubted: float = float("-inf")
     """When charon was last looked at since an authentication failed as if it lacked credentials."""
 
@@ -202,6 +207,7 @@ class State:
     observation: ObservationSchedule
     pairs: Pairs = field(default_factory=Pairs)
     certificates: Certificates = field(default_factory=Certificates)
+    revocations: Revocations = field(default_factory=Revocations)
     early_peers: EarlyPeers = field(default_factory=EarlyPeers)
     charon: CharonState = field(default_factory=CharonState)
     kernel: KernelState = field(default_factory=KernelState)

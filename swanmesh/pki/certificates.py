@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives import serialization
 from swanmesh.core.model import Credentials, InvalidInput
 from swanmesh.pki.judging import AUTHORITIES, CERTIFICATE, Found, Judge, belongs, judge_at
 from swanmesh.pki.keys import PrivateKey
-from swanmesh.pki.reading import der
+from swanmesh.pki.reading import der, issued
+from swanmesh.pki.revocation import authority_id
 
 
 def pending_key(private_key: Path) -> Path:
@@ -64,6 +65,15 @@ def load_credentials(
         not_after=leaf.not_valid_after_utc.timestamp(),
         validities=tuple(one.validity for one in (*chain, *trusted)),
         since=_changed(certificate),
+        serial=leaf.serial_number,
+        issuer=next(
+            (
+                authority_id(one.certificate)
+                for one in (*trusted, *chain[1:])
+                if issued(leaf, one.certificate)
+            ),
+            "",
+        ),
     )
 
 

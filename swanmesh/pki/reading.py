@@ -56,7 +56,8 @@ _Extension = TypeVar("_Extension", bound=x509.ExtensionType)
 
 
 def extension(
-    certificate: x509.Certificate | x509.CertificateSigningRequest, kind: type[_Extension]
+    certificate: x509.Certificate | x509.CertificateSigningRequest | x509.CertificateRevocationList,
+    kind: type[_Extension],
 ) -> _Extension | None:
     try:
         return certificate.extensions.get_extension_for_class(kind).value

@@ -11,13 +11,16 @@ from msgspec.structs import replace
 from swanmesh.control.counters import Counters
 from swanmesh.core.actions import Action
 from swanmesh.core.events import MeshEvent
-from swanmesh.core.reasons import FLOODING, NOT_AS_AGREED
+from swanmesh.core.reasons import FLOODING, NOT_AS_AGREED, Cause
 from swanmesh.hooks.runner import Hooks
 from swanmesh.service.feed import Feed
 
 _REMEMBERED = 5
 _WARNINGS = frozenset(
-    {"peer-violation", "removal-held", "certificate-expiring", "certificate-due", "peer-down"}
+    {
+        *("peer-violation", "removal-held", "certificate-expiring", "certificate-due", "peer-down"),
+        *("certificate-revoked", "revocation-held", "crl-expired"),
+    }
 )
 """Kinds of events that somebody should look at."""
 
@@ -46,7 +49,7 @@ class Announcer:
             level(word, peer=action.peer, reason=reason.words, code=reason.code, **details)
         else:
             level = self._log.debug if action.quiet else self._log.info
-            if reason.code in (NOT_AS_AGREED, FLOODING):
+            if reason.code in (NOT_AS_AGREED, FLOODING, Cause.CERTIFICATE_REVOKED):
                 level = self._log.warning
             level(word, peer=action.peer, reason=reason.words, code=reason.code, **details)
         if not action.quiet:

@@ -25,22 +25,25 @@ from swanmesh.charon.link import Back, Happened, Link, Lost, Observed, Report, U
 from swanmesh.config.override import Overrides
 from swanmesh.control.counters import Counters
 from swanmesh.control.listener import Listener, listen
-from swanmesh.control.protocol import ReloadReply
+from swanmesh.control.protocol import ConfirmSubject, ReloadReply
 from swanmesh.core import abilities
 from swanmesh.core.actions import Outcome
 from swanmesh.core.events import MeshEvent
 from swanmesh.core.inputs.removal import held_problems
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.reasons import Reason
+from swanmesh.core.revocation import own_problems
 from swanmesh.core.xfrm import KernelWatched
 from swanmesh.files.watch import Watch
 from swanmesh.hooks.runner import Hooks
 from swanmesh.kernel.link import KernelChanged, KernelLink, KernelObserved, KernelReport, describe
+from swanmesh.pki.seen import Voucher
 from swanmesh.service import logs
 from swanmesh.service.announce import Announcer
 from swanmesh.service.certificates import Certificates
 from swanmesh.service.feed import Feed
 from swanmesh.service.requests import DaemonService
+from swanmesh.service.revocation import RevocationSource
 from swanmesh.service.sources import Sources
 from swanmesh.service.status import Clock
 from swanmesh.service.systemd import Notifier
@@ -93,11 +96,16 @@ class Daemon:
         self._to_rekey: list[str] = []
         self._rekeying: asyncio.TimerHandle | None = None
         config = sources.config
-        self._link = Link(config.charon.socket, self._put, timeout=config.charon.timeout)
+        voucher = Voucher(lambda: sources.settings.credentials.authorities)
+        self._link = Link(config.charon.socket, self._put, timeout=config.charon.timeout, read=voucher)
+        self._lists = RevocationSource(
+            lambda: sources.config, lambda: sources.settings, time.time, self._lists_fetched
+        )
         self._kernel = KernelLink(self._put)
         self._watch_kernel = watch_kernel
         self._watch = self._new_watch()
         self.sources.apply(self.mesh, sources.first(self.mesh.state.registry), self.started)
+        self._take_lists()
 
     # What the control socket reads and asks for.
 
@@ -112,7 +120,12 @@ class Daemon:
         config, state = self.sources.config, self.mesh.state
         unable = abilities.problems(config.connection, state.charon.abilities, str(config.path))
         ends = self.certificates.problems()
-        problems = (*self.sources.problems, *state.registry.problems, *held_problems(state), *unable, *ends)
+        lists = (*self._lists.problems, *self._lists.unkept, *state.revocations.problems(time.time()))
+        mine = own_problems(state.revocations, state.settings.credentials)
+        problems = (
+            *(*self.sources.problems, *state.registry.problems, *held_problems(state)),
+            *(*unable, *ends, *lists, *mine),
+        )
         return [str(problem) for problem in problems] + degraded
 
     @property
@@ -194,6 +207,8 @@ class Daemon:
             self.certificates.changed(credentials)
         self._tell_override(overrides)
         config = self.sources.config
+        if paths is None or not set(config.credentials.crls).isdisjoint(paths):
+            self._take_lists()
         self.hooks.directory, self.hooks.environment = config.hooks, config.environment
         self.counters.reloads += 1
         self._complain(before)
@@ -221,10 +236,28 @@ class Daemon:
             if problem not in before:
                 self.log.error("not in force", problem=problem)
 
-    def confirm(self) -> list[str]:
-        """Let happen what is held. Returns the names of the peers that are removed."""
-        names = self.mesh.confirm(now())
-        self.log.info("asked", command="confirm removal", peers=names)
+    def _take_lists(self) -> None:
+        """The revocation lists that there are, to the core; and what came into force, to the disk."""
+        lists, held = self._lists.gather()
+        self.mesh.wall_clock(time.time() - now())
+        self.mesh.revocation_lists(lists, now(), held=held)
+        self._lists.older(lists, self.mesh.state.revocations)
+        self._lists.keep(self.mesh.state.revocations)
+        self._wake.set()
+
+    def _lists_fetched(self) -> None:
+        before = set(self.problems())
+        self._guarded(self._take_lists)
+        self._complain(before)
+
+    def confirm(self, subject: ConfirmSubject) -> list[str]:
+        """Let happen what is held. Returns the names of the peers that are removed, or ended."""
+        if subject == "revocation":
+            names = self.mesh.confirm_lists(now())
+            self._lists.keep(self.mesh.state.revocations)
+        else:
+            names = self.mesh.confirm(now())
+        self.log.info("asked", command=f"confirm {subject}", peers=names)
         self._wake.set()
         return names
 
@@ -250,6 +283,7 @@ class Daemon:
                 *([self._kernel.run()] if self._watch_kernel else []),
                 self._loop(),
                 self._follow_files(),
+                self._lists.run(),
                 self._live(),
             )
         ]
@@ -391,8 +425,10 @@ class Daemon:
     def _new_watch(self) -> Watch:
         config = self.sources.config
         mine = config.credentials
+        lists = [one for one in mine.crls if isinstance(one, Path)]
         return Watch(
-            self.sources.folders, (config.path, mine.certificate, mine.private_key, *mine.authorities)
+            self.sources.folders,
+            (config.path, mine.certificate, mine.private_key, *mine.authorities, *lists),
         )
 
     async def _follow_files(self) -> None:
@@ -421,6 +457,8 @@ class Daemon:
             if self.sources.look_at_addresses():
                 self._guarded(self.reload, None)
             self._guarded(self.certificates.look)
+            for news in self.mesh.state.revocations.news(time.time()):
+                self._announcer.event(MeshEvent.of("crl-expired", reason=news))
             try:
                 async with asyncio.timeout(min(interval or 10.0, 10.0)):
                     await self._stop.wait()

@@ -12,6 +12,7 @@ from swanmesh.control.counters import Counters
 from swanmesh.control.protocol import (
     ConfirmReply,
     ConfirmRequest,
+    ConfirmSubject,
     HeldReply,
     PeerCommandReply,
     PeerCommandRequest,
@@ -68,7 +69,7 @@ class Controller(Protocol):
 
     def reload(self, paths: Iterable[Path] | None, *, removed: bool = False) -> ReloadReply: ...
 
-    def confirm(self) -> list[str]: ...
+    def confirm(self, subject: ConfirmSubject) -> list[str]: ...
 
     def command(self, command: str, peer: str) -> None: ...
 
@@ -133,10 +134,11 @@ class DaemonService:
 
     def held(self) -> HeldReply:
         state = self._daemon.mesh.state
-        return HeldReply(problems=[str(problem) for problem in held_problems(state)], peers=held(state))
+        problems = (*held_problems(state), *state.revocations.held_problems())
+        return HeldReply(problems=[str(problem) for problem in problems], peers=held(state))
 
     def confirm(self, request: ConfirmRequest) -> ConfirmReply:
-        return ConfirmReply(peers=self._daemon.confirm())
+        return ConfirmReply(peers=self._daemon.confirm(request.subject))
 
     async def command(self, request: PeerCommandRequest) -> PeerCommandReply:
         state = self._daemon.mesh.state

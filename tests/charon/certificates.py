@@ -25,6 +25,25 @@ class Authority:
             self._key,
         )
 
+    def revocation_list(self, *certificates: bytes, number: int = 1, stale: bool = False) -> bytes:
+        """A list of these (DER), in DER."""
+        now = datetime.datetime.now(datetime.UTC)
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self._name)
+            .last_update(now - 3 * DAY)
+            .next_update(now + (-DAY if stale else DAY))
+            .add_extension(x509.CRLNumber(number), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
+            )
+        )
+        for one in certificates:
+            serial = x509.load_der_x509_certificate(one).serial_number
+            entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now - DAY)
+            builder = builder.add_revoked_certificate(entry.build())
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.DER)
+
     def issue(self, name: str, *, expired: bool = False) -> tuple[bytes, bytes]:
         """Certificate and PKCS#8 key in DER, for the host `name`."""
         key = ec.generate_private_key(ec.SECP256R1())

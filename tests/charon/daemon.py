@@ -49,6 +49,9 @@ class Daemon:
         self.connections: dict[str, Section] = {}
         self.sas: dict[int, IkeSa] = {}
         self.certificates: list[bytes] = []
+        self.remembered: list[bytes] = []
+        """Certificates that peers showed."""
+        self.lists: list[bytes] = []
         self.keys: list[str] = []
         self._ids = itertools.count(1)
         self._started = time.time()
@@ -175,14 +178,18 @@ class Daemon:
             stream("list-sa", {ike.connection: ike.section()})
         return {}
 
-    def _do_list_certs(self, _: Section, stream: Stream) -> Section:
-        for data in self.certificates:
-            stream("list-cert", {"type": "X509", "flag": "NONE", "data": data})
+    def _do_list_certs(self, asked: Section, stream: Stream) -> Section:
+        held = self.lists if _text(asked, "type") == "X509_CRL" else [*self.certificates, *self.remembered]
+        for data in held:
+            stream("list-cert", {"type": _text(asked, "type"), "flag": "NONE", "data": data})
         return {}
 
     def _do_load_cert(self, message: Section, _: Stream) -> Section:
         if not message.get("data", b"").startswith(b"\x30"):
             return _refused("parsing X509 certificate failed")
+        if _text(message, "type") == "X509_CRL":
+            self.lists.append(message["data"])
+            return {"success": "yes"}
         if message["data"] not in self.certificates:
             self.certificates.insert(0, message["data"])
         return {"success": "yes"}
@@ -202,6 +209,7 @@ class Daemon:
     def _do_clear_creds(self, _: Section, __: Stream) -> Section:
         self.keys.clear()
         self.certificates.clear()
+        self.lists.clear()
         return {"success": "yes"}
 
     def _do_initiate(self, message: Section, _: Stream) -> Section:

@@ -298,7 +298,8 @@ async def test_what_swanctl_unloads_is_loaded_again_before_charon_is_looked_at(p
             place.charon.unload(name)
         await until(daemon, lambda: place.charon.connections == held)
         commands = [command for command, _ in place.charon.requests]
-        assert commands[: commands.index("load-conn")] == []
+        # What the peers showed as they came up may still be asked for.
+        assert set(commands[: commands.index("load-conn")]) <= {"list-certs"}
     await place.charon.stop()
 
 

@@ -58,7 +58,7 @@ def reauthentication(
     taken_up = settings.credentials.since - offset
     if authenticated < taken_up:
         return anew(NEW_CERTIFICATE, taken_up + share * _SPREAD)
-    theirs = certificates.standing_on(pair.peer, authenticated + offset)
+    theirs = times.certificate or certificates.standing_on(pair.peer, authenticated + offset)
     if theirs is None:
         unknown = Reason("certificate-unknown", "the peer's certificate was not seen, and may have ended")
         # Charon is looked at as a whole several times within so long, however seldom that is.

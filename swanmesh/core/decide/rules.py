@@ -27,6 +27,7 @@ from swanmesh.core.connections import Kind
 from swanmesh.core.decide.duplicates import HANDFUL, PILE, end_extras, extras
 from swanmesh.core.decide.mending import mend
 from swanmesh.core.decide.reauthentication import reauthentication
+from swanmesh.core.decide.revoking import revoking
 from swanmesh.core.observed import IkeSa
 from swanmesh.core.pair import Pair
 from swanmesh.core.reasons import NONE, Reason
@@ -52,6 +53,8 @@ def decide(pair: Pair, state: State, now: float) -> Decision:
     decision = next((made for rule in _RULES if (made := rule(pair, state, now)) is not None), Decision())
     if not state.charon.reachable:
         return Decision(action=decision.action, blocked=state.charon.unreachable, reason=decision.reason)
+    if pair.doubt is not None and now < pair.doubt.ask_at and not decision.ready:
+        decision = replace(decision, due=min(decision.due or pair.doubt.ask_at, pair.doubt.ask_at))
     if pair.associations.unanswered and not decision.ready and not state.charon.abilities.esp_shows_life:
         patience = min(pair.associations.unanswered.values()) + _patience(state, now)
         if now < patience and (decision.due is None or patience < decision.due):
@@ -81,6 +84,14 @@ def _unfit(pair: Pair, state: State, now: float) -> Decision | None:
     ids = tuple(sa.unique_id for sa, _ in breaches)
     end = TerminateIke(unique_ids=ids, connection=pair.name, peer=pair.peer, force=True, reason=breach)
     return Decision(end, reason=breach)
+
+
+def _revoked(pair: Pair, state: State, now: float) -> Decision | None:
+    """Who proved itself with a certificate that is revoked is ended at once and by force."""
+    action = revoking(pair, state.revocations, now)
+    if action is None or pair.connection is None:
+        return None
+    return Decision(action, reason=action.reason)
 
 
 def _retrying(pair: Pair, state: State, now: float) -> Decision | None:
@@ -240,6 +251,7 @@ def _down(pair: Pair, state: State, now: float) -> Decision | None:
 
 _RULES: tuple[Rule, ...] = (
     _unfit,
+    _revoked,
     _missing_in_kernel,
     _retrying,
     _unanswered,

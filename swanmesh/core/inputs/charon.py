@@ -6,12 +6,15 @@ from collections.abc import Iterable
 
 from swanmesh.core import reasons
 from swanmesh.core.abilities import Abilities
+from swanmesh.core.associations import SaEvent
 from swanmesh.core.connections import Kind, kind_of, ours, ours_loaded, peer_of, terms
 from swanmesh.core.inputs.files import everybody, peers_changed
 from swanmesh.core.inputs.members import forget_ike_sas, pair_of, recall
+from swanmesh.core.inputs.revocation import take_shown
 from swanmesh.core.inputs.transitions import attempt_failed, first_attempt, judge, retry_later
 from swanmesh.core.observed import (
     UNDER_WAY,
+    CertificatesShown,
     ChildDown,
     ChildRekeyed,
     Diagnosis,
@@ -104,6 +107,8 @@ def take_credentials(state: State, credentials: LoadedCredentials) -> None:
     state.certificates.take(credentials.seen, frozenset(state.pairs.peers()))
     wanted = {mine.certificate_id, *mine.authority_ids}
     loaded = mine.key_id in credentials.key_ids and wanted <= credentials.certificates
+    # Where others cleared charon's credentials the lists went with them, though its cache may show some.
+    charon.lists = charon.lists | credentials.revocation_lists if loaded else frozenset()
     if loaded != charon.credentials_loaded:
         charon.credentials_loaded = loaded
         state.pairs.mark_all()
@@ -160,15 +165,20 @@ def _judge_attempt(state: State, pair: Pair, now: float) -> None:
 
 def take_event(state: State, event: Event, now: float) -> None:
     """One event of charon's. Those of connections that are not ours are passed over."""
-    if isinstance(event, Diagnosis):
-        _take_diagnosis(state, event, now)
-        return
-    if isinstance(event, Hint):
-        _take_hint(state, event, now)
-        return
-    if isinstance(event, InitiationRefused):
-        state.early_peers.note(event.local, event.remote, now)
-        return
+    match event:
+        case Diagnosis():
+            _take_diagnosis(state, event, now)
+        case Hint():
+            _take_hint(state, event, now)
+        case CertificatesShown():
+            take_shown(state, event, now)
+        case InitiationRefused():
+            state.early_peers.note(event.local, event.remote, now)
+        case _:
+            _take_sa_event(state, event, now)
+
+
+def _take_sa_event(state: State, event: SaEvent, now: float) -> None:
     ike = event.new if isinstance(event, IkeRekeyed) else event.ike
     if not ours(ike.connection):
         return
@@ -216,6 +226,9 @@ def _take_diagnosis(state: State, event: Diagnosis, now: float) -> None:
         # The peer may be at fault, or somebody cleared our credentials: no event tells of that.
         state.charon.doubted = now
         state.observation.want_all(now, event.cause.after("authentication failed"))
+    if event.cause.code == Cause.CERTIFICATE_REVOKED:
+        pair.revoked_shown = (now, event.cause)
+        state.pairs.mark(pair)
     ended, attempt = event.unique_id == pair.standing.ended, pair.attempt
     if not ended:
         pair.diagnose(event.unique_id, event.cause)
@@ -245,6 +258,7 @@ def charon_back(state: State, holdings: Holdings, abilities: Abilities, now: flo
     take_connections(state, holdings.connections, now)
     take_credentials(state, holdings.credentials)
     shown = {sa.connection for sa in holdings.sas if sa.works}
+    charon.lists = holdings.credentials.revocation_lists
     for pair in state.pairs:
         pair.standing.lost = pair.up and pair.name not in shown
     # What charon still tries keeps its place; what it does not show it has forgotten, or never heard of.
@@ -276,6 +290,7 @@ def charon_lost(state: State, reason: Reason, now: float) -> None:
     charon.reachable, charon.reason = False, reason
     charon.credentials_loaded = charon.credentials_loading = False
     charon.credentials_refusals = Refusals()
+    charon.lists, charon.lists_loading, charon.lists_refusals = frozenset(), False, Refusals()
     state.admission.lost(now)
     state.observation.reset()
     for pair in state.pairs:

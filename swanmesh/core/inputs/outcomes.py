@@ -10,6 +10,7 @@ from swanmesh.core.actions import (
     InstallPolicies,
     LoadConnection,
     LoadCredentials,
+    LoadRevocationLists,
     RekeyChild,
     RekeyIke,
     RestorePolicies,
@@ -42,6 +43,8 @@ def begin_action(state: State, pair: Pair, action: Action, now: float) -> None:
                 pair.diagnose(unique_id, reason)
             if reason.code == FLOODING:
                 pair.flood.note(reason, now)
+            if reason.code == Cause.CERTIFICATE_REVOKED:
+                state.emit("certificate-revoked", state.registry.named(pair.peer), reason)
             if reason.code in (NOT_AS_AGREED, FLOODING) and pair.violation.note(reason, now):
                 state.emit("peer-violation", state.peer(pair.peer), reason)
 
@@ -51,6 +54,9 @@ def take_outcome(state: State, action: Action, error: str | None, now: float) ->
     is tried again after a while."""
     if isinstance(action, LoadCredentials):
         _credentials(state, error, now)
+        return
+    if isinstance(action, LoadRevocationLists):
+        _lists(state, action, error, now)
         return
     state.admission.answered(action.pair, now)
     pair = state.pairs.get(action.pair)
@@ -123,3 +129,14 @@ def _credentials(state: State, error: str | None, now: float) -> None:
     else:
         charon.credentials_refusals.note(refused(error), now, state.settings.initiation, state.rng)
     state.pairs.mark_all()
+
+
+def _lists(state: State, action: LoadRevocationLists, error: str | None, now: float) -> None:
+    """What charon does not take holds nothing up: who is on it is ended here."""
+    charon = state.charon
+    charon.lists_loading = False
+    if error is None:
+        charon.lists |= action.fingerprints
+        charon.lists_refusals.reason, charon.lists_refusals.count = reasons.NONE, 0
+    else:
+        charon.lists_refusals.note(refused(error), now, state.settings.initiation, state.rng)

@@ -1,0 +1,144 @@
+"""Revocation lists that came, and what charon shows of the peers' certificates."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+
+from swanmesh.core.certificates import SKEW
+from swanmesh.core.inputs.members import pair_of
+from swanmesh.core.observed import CertificatesShown, SeenCertificate
+from swanmesh.core.pair import Doubt, Pair
+from swanmesh.core.reasons import Reason
+from swanmesh.core.removals import too_many
+from swanmesh.core.revocation import RevocationList, own_revoked
+from swanmesh.core.state import State
+
+_SPREAD = 60.0
+"""Seconds over which peers are asked to prove themselves again of whose certificates nothing is known."""
+
+
+def take_lists(
+    state: State, lists: Iterable[RevocationList], now: float, held_before: frozenset[str] = frozenset()
+) -> None:
+    """All lists that are known; those of authorities of which there is none are no longer in force."""
+    revocations, ordered = state.revocations, sorted(lists, key=lambda each: each.order)
+    for gone in revocations.in_force.keys() - {one.issuer for one in ordered}:
+        del revocations.in_force[gone]
+    revocations.held, revocations.held_peers, before = {}, {}, revocations.held
+    for one in ordered:
+        known = revocations.in_force.get(one.issuer)
+        if known is not None and one.order <= known.order:
+            continue
+        for pair in state.pairs:
+            _suppose(state, pair)
+        peers, told = _cut(state, one, known), before.get(one.issuer) == one
+        waits = told or one.fingerprint in held_before
+        if waits or too_many(len(peers), len(state.peers())):
+            _hold(state, one, peers, news=not told)
+        else:
+            _come_into_force(state, one, now)
+
+
+def confirm_lists(state: State, now: float) -> list[str]:
+    """Let those come into force that are held. Returns the names of the peers that they end."""
+    held, state.revocations.held = state.revocations.held, {}
+    names = sorted({name for peers in state.revocations.held_peers.values() for name in peers})
+    for one in held.values():
+        _come_into_force(state, one, now)
+    return names
+
+
+def take_shown(state: State, event: CertificatesShown, now: float) -> None:
+    """The certificates of a peer, just after an IKE_SA of its came up."""
+    pair, name = pair_of(state, event.ike, now), event.ike.remote_id.lower()
+    if pair is None:
+        return
+    mine = [one for one in event.certificates if name in one.names]
+    news = state.certificates.news(name, mine)
+    state.certificates.take(mine, frozenset({name}))
+    # One that was never seen before is the one that was shown now; so is one that stands alone.
+    likely = news if len(news) == 1 else mine
+    if len(likely) == 1:
+        pair.associations.note_certificate(event.ike.unique_id, likely[0], certain=True)
+    state.pairs.mark(pair)
+
+
+def _suppose(state: State, pair: Pair) -> None:
+    """What an IKE_SA stands on that nothing certain is known of: the only certificate that it can be."""
+    offset = state.certificates.offset
+    if offset is None:
+        return
+    name = _identity(state, pair.peer)
+    for unique_id, times in pair.associations.times.items():
+        if times.certificate is not None:
+            continue
+        at = times.authenticated + offset
+        can_be = [one for one in state.certificates.of(name) if one.not_before - SKEW <= at < one.not_after]
+        if len(can_be) == 1:
+            pair.associations.note_certificate(unique_id, can_be[0], certain=False)
+
+
+def _cut(state: State, one: RevocationList, known: RevocationList | None) -> list[str]:
+    """Names of the peers that the list takes away and those before it did not.
+
+    Of a peer whose certificate is not known the new entries of the list may be meant, where there was a list
+    before: a host that is new to the mesh learns of many at once, and none of them is its peer."""
+    before = known.revoked if known is not None else {}
+    new = one.revoked.keys() - before.keys()
+    cut, unknown, accounted = [], [], set()
+    for peer in state.peers():
+        current = _current(state, peer.name)
+        if current is None:
+            unknown.append(peer.name)
+        elif current.issuer == one.issuer and current.serial in new:
+            cut.append(peer.name)
+            accounted.add(current.serial)
+    if known is not None:
+        cut += unknown[: len(new - accounted)]
+    return cut
+
+
+def _current(state: State, name: str) -> SeenCertificate | None:
+    """The certificate that a peer proves itself with, as far as that is known."""
+    standing = [
+        times.certificate
+        for pair in state.pairs.of(name)
+        for times in pair.associations.times.values()
+        if times.certificate is not None
+    ]
+    return max(
+        standing or state.certificates.of(_identity(state, name)),
+        key=lambda seen: seen.not_before,
+        default=None,
+    )
+
+
+def _identity(state: State, name: str) -> str:
+    """What a peer of this name proves: that name, but for hosts of blocks."""
+    peer = state.peer(name)
+    return peer.title if peer is not None else name
+
+
+def _hold(state: State, one: RevocationList, peers: list[str], *, news: bool) -> None:
+    revocations = state.revocations
+    revocations.held[one.issuer], revocations.held_peers[one.issuer] = one, peers
+    if news:
+        state.emit("revocation-held", reason=Reason("revocation-held", str(revocations.held_problem(one))))
+
+
+def _come_into_force(state: State, one: RevocationList, now: float) -> None:
+    revocations, mine = state.revocations, state.settings.credentials
+    before = own_revoked(revocations, mine)
+    revocations.in_force[one.issuer] = one
+    for pair in state.pairs:
+        stand = pair.associations.times.values()
+        for times in stand:
+            if times.certificate is None or (not times.certain and revocations.revoked(times.certificate)):
+                unknown = all(each.certificate is None for each in stand)
+                share = zlib.crc32(pair.name.encode()) / 2**32
+                pair.doubt = Doubt(since=now, ask_at=now + (share * _SPREAD if unknown else 0.0))
+        if any(times.certificate is None or revocations.revoked(times.certificate) for times in stand):
+            state.pairs.mark(pair)
+    if (reason := own_revoked(revocations, mine)) and not before:
+        state.emit("certificate-revoked", reason=reason)
