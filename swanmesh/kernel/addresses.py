@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import ipaddress
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 from swanmesh.core.model import Address
 from swanmesh.kernel.netlink import DONE, ERROR, messages
@@ -19,6 +21,8 @@ _HEADER = struct.Struct("=IHHII")
 _INFO = struct.Struct("=BBBBI")
 """ifaddrmsg: family, prefixlen, flags, scope, index."""
 _ATTRIBUTE = struct.Struct("=HH")
+_CHANGES = 0x10 | 0x100
+"""Multicast groups RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR."""
 _DATAGRAM = 1 << 16
 _ANSWER = 2.0
 """Seconds that the kernel's answer may take; it is a matter of microseconds."""
@@ -37,6 +41,21 @@ def own_addresses() -> frozenset[Address]:
                     return frozenset(found)
                 if message.kind == _NEW_ADDRESS:
                     found.update(_address(message.body))
+
+
+async def address_changes() -> AsyncIterator[None]:
+    """Something once it listens, and each time that addresses of interfaces come or go. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+    with socket.socket(socket.AF_NETLINK, kind, _NETLINK_ROUTE) as sock:
+        sock.bind((0, _CHANGES))
+        while True:
+            yield
+            try:
+                await loop.sock_recv(sock, _DATAGRAM)
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:  # more came than there was room for: then look all the more
+                    raise
 
 
 def _address(body: memoryview) -> Iterator[Address]:

@@ -12,6 +12,7 @@ ours in one input is logged and counted, and the loop goes on with the next.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import random
 import signal
@@ -36,6 +37,7 @@ from swanmesh.core.revocation import own_problems
 from swanmesh.core.xfrm import KernelWatched
 from swanmesh.files.watch import Watch
 from swanmesh.hooks.runner import Hooks
+from swanmesh.kernel.addresses import address_changes
 from swanmesh.kernel.link import KernelChanged, KernelLink, KernelObserved, KernelReport, describe
 from swanmesh.pki.seen import Voucher
 from swanmesh.service import logs
@@ -284,6 +286,7 @@ class Daemon:
                 self._loop(),
                 self._follow_files(),
                 self._lists.run(),
+                self._follow_addresses(),
                 self._live(),
             )
         ]
@@ -442,6 +445,14 @@ class Daemon:
                     break
             self._watch.close()
             self._watch = self._new_watch()
+
+    async def _follow_addresses(self) -> None:
+        """What has an interface at one moment may have none at the next."""
+        with contextlib.suppress(OSError):  # then `_live` looks now and then
+            async for _ in address_changes():
+                if self.sources.look_at_addresses():
+                    self._guarded(self.reload, None)
+        await self._stop.wait()
 
     def _hangup(self) -> None:
         self._notifier.reloading("reading files")

@@ -38,3 +38,32 @@ def test_all_addresses_are_told_and_of_a_link_of_two_our_own() -> None:
     assert {"127.0.0.1", "::1", "192.0.2.7", "198.51.100.1", "2001:db8::7"} <= found
     assert {f"203.0.113.{number}" for number in range(1, 201)} <= found
     assert "198.51.100.2" not in found
+
+
+_FOLLOW = """
+import asyncio, subprocess
+from swanmesh.kernel.addresses import address_changes, own_addresses
+
+async def follow():
+    changes = address_changes()
+    await anext(changes)
+    for words in ("add 192.0.2.8/24 dev lo", "del 192.0.2.8/24 dev lo", "add 2001:db8::8/64 dev lo nodad"):
+        subprocess.run(["ip", "addr", *words.split()], check=True)
+        await asyncio.wait_for(anext(changes), 30)
+        print("192.0.2.8" in map(str, own_addresses()))
+
+asyncio.run(follow())
+"""
+
+
+def test_addresses_that_come_and_go_are_told() -> None:
+    within = ["unshare", "--user", "--map-root-user", "--net", "sh", "-ec", _SCRIPT, "sh"]
+    done = subprocess.run(
+        [*within, sys.executable, "-c", _FOLLOW],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        cwd=REPOSITORY,
+    )
+    assert done.stdout.split() == ["True", "False", "False"]
