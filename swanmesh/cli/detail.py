@@ -22,6 +22,8 @@ def detail(peer: PeerStatus, now: float) -> Iterator[str]:
     yield from _field("policy", peer.policy)
     if peer.block:
         yield from _field("met under", f"the block {peer.block}")
+    for version in peer.lacks:
+        yield from _field(f"IPv{version}", lacking(version))
     received, sent = traffic(peer)
     yield from _field("traffic", f"received {amount(received)}, sent {amount(sent)}")
     for event in peer.history:
@@ -49,6 +51,11 @@ def block_detail(block: BlockStatus, now: float) -> Iterator[str]:
         asked = f"asked {each.times} times: " if each.times > 1 else ""
         yield from _field(each.address, f"no member: {asked}{each.reason}{again}")
     yield ""
+
+
+def lacking(version: int) -> str:
+    """What it means that no address of a family is known of a peer."""
+    return f"no address of it is known: what crosses over IPv{version} is in clear"
 
 
 def reasons(peer: PeerStatus, now: float) -> Iterator[str]:

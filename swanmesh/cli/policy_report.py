@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from swanmesh.cli.detail import lacking
 from swanmesh.cli.output import amount, plural, say, say_json, span, table
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def _remarks(peer: PeerPolicy) -> Iterator[str]:
     if peer.obstacle:
         yield peer.obstacle
     for version in peer.lacks:
-        yield f"no IPv{version} address is known of it: what crosses over IPv{version} is in clear"
+        yield f"IPv{version}: {lacking(version)}"
 
 
 def listed(names: Iterable[str]) -> str:

@@ -82,6 +82,9 @@ def change(
         remedy = "run `swanmesh policy confirm` or `swanmesh policy cancel` first"
         what = f"{reply.trial.policy} is on trial for {on_trial(reply.trial)}"
         raise Failure(ExitStatus.FAILED, f"{what}; {remedy}")
+    if met := [peer for peer in reply.peers if peers and peer.block]:
+        words = [f"{peer.name} was met under the block {peer.block}, whose policy it has" for peer in met]
+        raise Failure(ExitStatus.INVALID, *words, "write the policy into the block's file, or add the peer")
     wanted = _consider(reply, policy, bool(peers), ssh_peers())
     refused = [name for name in wanted.risks if name not in accepted]
     complain(*_warnings(wanted, refused))

@@ -90,6 +90,8 @@ class PeerStatus(msgspec.Struct, kw_only=True):
     """What it brought about lately against the agreement, and was ended; empty if nothing."""
     violations: int = 0
     """How often it did so."""
+    lacks: list[int] = []
+    """IP versions that this host has an address of and the peer none: what crosses there is in clear."""
     history: list[MeshEvent] = []
     """The last times that it went down or came back, the latest last; of peers that are asked for by name."""
     block: str = ""
@@ -229,11 +231,13 @@ class PeerPolicy(msgspec.Struct, kw_only=True):
     """What stands in the way of `require`, in words; empty if nothing does."""
     obstacle_code: str
     lacks: list[int]
-    """IP versions that this host has an address of and the peer none."""
+    """IP versions that this host has an address of and the peer none; none for what a block let in."""
     settled: bool
     """Whether charon holds what the policy calls for."""
     traffic: Traffic = Traffic()
     """What crossed encrypted."""
+    block: str = ""
+    """The block that it was met under, if no file describes it."""
 
 
 class PolicyReply(msgspec.Struct, kw_only=True):

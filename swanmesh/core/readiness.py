@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from swanmesh.core import reasons
-from swanmesh.core.model import Peer, Settings
+from swanmesh.core.model import Host, Peer
 from swanmesh.core.pair import Pair
 from swanmesh.core.reasons import NONE, Cause, Reason
 from swanmesh.core.state import State
@@ -57,23 +57,26 @@ def readiness(state: State, peer: Peer, now: float) -> Readiness:
     remedy = _REMEDIES.get(obstacle.code, "")
     return Readiness(
         verdict=verdict,
-        member=_member(state, peer, pairs, verdict, now),
+        member=_member(state, peer, pairs, now),
         obstacle=Reason(obstacle.code, f"{obstacle.words}; {remedy}") if remedy else obstacle,
         settled=state.charon.reachable and all(_settled(pair) for pair in pairs),
-        lacks=lacking_families(state.settings, peer),
+        lacks=lacking_families(state.settings.host, peer),
     )
 
 
-def lacking_families(settings: Settings, peer: Peer) -> tuple[int, ...]:
-    """IP versions that this host has an address of, and the peer none."""
-    mine = {address.version for address in settings.host.addresses}
+def lacking_families(host: Host, peer: Peer) -> tuple[int, ...]:
+    """IP versions that this host has an address of, and the peer none. A host that a block let in is each of
+    its addresses."""
+    if peer.block:
+        return ()
+    mine = {address.version for address in host.addresses}
     return tuple(sorted(mine - {address.version for address in peer.addresses}))
 
 
-def _member(state: State, peer: Peer, pairs: list[Pair], verdict: Verdict, now: float) -> bool | None:
+def _member(state: State, peer: Peer, pairs: list[Pair], now: float) -> bool | None:
     if any(sa.established for pair in pairs for sa in pair.associations.counting):
         return True
-    if verdict.reason.code in _NO_MEMBER:
+    if any(pair.standing.cause.code in _NO_MEMBER for pair in pairs):
         return False
     offset = state.certificates.offset
     if offset is not None and state.certificates.standing_on(peer.name, now + offset) is not None:

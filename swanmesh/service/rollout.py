@@ -21,21 +21,22 @@ def policy(
 ) -> PolicyReply:
     """Of all peers, or these. `folder` is the service's own."""
     state = mesh.state
-    chosen = state.registry.peers.values() if peers is None else peers
+    chosen = state.peers() if peers is None else peers
     return PolicyReply(
         policy=state.settings.host_policy,
         stated=state.settings.policy,
         disabled=disabled(overrides),
         trial=trial(overrides),
         state=str(folder),
-        peers=[_peer(mesh, peer, clock) for peer in sorted(chosen, key=lambda peer: peer.name)],
+        peers=[_peer(mesh, peer, clock) for peer in sorted(chosen, key=lambda peer: (peer.title, peer.name))],
     )
 
 
 def _peer(mesh: Mesh, peer: Peer, clock: Clock) -> PeerPolicy:
     ready = readiness(mesh.state, peer, clock.now)
     return PeerPolicy(
-        name=peer.name,
+        name=peer.title,
+        block=peer.block,
         addresses=[str(address) for address in peer.addresses],
         policy=mesh.state.settings.policy_of(peer),
         own=peer.policy,
@@ -53,8 +54,8 @@ def _peer(mesh: Mesh, peer: Peer, clock: Clock) -> PeerPolicy:
 def unsettled(mesh: Mesh, peers: Iterable[Peer] | None) -> dict[str, str]:
     """Names of those peers, or of all, for whom charon does not hold yet what their policy calls for."""
     state = mesh.state
-    chosen = state.registry.peers.values() if peers is None else peers
-    return {peer.name: "" for peer in chosen if not readiness(state, peer, 0.0).settled}
+    chosen = state.peers() if peers is None else peers
+    return {peer.title: "" for peer in chosen if not readiness(state, peer, 0.0).settled}
 
 
 def disabled(overrides: Overrides) -> float | None:

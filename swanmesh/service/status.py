@@ -24,6 +24,7 @@ from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import Peer
 from swanmesh.core.observed import ChildSa, IkeSa
 from swanmesh.core.pair import Pair
+from swanmesh.core.readiness import lacking_families
 from swanmesh.core.state import State
 from swanmesh.core.verdict import Planned, pair_verdict, peer_verdict, planned
 
@@ -155,6 +156,7 @@ def peer_status(mesh: Mesh, peer: Peer, clock: Clock) -> PeerStatus:
         ],
         pairs=[_pair(mesh, pair, clock) for pair in pairs],
         next_attempt=clock.at_optional(verdict.next_attempt),
+        lacks=list(lacking_families(state.settings.host, peer)),
     )
 
 
