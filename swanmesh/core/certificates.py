@@ -39,6 +39,7 @@ class Certificates:
         known = self._seen.get(name, {})
         return [one for one in certificates if name in one.names and one.fingerprint not in known]
 
-    def standing_on(self, name: str, at: float) -> SeenCertificate | None:
-        """The peer's certificate in an authentication at that time; of several the one that ends first."""
-        return next((one for one in self.of(name) if one.not_before - SKEW <= at < one.not_after), None)
+    def possible(self, name: str, at: float) -> list[SeenCertificate]:
+        """What the peer may have shown in an authentication at that time, the one that ends first at the
+        head."""
+        return [one for one in self.of(name) if one.not_before - SKEW <= at < one.not_after]

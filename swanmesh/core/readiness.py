@@ -79,7 +79,7 @@ def _member(state: State, peer: Peer, pairs: list[Pair], now: float) -> bool | N
     if any(pair.standing.cause.code in _NO_MEMBER for pair in pairs):
         return False
     offset = state.certificates.offset
-    if offset is not None and state.certificates.standing_on(peer.name, now + offset) is not None:
+    if offset is not None and state.certificates.possible(peer.name, now + offset):
         return True  # it proved itself before
     return None
 

@@ -131,3 +131,19 @@ def test_a_clock_that_is_set_wrong_ends_nothing(set_by: float) -> None:
     life.mesh.wall_clock(OFFSET + set_by)
     assert not [action for _, action in life.until(3 * DAY) if isinstance(action, TerminateIke)]
     assert life.pair.up
+
+
+def test_who_showed_another_certificate_in_time_is_not_ended_with_the_old_one() -> None:
+    life = Aging(20 * DAY)
+    assert life.until(5 * DAY) == []
+    life.ends = (20 * DAY, 80 * DAY)
+    actions = [action for _, action in life.until(25 * DAY)]
+    assert [type(action) for action in actions] == [RekeyIke], actions
+    assert life.until(70 * DAY) == []
+
+
+def test_who_has_two_certificates_and_proves_itself_by_neither_is_ended_after_the_first_ones_end() -> None:
+    life = Aging(20 * DAY, 80 * DAY)
+    actions = [action for _, action in life.until(21 * DAY, works=False)]
+    assert [type(action) for action in actions[:2]] == [RekeyIke, TerminateIke]
+    assert isinstance(actions[1], TerminateIke) and actions[1].reason.code == "certificate-dates"
