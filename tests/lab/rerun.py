@@ -1,9 +1,8 @@
 """Runs the lab's tests inside the lab's kernel, and reports each as if it had run here.
 
-Once the tests are collected, a pytest starts through `lab/run` with the ids of lab tests that are to run, and
-writes a line for each report; where there are two processors two of them, each with half of the files. Lab
-tests wait for much of their time, so they run beside the others, and come last here: each then waits for its
-own lines.
+Once the tests are collected, a pytest starts through `lab/run` for each file of lab tests, a few at a time,
+and writes a line for each report. Lab tests wait for much of their time, so they run beside the others, and
+come last here: each then waits for its own lines.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,8 @@ import pytest
 
 RUN = Path(__file__).parents[2] / "lab/run"
 _REPORTS = "LAB_REPORTS"
-_KERNELS = min(2, len(os.sched_getaffinity(0)))
-"""Each takes a processor of its own (`lab/run`)."""
+_KERNELS = int(os.environ.get("LAB_KERNELS") or min(3, 1 + len(os.sched_getaffinity(0))))
+"""At once. Each keeps to one processor (`lab/run`), and leaves it free for half of the time."""
 
 
 def inside() -> bool:
@@ -38,6 +37,8 @@ class Outside:
         self._folder = folder
         self._inner: dict[Path, _Inner] = {}
         """By the file that it runs."""
+        self._waiting: list[list[pytest.Item]] = []
+        """The tests of each file that is not begun."""
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -45,16 +46,22 @@ class Outside:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        ours = [item for item in session.items if self._is_ours(item)]
         if session.config.option.collectonly:
             return
-        files = list(dict.fromkeys(item.path for item in ours))
-        kernels = min(_KERNELS, len(files))
-        for kernel in range(kernels):
-            # As teams are chosen, one, two, two, …: so the two take about as long.
-            share = [file for place, file in enumerate(files) if (place + 1) // 2 % kernels == kernel]
-            nodeids = [item.nodeid for item in ours if item.path in share]
-            self._inner |= dict.fromkeys(share, _Inner(session.config, f"reports-{kernel}", nodeids))
+        by_file: dict[Path, list[pytest.Item]] = {}
+        for item in filter(self._is_ours, session.items):
+            by_file.setdefault(item.path, []).append(item)
+        self._waiting = list(by_file.values())
+        self._advance()
+
+    def _advance(self) -> None:
+        """Begin as many as may run at once."""
+        while self._waiting and sum(inner.running for inner in self._inner.values()) < _KERNELS:
+            items = self._waiting.pop(0)
+            self._inner[items[0].path] = _Inner(items, self._advance)
+
+    def pytest_runtest_logfinish(self) -> None:
+        self._advance()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
@@ -70,7 +77,7 @@ class Outside:
         return self._folder in item.path.parents and item.get_closest_marker("outside") is None
 
     def pytest_sessionfinish(self) -> None:
-        for inner in set(self._inner.values()):
+        for inner in self._inner.values():
             inner.end()
 
 
@@ -97,10 +104,14 @@ def plugin(config: pytest.Config, folder: Path) -> object | None:
 
 
 class _Inner:
-    """The pytest in the lab's kernel, as seen from outside."""
+    """The pytest in the lab's kernel, as seen from outside: it runs one file."""
 
-    def __init__(self, config: pytest.Config, name: str, nodeids: list[str]) -> None:
+    def __init__(self, items: list[pytest.Item], meanwhile: Callable[[], None]) -> None:
+        """`meanwhile` is called now and then while its reports are waited for."""
+        config, nodeids = items[0].config, [item.nodeid for item in items]
         self._config = config
+        self._meanwhile = meanwhile
+        name = str(items[0].path.relative_to(config.rootpath).with_suffix("")).replace("/", "-")
         self._out = Path(
             os.environ.get("LAB_OUT") or tempfile.mkdtemp(prefix="swanmesh-lab-out.", dir="/tmp")
         )
@@ -112,7 +123,7 @@ class _Inner:
         self._log = self._out / f"{name}.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                (str(RUN), sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *nodeids),
+                (*(str(RUN), sys.executable, "-m", "pytest", "-p", "no:cacheprovider"), *nodeids),
                 cwd=config.rootpath,
                 env=os.environ | {"LAB_OUT": str(self._out), _REPORTS: str(self._path)},
                 stdin=subprocess.DEVNULL,
@@ -134,6 +145,10 @@ class _Inner:
             when = report.when
             yield report
 
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
     def end(self) -> None:
         """Ends the kernel if it still runs; removes the folder unless a failure left something in it."""
         if self._process.poll() is None:
@@ -154,6 +169,7 @@ class _Inner:
             if not self._lines:
                 if ended:
                     return None
+                self._meanwhile()
                 time.sleep(0.05)
         return self._lines.pop(0)
 
