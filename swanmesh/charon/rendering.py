@@ -17,6 +17,12 @@ from typing import TypeAlias
 
 from swanmesh.core.connections import ANYBODY, FORMAT, SHORTER, Connection, Terms
 
+_PACKETS = 3_000_000_000
+"""After so many a CHILD_SA is rekeyed: where the peer refuses ESN the kernel has 2^32 sequence numbers and
+sends nothing after the last, 86 minutes at 10 Gbit/s. With ESN a rekey more does no harm."""
+_PACKETS_OVER = 1_200_000_000
+"""Packets that a rekeying may take: 24 minutes at 10 Gbit/s."""
+
 Value: TypeAlias = "str | bytes | list[str] | list[bytes] | dict[str, Value]"
 _NOWHERE = {"local_addrs": ["127.0.0.1"], "remote_addrs": ["127.0.0.1"]}
 """Where no peer's request comes from."""
@@ -81,6 +87,9 @@ def _association(terms: Terms) -> dict[str, Value]:
         "rekey_time": f"{terms.child_rekey}s",
         "life_time": f"{terms.child_rekey + terms.child_over}s",
         "rand_time": f"{terms.child_rekey // SHORTER}s",
+        "rekey_packets": str(_PACKETS),
+        "life_packets": str(_PACKETS + _PACKETS_OVER),
+        "rand_packets": str(_PACKETS // SHORTER),
         "replay_window": str(terms.replay_window),
         "close_action": "none",
         "dpd_action": "none",

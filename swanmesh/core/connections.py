@@ -32,7 +32,7 @@ _NAME = re.compile(r"swanmesh-([a-z0-9.-]+)-[0-9a-f]{8}", re.ASCII)
 _CHILD = re.compile(r"(esp|drop|pass|gate)-[0-9a-f]{16}", re.ASCII)
 ANYBODY = "%any"
 """charon's word for an identity that may be any, if the certificate is in order."""
-FORMAT = 4
+FORMAT = 5
 """Which way of writing connections the digest stands for: a new one when `charon/rendering.py` writes the
 same connection differently."""
 _ORDER = (

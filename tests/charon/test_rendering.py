@@ -47,6 +47,13 @@ def test_nothing_is_loaded_that_lets_charon_act_on_its_own() -> None:
         assert body["remote_addrs"] == [str(made.addresses.remote)]
 
 
+def test_a_rekey_and_the_end_of_a_life_come_before_the_last_of_the_sequence_numbers_without_esn() -> None:
+    for made in connections():
+        child = child_of(made)
+        assert int(child["rekey_packets"]) < int(child["life_packets"]) < 2**32
+        assert int(child["rand_packets"]) < int(child["rekey_packets"]) / 2
+
+
 @pytest.mark.parametrize(("policy", "mode"), [("require", "drop"), ("prefer", "pass")])
 def test_a_shunt_takes_part_in_no_negotiation(policy: str, mode: str) -> None:
     other = peer(policy=policy)
