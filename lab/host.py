@@ -157,6 +157,11 @@ class Host(HostFiles):
         self.kill_charon(signal.SIGTERM)
 
     @property
+    def swanmesh_pid(self) -> int:
+        assert self._controller is not None, f"{self.short}: swanmesh does not run"
+        return self._controller.pid
+
+    @property
     def charon_pid(self) -> int:
         assert self._charon is not None, f"{self.short}: charon does not run"
         return self._charon.pid

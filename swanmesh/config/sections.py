@@ -19,6 +19,7 @@ from swanmesh.core.model import (
     ExpiredLists,
     Host,
     InitiationSettings,
+    ProbeSettings,
     Problem,
     Settings,
 )
@@ -180,6 +181,7 @@ class Config:
     data_path: DataPathSection = DataPathSection()
     connection: ConnectionSettings = field(default_factory=ConnectionSettings)
     initiation: InitiationSettings = field(default_factory=InitiationSettings)
+    probe: ProbeSettings = field(default_factory=ProbeSettings)
 
     def settings(self, credentials: Credentials) -> Settings:
         """What decisions need of it, with the credentials that it names."""
@@ -190,6 +192,7 @@ class Config:
             policy=self.policy,
             connection=self.connection,
             initiation=self.initiation,
+            probe=self.probe,
         )
 
     @property

@@ -60,6 +60,10 @@ class PairStatus(msgspec.Struct, kw_only=True):
     attempts: int
     """Initiations in a row that came to nothing."""
     reason_code: str = ""
+    heard: float | None = None
+    """When a packet last came in through it, as far as is known; null where there is no association."""
+    answered_by: list[str] = []
+    """What at the peer has answered probes: `service`, `kernel`. Where nothing has, counters alone tell."""
 
 
 class Traffic(msgspec.Struct, kw_only=True, frozen=True):

@@ -19,7 +19,7 @@ class Action:
     peer: str = ""
     verb: ClassVar[str]
     """Its name in the log, the plan, the event stream and the metrics."""
-    edge: ClassVar[Literal["charon", "kernel"]] = "charon"
+    edge: ClassVar[Literal["charon", "kernel", "probe"]] = "charon"
     """Who carries it out."""
     quiet: ClassVar[bool] = False
     """Whether it is no news: a look, of which there are many."""
@@ -213,6 +213,33 @@ class ObserveAll(Action):
     @property
     def target(self) -> str:
         return "charon"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObserveTraffic(Action):
+    """Look at what the kernel has counted of its states."""
+
+    verb = "observe-traffic"
+    edge = "kernel"
+    quiet = True
+
+    @property
+    def target(self) -> str:
+        return "kernel"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe(_OnConnection):
+    """Ask the peer through the association whether it hears this host. Has no outcome: the answer is news."""
+
+    verb = "probe"
+    edge = "probe"
+    quiet = True
+    addresses: AddressPair
+    echoes: int
+    """How often its kernel is asked as well."""
+    silence: int
+    """Seconds for which nothing has come from there, to be told; 0 if that is not so."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ proportional to the change. All times are seconds on one clock that never goes b
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from swanmesh.core.abilities import Abilities
@@ -23,6 +23,7 @@ from swanmesh.core.actions import (
     load_credentials,
 )
 from swanmesh.core.admission import Admission, rank_of
+from swanmesh.core.data_path import Heard
 from swanmesh.core.decide.rules import FRESH, decide
 from swanmesh.core.events import MeshEvent
 from swanmesh.core.inputs.charon import (
@@ -34,6 +35,7 @@ from swanmesh.core.inputs.charon import (
     take_event,
     take_sas,
 )
+from swanmesh.core.inputs.data_path import data_path_step, ready, take_heard, take_traffic
 from swanmesh.core.inputs.files import everybody, host_changed, peers_changed
 from swanmesh.core.inputs.kernel import forget_kernel_doubts, kernel_step, take_kernel, take_kernel_event
 from swanmesh.core.inputs.members import members_due, step_members, take_packet
@@ -48,7 +50,7 @@ from swanmesh.core.inputs.removal import (
     take_files,
 )
 from swanmesh.core.inputs.revocation import confirm_lists, take_lists
-from swanmesh.core.model import Address, Block, Settings
+from swanmesh.core.model import Address, AddressPair, Block, Settings
 from swanmesh.core.observation import ObservationSchedule
 from swanmesh.core.observed import Event, Holdings, IkeSa
 from swanmesh.core.pair import Pair
@@ -213,6 +215,22 @@ class Mesh:
         """The outcome of ObserveKernel; None if it failed."""
         take_kernel(self.state, what, now)
 
+    def probes_ready(self, can: bool, now: float) -> None:
+        """Whether probes can be sent from now on."""
+        ready(self.state, can, now)
+
+    def watched(self, addresses: AddressPair) -> bool:
+        """Whether a pair of these addresses has an association."""
+        return addresses in self.state.probing.pairs
+
+    def heard(self, heard: Iterable[Heard], now: float) -> None:
+        """What came in for the service that answers probes."""
+        take_heard(self.state, heard, now)
+
+    def traffic_observed(self, packets: Mapping[str, int] | None, now: float) -> None:
+        """The outcome of ObserveTraffic: packets by SPI; None if it failed."""
+        take_traffic(self.state, packets, now)
+
     def wall_clock(self, offset: float) -> None:
         """What the wall's clock is ahead of this core's. Where it was set, what certificates call for is
         decided anew."""
@@ -242,6 +260,7 @@ class Mesh:
             actions += self._revocation_lists(now)
             actions += self._asked
             self._asked = []
+            actions += data_path_step(state, now)
         forget_unloaded(state, now)
         step_members(state, now)
         for pair in state.pairs.take_marked(now):
@@ -276,6 +295,7 @@ class Mesh:
             state.admission.due,
             state.observation.due,
             state.kernel.due,
+            state.probing.due,
             credentials,
             removal,
         )

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from swanmesh.core.override import HOST, NOTHING, Override
 from swanmesh.core.policy import Policy
-from swanmesh.core.setting import ESP_PROPOSALS, IKE_PROPOSALS, Count, Flag, Seconds
+from swanmesh.core.setting import ESP_PROPOSALS, IKE_PROPOSALS, Count, Flag, Port, Seconds
 
 DAY = 86400.0
 REAUTH = 20 * 86400
@@ -188,6 +188,16 @@ class InitiationSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeSettings:
+    """How it is found out whether data passes through associations."""
+
+    port: Annotated[int, Port()] = 4510
+    """UDP port of the service that answers, here and at the peers; 0: nothing is asked or answered."""
+    interval: Annotated[float, Seconds(1, 300)] = 5.0
+    """Seconds without a packet after which a pair is asked. Many pairs take longer (`probing.QUIET_RATE`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """All of `swanmesh.yaml` that decisions need, with the credentials it names."""
 
@@ -199,6 +209,7 @@ class Settings:
     initiation: InitiationSettings = InitiationSettings()
     override: Override = NOTHING
     """What holds instead of it, and of the peers' files, for a while."""
+    probe: ProbeSettings = ProbeSettings()
 
     @property
     def host_policy(self) -> Policy:

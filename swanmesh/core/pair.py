@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from swanmesh.core.actions import Decision
 from swanmesh.core.associations import Associations
 from swanmesh.core.connections import Connection
+from swanmesh.core.data_path import DataPath
 from swanmesh.core.initiation import backoff
 from swanmesh.core.model import AddressPair, InitiationSettings
 from swanmesh.core.observed import ChildSa, IkeSa
@@ -222,6 +223,7 @@ class Pair:
     missing_in_kernel: MissingInKernel = field(default_factory=MissingInKernel)
     flood: Flood = field(default_factory=Flood)
     traffic: Traffic = field(default_factory=Traffic)
+    path: DataPath = field(default_factory=DataPath)
     violation: Violation = field(default_factory=Violation)
     diagnoses: dict[int, Reason] = field(default_factory=dict)
     """What charon's log said of why each IKE_SA of the last attempts and associations failed or ended."""
@@ -243,6 +245,11 @@ class Pair:
     @property
     def up(self) -> bool:
         return self.standing.up
+
+    @property
+    def works(self) -> bool:
+        """Whether there is an association through which data passes, as far as is known."""
+        return not self.path.dead and self.associations.works
 
     @property
     def held_down(self) -> bool:

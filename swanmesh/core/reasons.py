@@ -118,6 +118,8 @@ DISABLED = Reason("disabled", "everything is in clear: disabled by the operator 
 NO_COMMON_FAMILY = Reason("no-common-family", "no address of a family that this host has one of")
 ONE_WAY = "one-way"
 """Code: packets go out and none come in."""
+NO_DATA = "no-data"
+"""Code: IKE lives, and nothing passes through the association."""
 FLOODING = "flooding"
 """Code: a peer piles up IKE_SAs."""
 NOT_AS_AGREED = "not-as-agreed"
@@ -146,6 +148,7 @@ SAFETY_NET = Reason("safety-net", "the slow safety net")
 LOOK_FAILED = Reason("look-failed", "the last look failed")
 REKEYING = Reason("rekeying", "a CHILD_SA is being replaced")
 STATUS_ASKED = Reason("status-asked", "somebody asks for the status")
+DATA_PATH = Reason("data-path", "whether data passes")
 BEING_ENDED = Reason("being-ended", "an association is being ended")
 
 

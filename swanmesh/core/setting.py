@@ -77,6 +77,18 @@ class Count:
         return value
 
 
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A UDP port, or `off`, which is read as 0."""
+
+    def read(self, value: object) -> int:
+        if value is False or value == "off":  # YAML 1.1 reads a bare `off` as false
+            return 0
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 65535:
+            raise Misfit("is no port", "write a number from 1 to 65535, or off")
+        return value
+
+
 AUTO = "auto"
 
 

@@ -18,6 +18,7 @@ from swanmesh.core.model import Peer, Settings
 from swanmesh.core.observation import ObservationSchedule
 from swanmesh.core.pair import Pair, Refusals
 from swanmesh.core.peer_registry import PeerRegistry
+from swanmesh.core.probing import Probing
 from swanmesh.core.reasons import MISSING_CREDENTIALS, NONE, NOT_REACHED, Reason
 from swanmesh.core.revocation import Revocations
 from swanmesh.core.xfrm import Segmenting
@@ -214,6 +215,7 @@ class State:
     members: Members = field(default_factory=Members)
     members_of: BlockTable = field(default_factory=BlockTable)
     """The blocks that `members` were last compared with."""
+    probing: Probing = field(default_factory=Probing)
     unloaded: set[str] = field(default_factory=set)
     """Connections, or their children, that charon's log said are unloaded, until the next step."""
     began: float | None = None

@@ -49,8 +49,8 @@ def pair_verdict(state: State, pair: Pair) -> Verdict:
             return Verdict("disabled", reasons.HELD_DOWN_UNTIL_UP, standing.since)
         asked = Reason("held-down", "asked to be held down, not yet done")
         return Verdict("up" if pair.up else "down", asked, standing.since)
-    if pair.up:
-        return Verdict("up", reason, standing.since)
+    if pair.up or pair.path.dead:
+        return Verdict("up" if pair.up else "down", pair.path.dead or reason, standing.since)
     waits = decision.blocked if decision is not None else NONE
     reason = reason or reasons.CONNECTING
     if waits == reasons.WAITING_FOR_PLACE or pair.refusals.reason:

@@ -30,7 +30,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from swanmesh.core.actions import Action, ObserveKernel, Outcome, RestorePolicies
+from swanmesh.core.actions import Action, ObserveKernel, ObserveTraffic, Outcome, RestorePolicies
 from swanmesh.core.xfrm import (
     EventsLost,
     KernelEvent,
@@ -73,7 +73,15 @@ class KernelObserved:
     what: KernelHoldings | None
 
 
-KernelReport: TypeAlias = KernelChanged | KernelObserved | Outcome
+@dataclass(frozen=True, slots=True)
+class TrafficObserved:
+    """The outcome of ObserveTraffic: packets by SPI; None if it failed."""
+
+    action: ObserveTraffic
+    packets: dict[str, int] | None
+
+
+KernelReport: TypeAlias = KernelChanged | KernelObserved | TrafficObserved | Outcome
 
 
 def open_socket() -> socket.socket:
@@ -162,6 +170,8 @@ class KernelLink:
             action = await self._queue.get()
             if isinstance(action, ObserveKernel):
                 self._report(KernelObserved(action, await self._holdings()))
+            elif isinstance(action, ObserveTraffic):
+                self._report(TrafficObserved(action, await self._traffic()))
             elif isinstance(action, RestorePolicies):
                 for outcome in await self._restore(self._restores(action)):
                     self._report(outcome)
@@ -169,6 +179,14 @@ class KernelLink:
     async def _holdings(self) -> KernelHoldings | None:
         try:
             return await self._look()
+        except OSError:
+            return None
+
+    async def _traffic(self) -> dict[str, int] | None:
+        """Packets of all states by their SPI."""
+        try:
+            async with contextlib.aclosing(self._dump(netlink.GET_SA)) as shown:
+                return dict([found async for body in shown if (found := netlink.packets_of(body))])
         except OSError:
             return None
 

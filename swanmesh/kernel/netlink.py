@@ -35,6 +35,8 @@ _SELECTOR = struct.Struct("=16s16s2s2s2s2sHBBB3xII")
 ifindex, user."""
 _STATE = struct.Struct("=56x16s4sB99xQ24xIHB")
 """xfrm_usersa_info: daddr, spi, proto, from 176 on curlft.add_time, from 208 on reqid, family, mode."""
+_PACKETS = struct.Struct("=Q")
+"""xfrm_usersa_info: curlft.packets, at 168."""
 _KEYED = frozenset({1, 2, 18})
 """XFRMA_ALG_AUTH, XFRMA_ALG_CRYPT, XFRMA_ALG_AEAD: a state that has none is but a reserved SPI."""
 _STATE_SIZE = 224
@@ -139,6 +141,23 @@ def restore(addresses: AddressPair, reqid: int, *, replace: bool, sequence: int)
     kind = UPDATE_POLICY if replace else NEW_POLICY
     out = _policy_message(kind, sequence, Direction.OUT, local, remote, reqid)
     return out + _policy_message(kind, sequence + 1, Direction.IN, remote, local, reqid)
+
+
+def socket_policy(version: int) -> bytes:
+    """Of a single socket's (`IP_XFRM_POLICY`): nothing comes in but through ESP in transport mode."""
+    family = AF_INET if version == 4 else AF_INET6
+    selector = _SELECTOR.pack(*(_ANYWHERE, _ANYWHERE, b"", b"", b"", b"", family, 0, 0, 0, 0, 0))
+    info = selector + _LIMITS + bytes(32) + struct.pack("=IIBBBB4x", 0, 0, Direction.IN, _ALLOW, 0, 0)
+    return info + _TMPL.pack(
+        *(_ANYWHERE, b"", IPPROTO_ESP, family, _ANYWHERE, 0, _TRANSPORT, 0, 0, *(_ANY_ALGORITHM,) * 3)
+    )
+
+
+def packets_of(body: memoryview) -> tuple[str, int] | None:
+    """SPI of a NEW_SA's state and the packets that crossed by it; None if it is cut short."""
+    if len(body) < _STATE_SIZE:
+        return None
+    return bytes(body[72:76]).hex(), int(_PACKETS.unpack_from(body, 168)[0])
 
 
 def _policy_message(

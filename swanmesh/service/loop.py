@@ -28,7 +28,7 @@ from swanmesh.control.counters import Counters
 from swanmesh.control.listener import Listener, listen
 from swanmesh.control.protocol import ConfirmSubject, ReloadReply
 from swanmesh.core import abilities
-from swanmesh.core.actions import Outcome
+from swanmesh.core.actions import Action, Outcome
 from swanmesh.core.events import MeshEvent
 from swanmesh.core.inputs.removal import held_problems
 from swanmesh.core.mesh import Mesh
@@ -38,8 +38,16 @@ from swanmesh.core.xfrm import KernelWatched
 from swanmesh.files.watch import Watch
 from swanmesh.hooks.runner import Hooks
 from swanmesh.kernel.addresses import address_changes
-from swanmesh.kernel.link import KernelChanged, KernelLink, KernelObserved, KernelReport, describe
+from swanmesh.kernel.link import (
+    KernelChanged,
+    KernelLink,
+    KernelObserved,
+    KernelReport,
+    TrafficObserved,
+    describe,
+)
 from swanmesh.pki.seen import Voucher
+from swanmesh.probe.link import ProbeLink, ProbeReport, ProbesHeard, ProbesReady
 from swanmesh.service import logs
 from swanmesh.service.announce import Announcer
 from swanmesh.service.certificates import Certificates
@@ -89,7 +97,7 @@ class Daemon:
             sources, self._announcer.event, self.log, lambda: self._guarded(self.reload, None)
         )
         self._notifier = notifier
-        self._inputs: asyncio.Queue[Report | KernelReport] = asyncio.Queue()
+        self._inputs: asyncio.Queue[Report | KernelReport | ProbeReport] = asyncio.Queue()
         self._wake = asyncio.Event()
         self._stepped = asyncio.Event()
         self._stop = asyncio.Event()
@@ -105,6 +113,15 @@ class Daemon:
         )
         self._kernel = KernelLink(self._put)
         self._watch_kernel = watch_kernel
+        self._probe = ProbeLink(self._put, self.mesh.watched)
+        self._probe.configure(config.probe.port, config.host.addresses)
+        self._unprobed = ""
+        """Why data paths are not probed, where they should be."""
+        self._edges: dict[str, Callable[[Iterable[Action]], None]] = {
+            "charon": self._link.submit,
+            "kernel": self._kernel.submit,
+            "probe": self._probe.submit,
+        }
         self._watch = self._new_watch()
         self.sources.apply(self.mesh, sources.first(self.mesh.state.registry), self.started)
         self._take_lists()
@@ -119,6 +136,8 @@ class Daemon:
         kernel = self.mesh.state.kernel
         if self._watch_kernel and not kernel.watched and kernel.reason:
             degraded.append(f"the kernel's IPsec is not watched: {kernel.reason}")
+        if self._unprobed:
+            degraded.append(f"data paths are not probed: {self._unprobed}")
         config, state = self.sources.config, self.mesh.state
         unable = abilities.problems(config.connection, state.charon.abilities, str(config.path))
         ends = self.certificates.problems()
@@ -212,6 +231,7 @@ class Daemon:
         if paths is None or not set(config.credentials.crls).isdisjoint(paths):
             self._take_lists()
         self.hooks.directory, self.hooks.environment = config.hooks, config.environment
+        self._probe.configure(config.probe.port, config.host.addresses)
         self.counters.reloads += 1
         self._complain(before)
         self._wake.set()
@@ -265,7 +285,7 @@ class Daemon:
 
     # The loop.
 
-    def _put(self, report: Report | KernelReport) -> None:
+    def _put(self, report: Report | KernelReport | ProbeReport) -> None:
         self._inputs.put_nowait(report)
         self._wake.set()
 
@@ -283,6 +303,7 @@ class Daemon:
             for work in (
                 self._link.run(),
                 *([self._kernel.run()] if self._watch_kernel else []),
+                self._probe.run(),
                 self._loop(),
                 self._follow_files(),
                 self._lists.run(),
@@ -375,7 +396,7 @@ class Daemon:
             return False
         return True
 
-    def _take(self, report: Report | KernelReport) -> None:
+    def _take(self, report: Report | KernelReport | ProbeReport) -> None:
         at = now()
         match report:
             case Back(version, holdings, algorithms):
@@ -411,13 +432,25 @@ class Daemon:
                 if words := describe(event):
                     tell = self.log.info if isinstance(event, KernelWatched) else self.log.warning
                     tell(words)
+            case _:
+                self._take_data_path(report, at)
+
+    def _take_data_path(self, report: TrafficObserved | ProbeReport, at: float) -> None:
+        match report:
+            case TrafficObserved(_, packets):
+                self.mesh.traffic_observed(packets, at)
+            case ProbesHeard(heard):
+                self.mesh.heard(heard, at)
+            case ProbesReady(ready, reason):
+                self._unprobed = reason
+                self.mesh.probes_ready(ready, at)
 
     def _step(self) -> None:
         at = now()
         self.mesh.wall_clock(time.time() - at)
         step = self.mesh.step(at)
         for action in step.actions:
-            (self._kernel if action.edge == "kernel" else self._link).submit((action,))
+            self._edges[action.edge]((action,))
         for event in step.events:
             self._announcer.event(event)
         stepped, self._stepped = self._stepped, asyncio.Event()

@@ -187,6 +187,8 @@ def _pair(mesh: Mesh, pair: Pair, clock: Clock) -> PairStatus:
         since=clock.at(verdict.since),
         next_attempt=clock.at_optional(verdict.next_attempt),
         attempts=pair.attempt.failed,
+        heard=clock.at(pair.path.heard) if pair.path.watched else None,
+        answered_by=pair.path.answered_by,
     )
 
 

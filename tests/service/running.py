@@ -49,6 +49,7 @@ class Place:
             "charon": {"socket": "charon.vici", "timeout": 1},
             "control": {"socket": "control.sock"},
             "state": "state",
+            "probe": {"port": "off"},  # what it sends would leave this machine
             "initiation": {"takeover": "1s", "start_jitter": "0s", "backoff_base": "100ms"},
         }
         self.write_config()

@@ -17,12 +17,13 @@ ROOT = Path(swanmesh.__file__).parent
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 
 BASE = {"files", "programs", "core"}
-MIDDLE = {"charon", "kernel", "config", "pki", "hooks", "control"}
+MIDDLE = {"charon", "kernel", "config", "pki", "hooks", "control", "probe"}
 ALLOWED = {
     "core": {"core"},
     "files": {"files", "core"},
     "programs": {"programs", "core"},
     **{room: {room} | BASE for room in MIDDLE},
+    "probe": {"probe", "kernel"} | BASE,
     "service": {"service"} | MIDDLE | BASE,
     "cli": {"cli", "kernel", "config", "pki", "hooks", "control"} | BASE,
 }

@@ -187,6 +187,24 @@ def _extra(pair: Pair, state: State, now: float) -> Decision | None:
     return Decision(action, reason=pair.flood.reason)
 
 
+def _no_data(pair: Pair, state: State, now: float) -> Decision | None:
+    """An association stands and nothing passes through it: another one is made beside it, with new states at
+    both ends whatever was wrong with these, and takes its place."""
+    path = pair.path
+    if not path.dead or pair.connection is None or not pair.associations.works:
+        return None
+    again = Initiate(connection=pair.name, child=pair.connection.child, peer=pair.peer, reason=path.dead)
+    if (waiting := _under_way(pair, state, now)) is not None:
+        return replace(waiting, reason=path.dead)
+    if now < path.mend_at:
+        return Decision(due=path.mend_at, reason=path.dead)
+    if missing := state.charon.lacks_credentials:
+        return Decision(again, blocked=missing, reason=path.dead)
+    if not state.admission.has_place(pair.name):
+        return Decision(again, blocked=reasons.WAITING_FOR_PLACE, reason=path.dead)
+    return Decision(again, reason=path.dead)
+
+
 def _working(pair: Pair, state: State, now: float) -> Decision | None:
     """An association stands; what is wrong with it all the same is told."""
     standing = next(pair.associations.counting, None)
@@ -260,6 +278,7 @@ _RULES: tuple[Rule, ...] = (
     _gate,
     _shunt,
     _extra,
+    _no_data,
     _working,
     _under_way,
     _down,

@@ -8,6 +8,7 @@ from swanmesh.core import reasons
 from swanmesh.core.abilities import Abilities
 from swanmesh.core.associations import SaEvent
 from swanmesh.core.connections import Kind, kind_of, ours, ours_loaded, peer_of, terms
+from swanmesh.core.inputs.data_path import count
 from swanmesh.core.inputs.files import everybody, peers_changed
 from swanmesh.core.inputs.members import forget_ike_sas, pair_of, recall
 from swanmesh.core.inputs.revocation import take_shown
@@ -134,6 +135,14 @@ def take_sas(state: State, sas: Iterable[IkeSa], now: float, began: float, touch
             continue
         told = pair.traffic.one_way
         pair.traffic.count(shown, now)
+        if not state.kernel.watched:
+            count(
+                state,
+                pair,
+                [(c.spi_in, c.packets_in, c.packets_out) for sa in shown for c in sa.children],
+                began,
+                now,
+            )
         pair.flood.forget(now)
         settled = pair.up and pair.extra_since is None and pair.standing.rekeying_since is None
         if settled and list(pair.sas.values()) == shown:

@@ -36,6 +36,7 @@ def begin_action(state: State, pair: Pair, action: Action, now: float) -> None:
                 state.settings.initiation.attempt_look, state.admission.pace.patience(now)
             )
             pair.diagnoses.clear()
+            pair.path.tries_again(now)
         case RekeyIke(unique_id=renewed):
             pair.reauthentication_asked = {renewed: now}
         case TerminateIke(unique_ids=ended, reason=reason) if pair.connection is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from swanmesh.core import reasons
 from swanmesh.core.decide.duplicates import has_extra
+from swanmesh.core.decide.probing import follow
 from swanmesh.core.initiation import backoff, takeover_delay
 from swanmesh.core.model import Peer
 from swanmesh.core.pair import Pair
@@ -19,13 +20,16 @@ _REKEYING = 10.0
 
 def judge(state: State, pair: Pair, now: float, cause: Reason = NONE) -> None:
     """After anything about its SAs changed. `cause` says why, in case it went down by that."""
-    if pair.associations.works:
+    follow(state, pair, now)
+    if pair.works:
         pair.standing.rekeying_since = None
         if not pair.up:
             state.admission.came_up(pair.name, now, failed_before=pair.attempt.failed > 0)
             _came_up(pair, now)
         _end_attempt(state, pair)
-    elif pair.up and _in_rekey(pair, now):
+    elif pair.path.dead and not pair.up:
+        _end_attempt(state, pair)
+    elif pair.up and not pair.path.dead and _in_rekey(pair, now):
         state.observation.want(now + 2.0, reasons.REKEYING)
     elif pair.up:
         breach = next((breach for _, breach in pair.associations.breaches), NONE)
@@ -105,7 +109,8 @@ def _in_rekey(pair: Pair, now: float) -> bool:
 def _came_up(pair: Pair, now: float) -> None:
     standing, held = pair.standing, pair.associations
     standing.up = True
-    standing.since = max((held.times[sa.unique_id].born for sa in held.counting), default=now)
+    born = max((held.times[sa.unique_id].born for sa in held.counting), default=now)
+    standing.since = now if standing.cause.code == reasons.NO_DATA else born
     standing.cause, standing.lost = NONE, False
     pair.attempt.peer_ready = False
 

@@ -1,0 +1,123 @@
+"""What passes through associations whose IKE lives: ESP filtered on the way, and peers that cannot be probed.
+
+What is measured is printed: `pytest -s` shows it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from lab import Host, Mesh, mesh, wait_until
+from lab.asking import Journal, full, view, wait_until_idle
+from swanmesh.core.data_path import ASKED
+from swanmesh.core.model import ProbeSettings
+from tests.lab.watching import all_spis, moment, told_down, up_at
+
+PORT, INTERVAL = ProbeSettings().port, ProbeSettings().interval
+NOTICED = 1.5 * (INTERVAL + ASKED)
+"""Seconds within which it is told that no data passes: the service's own, with room for a slow machine."""
+
+
+@pytest.fixture(scope="module")
+def standing() -> Iterator[Mesh]:
+    """Two hosts that have probed each other."""
+    with mesh(2) as lab:
+        yield full(lab)
+
+
+@pytest.fixture
+def two(standing: Mesh) -> Iterator[Mesh]:
+    yield standing
+    for host in standing:
+        host.link.restore()
+    wait_until(lambda: up_at(standing[0], [standing[1]]), 60, "the pair is up")
+    standing.wait_until_full(120)
+    wait_until_idle(standing.hosts, 60)
+
+
+def probed(host: Host, other: Host) -> None:
+    """Waits until what is known of the pair is enough to say that no data passes."""
+    why = f"{host.short} knows what {other.short} answers"
+    wait_until(lambda: "kernel" in view(host, other)["pairs"][0]["answered_by"], 60, why)
+
+
+@pytest.mark.parametrize("direction", ["both", "in"])
+def test_esp_dropped_while_ike_lives_is_told_and_mended_when_it_passes(two: Mesh, direction: str) -> None:
+    one, other = two
+    probed(one, other)
+    probed(other, one)
+    journals = [Journal(host) for host in two]
+    dropped = time.time()
+    other.link.drop("esp", direction)  # type: ignore[arg-type]
+    lines = [told_down(journals[0], other, 60), told_down(journals[1], one, 60)]
+    took = [moment(line) - dropped for line in lines]
+    print(f"ESP dropped ({direction}): told after {', '.join(f'{each:.1f}' for each in took)} s: {lines}")
+    assert {line["code"] for line in lines} == {"no-data"}
+    assert max(took) <= NOTICED
+    shown = view(one, other)
+    assert (shown["state"], shown["reason_code"]) == ("down", "no-data")
+    assert not any("peer unreachable" in line["reason"] for line in lines)
+    other.link.restore()
+    wait_until(lambda: up_at(one, [other]), 60, "data passes again")
+    assert one.ping(other).lost == 0
+
+
+def outlasting(host: Host, other: Host, probes: int) -> None:
+    """Waits until the service has sent so many datagrams to the peer."""
+    before = view(host, other)["traffic"]["packets_out"]
+    wait_until(
+        lambda: view(host, other)["traffic"]["packets_out"] >= before + probes,
+        300,
+        f"{host.short} has sent {probes} packets",
+        interval=1.0,
+    )
+
+
+def test_a_peer_whose_service_hangs_or_is_restarted_is_not_down(two: Mesh) -> None:
+    one, other = two
+    before, journals = all_spis(two.hosts), [Journal(host) for host in two]
+    os.kill(other.swanmesh_pid, signal.SIGSTOP)
+    outlasting(one, other, 20)
+    os.kill(other.swanmesh_pid, signal.SIGCONT)
+    other.kill_swanmesh()
+    outlasting(one, other, 20)
+    other.start_swanmesh()
+    wait_until(lambda: up_at(one, [other]), 60, "the pair is up")
+    assert all_spis(two.hosts) == before
+    assert [line for journal in journals for line in journal.lines("peer-down")] == []
+
+
+def test_a_peer_whose_packet_filter_drops_probes_is_not_down(two: Mesh) -> None:
+    one, other = two
+    before, journals = all_spis(two.hosts), [Journal(host) for host in two]
+    rules = [("INPUT", "--dport"), ("OUTPUT", "--dport")]
+    for chain, which in rules:
+        other.exec("iptables-legacy", "-A", chain, "-p", "udp", which, str(PORT), "-j", "DROP")
+    outlasting(one, other, 20)
+    for chain, which in rules:
+        other.exec("iptables-legacy", "-D", chain, "-p", "udp", which, str(PORT), "-j", "DROP")
+    assert view(one, other)["state"] == "up"
+    assert all_spis(two.hosts) == before
+    assert [line for journal in journals for line in journal.lines("peer-down")] == []
+
+
+def test_a_tenth_of_the_cpu_is_no_dead_data_path(two: Mesh) -> None:
+    one, other = two
+    before, journals = all_spis(two.hosts), [Journal(host) for host in two]
+    with other.starved(0.1):
+        outlasting(one, other, 20)
+    assert all_spis(two.hosts) == before
+    assert [line for journal in journals for line in journal.lines("peer-down")] == []
+
+
+def test_nobody_but_members_is_answered_and_they_only_through_esp(two: Mesh) -> None:
+    one, other = two
+    assert one.ping(other).lost == 0
+    capture = two.capture()
+    outlasting(one, other, 4)
+    assert capture.clear == []
