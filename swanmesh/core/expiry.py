@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from swanmesh.core.model import Problem, Validity
+from swanmesh.core.model import Credentials, Problem, Validity
 from swanmesh.core.reasons import Reason
 
 _DAY = 86400.0
@@ -50,6 +50,18 @@ class ExpiryNews:
                 news.append(Reason("certificate-expiring", f"{one.subject} ({one.file}) {ends}; {_REMEDY}"))
         self._told = told
         return news
+
+
+def in_words(mine: Credentials, wall: float) -> str:
+    """This host's certificate in one line, for who asks why a peer did not take it."""
+    subject = mine.validities[0].subject if mine.validities else "our certificate"
+    if wall < mine.not_before:
+        state = f"is not valid before {date(mine.not_before)}, and it is {date(wall)} here"
+    elif wall >= mine.not_after:
+        state = f"has ended on {date(mine.not_after)}"
+    else:
+        state = f"holds until {date(mine.not_after)} by this host's clock"
+    return f"{subject} (serial {mine.serial:x}) {state}"
 
 
 def near(one: Validity, wall: float, *, automatic: bool = False) -> bool:

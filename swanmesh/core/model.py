@@ -127,6 +127,10 @@ class Credentials:
     since: float = field(default=0.0, compare=False)
     """When this certificate was put where it lies, in seconds since the epoch."""
 
+    def holds(self, wall: float) -> bool:
+        """Whether the certificate has begun and not ended at that time (seconds since the epoch)."""
+        return self.not_before <= wall < self.not_after
+
     @property
     def certificate_id(self) -> str:
         """SHA-256 of the certificate in hex."""

@@ -25,14 +25,21 @@ def pending_key(private_key: Path) -> Path:
 
 
 def load_credentials(
-    certificate: Path, private_key: Path, authorities: Sequence[Path], *, name: str, now: float
+    certificate: Path,
+    private_key: Path,
+    authorities: Sequence[Path],
+    *,
+    name: str,
+    now: float,
+    dates: bool = True,
 ) -> Credentials:
     """What the host `name` proves itself with, and whom it believes, at `now` (seconds since the epoch).
 
     The certificate's file holds the host's certificate first; certificates of intermediate authorities may
-    follow and then count as authorities. Raises InvalidInput with every problem found.
+    follow and then count as authorities. Raises InvalidInput with every problem found; without `dates`, what
+    has ended or not begun is none.
     """
-    judge = judge_at(now)
+    judge = judge_at(now, dates=dates)
     chain = judge.certificates(certificate, CERTIFICATE)
     key = _key_of(judge, private_key, chain, now)
     trusted = [

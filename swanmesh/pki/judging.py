@@ -76,6 +76,8 @@ class Judge:
 
     now: datetime
     problems: list[Problem] = field(default_factory=list)
+    dates: bool = True
+    """Whether it counts that one has ended, or not begun."""
 
     def problem(self, path: Path, key: str, message: str, remedy: str, value: str = "") -> None:
         self.problems.append(Problem(str(path), key, shown(value), message, remedy))
@@ -193,6 +195,8 @@ class Judge:
 
     def _check_life(self, found: Found, remedy: str) -> None:
         start, end = found.certificate.not_valid_before_utc, found.certificate.not_valid_after_utc
+        if not self.dates:
+            return
         if self.now >= end:
             message = f"expired on {end:%Y-%m-%d %H:%M} UTC"
             self.problem(found.path, found.key, message, remedy, found.subject)
@@ -223,6 +227,6 @@ def belongs(key: PrivateKey, certificate: x509.Certificate) -> bool:
     return public_der(key) == public_der(certificate.public_key())
 
 
-def judge_at(now: float) -> Judge:
+def judge_at(now: float, *, dates: bool = True) -> Judge:
     """A judge at `now`, in seconds since the epoch."""
-    return Judge(datetime.fromtimestamp(now, UTC))
+    return Judge(datetime.fromtimestamp(now, UTC), dates=dates)

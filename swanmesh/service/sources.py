@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -16,7 +17,7 @@ from swanmesh.config.peer_files import peer_directory
 from swanmesh.config.sections import Config
 from swanmesh.config.settings import load_config, missing_addresses
 from swanmesh.core.mesh import Mesh
-from swanmesh.core.model import Address, InvalidInput, Problem, Settings
+from swanmesh.core.model import Address, Credentials, InvalidInput, Problem, Settings
 from swanmesh.core.override import HOST
 from swanmesh.core.peer_registry import Entry, PeerRegistry
 from swanmesh.core.reasons import FILES_IN_DOUBT, NONE, Reason
@@ -196,7 +197,7 @@ class Sources:
         try:
             config = load_config(self._path)
             self._check_addresses(config)
-            settings = _settings(config)
+            settings = _settings(config, self.settings.credentials)
         except InvalidInput as invalid:
             self._config_problems = invalid.problems
             return self.settings
@@ -245,14 +246,27 @@ def _held_back(problem: Problem, ended: Iterable[Address]) -> Problem:
     return Problem(problem.file, problem.key, problem.value, message, problem.remedy)
 
 
-def _settings(config: Config) -> Settings:
-    """Raises InvalidInput if the credentials will not do."""
-    mine = config.credentials
-    return config.settings(
-        load_credentials(
-            mine.certificate, mine.private_key, mine.authorities, name=config.host.name, now=time.time()
-        )
+def _settings(config: Config, held: Credentials | None = None) -> Settings:
+    """Raises InvalidInput if the credentials will not do. `held`: those in force."""
+    mine, wall = config.credentials, time.time()
+    load = partial(
+        load_credentials,
+        mine.certificate,
+        mine.private_key,
+        mine.authorities,
+        name=config.host.name,
+        now=wall,
     )
+    try:
+        return config.settings(load())
+    except InvalidInput:
+        # An end is no mistake in a file. A host that comes back after its certificate's end, or with a wrong
+        # clock, must say so, renew and heal; its peers refuse it all the same. But what still holds is not
+        # given up for what does not.
+        found = load(dates=False)
+        if held is not None and held.holds(wall) and not found.holds(wall):
+            raise
+        return config.settings(found)
 
 
 def _needs_restart(old: Config, new: Config) -> Iterable[Problem]:

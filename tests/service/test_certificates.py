@@ -109,3 +109,39 @@ async def test_a_renewal_that_runs_when_the_service_stops_is_ended(place: Place)
         await until(daemon, lambda: pid.exists() and bool(pid.read_text()), 20)
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid.read_text()), 0)
+
+
+def issue(place: Place, *, days_ago: float) -> None:
+    """A certificate of ninety days that was issued then."""
+    authority = Authority.load(place.folder / "pki")
+    authority.issue(NAME, [], now=time.time() - days_ago * DAY).write(place.folder / "pki", replace=True)
+
+
+@asynchronous
+async def test_a_host_that_comes_back_after_its_certificates_end_says_so_and_renews(place: Place) -> None:
+    issue(place, days_ago=100)
+    renews_by(place, f"test -e {place.folder}/open || exit 1; {signs(place)}")
+    async with service(place) as daemon:
+        await until(daemon, lambda: daemon.certificates.failed > 0, 20)
+        assert "has ended on" in "".join((await status(place)).problems)
+        (place.folder / "open").touch()
+        assert (await asked(lambda: place.client.renew(now=False, wait=20))).outcome == "renewed"
+        assert (await status(place)).problems == []
+
+
+@asynchronous
+@pytest.mark.parametrize("days_ago", [100, -1], ids=["ended", "not-begun"])
+async def test_a_certificate_that_does_not_hold_never_takes_the_place_of_one_that_does(
+    place: Place, days_ago: float
+) -> None:
+    issue(place, days_ago=1)
+    async with service(place) as daemon:
+        held = daemon.sources.settings.credentials
+        issue(place, days_ago=days_ago)
+        await asked(place.client.reload)
+        assert daemon.sources.settings.credentials == held
+        assert "expired on" in str((await status(place)).problems) or days_ago < 0
+        issue(place, days_ago=0)
+        await asked(place.client.reload)
+        assert daemon.sources.settings.credentials.not_after > held.not_after
+        assert (await status(place)).problems == []

@@ -8,6 +8,7 @@ from swanmesh.core import reasons
 from swanmesh.core.abilities import Abilities
 from swanmesh.core.associations import SaEvent
 from swanmesh.core.connections import Kind, kind_of, ours, ours_loaded, peer_of, terms
+from swanmesh.core.expiry import in_words
 from swanmesh.core.inputs.data_path import count
 from swanmesh.core.inputs.files import everybody, peers_changed
 from swanmesh.core.inputs.members import forget_ike_sas, pair_of, recall
@@ -239,18 +240,27 @@ def _take_diagnosis(state: State, event: Diagnosis, now: float) -> None:
         pair.revoked_shown = (now, event.cause)
         state.pairs.mark(pair)
     ended, attempt = event.unique_id == pair.standing.ended, pair.attempt
+    cause = _with_ours(state, event.cause, now)
     if not ended:
-        pair.diagnose(event.unique_id, event.cause)
+        pair.diagnose(event.unique_id, cause)
     refused = event.cause.code == Cause.UNSUPPORTED_ALGORITHM  # with the answer to our request, or after it
     if pair.up or (not ended and not refused and attempt.began is None):
         return
-    pair.standing.cause = event.cause
+    pair.standing.cause = cause
     if attempt.began is not None:
         # The attempt may have ended without an event.
         attempt.look_at = min(attempt.look_at, now + 0.5)
     else:
-        retry_later(state, pair, now, event.cause)
+        retry_later(state, pair, now, cause)
     state.pairs.mark(pair)
+
+
+def _with_ours(state: State, cause: Reason, now: float) -> Reason:
+    """Where the peer did not take this host's certificate, which one that was."""
+    offset = state.certificates.offset
+    if cause.code != Cause.AUTHENTICATION_FAILED_AT_PEER or offset is None:
+        return cause
+    return Reason(cause.code, f"{cause.words}; {in_words(state.settings.credentials, now + offset)}")
 
 
 def charon_back(state: State, holdings: Holdings, abilities: Abilities, now: float) -> None:
