@@ -1,4 +1,5 @@
-"""An authority for one mesh of the lab, and a certificate for each host: swanmesh's own authority."""
+"""An authority for one mesh of the lab, a certificate for each host, and a list of the revoked ones:
+swanmesh's own authority."""
 
 from __future__ import annotations
 
@@ -7,6 +8,9 @@ import shutil
 import time
 from collections.abc import Iterable
 from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from swanmesh.pki import authority
 
@@ -33,3 +37,16 @@ class Authority:
         certificate.write_bytes(issued.certificate)
         private_key.touch(mode=0o600)
         private_key.write_bytes(issued.private_key)
+
+    def revoke(self, *certificates: Path, number: int, days: float = 30) -> bytes:
+        """The list number so and so, with the certificates in these files on it, as PEM."""
+        loaded = [x509.load_pem_x509_certificate(path.read_bytes()) for path in certificates]
+        entries = [
+            x509.RevokedCertificateBuilder()
+            .serial_number(one.serial_number)
+            .revocation_date(one.not_valid_before_utc)
+            .build()
+            for one in loaded
+        ]
+        made = self._authority.revocation_list(entries, number=number, now=time.time(), lifetime=days * _DAY)
+        return made.public_bytes(Encoding.PEM)

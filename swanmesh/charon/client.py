@@ -216,9 +216,14 @@ class Charon:
         return messages.text(reply, "id").replace(":", "").lower()
 
     async def load_revocation_lists(self, lists: Iterable[bytes]) -> None:
-        """Load lists, DER. charon keeps the newest of each authority (libstrongswan mem_cred.c, add_crl)."""
+        """Load lists, DER. charon keeps the newest of each authority (libstrongswan mem_cred.c, add_crl).
+
+        Its cache of certificates may hold an older one, and the first that is valid counts
+        (plugins/revocation/revocation_validator.c, find_crl): so the lists in that cache are let go.
+        """
         for one in lists:
             await self._request("load-cert", {"type": "X509_CRL", "flag": "NONE", "data": one})
+        await self._request("flush-certs", {"type": "X509_CRL"})
 
     async def initiate(self, connection: str, child: str) -> None:
         """Have charon bring up `child` of `connection`. Returns before anything is established."""

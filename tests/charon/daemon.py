@@ -206,6 +206,9 @@ class Daemon:
     def _do_get_keys(self, _: Section, __: Stream) -> Section:
         return {"keys": list(self.keys)}
 
+    def _do_flush_certs(self, _: Section, __: Stream) -> Section:
+        return {"success": "yes"}
+
     def _do_clear_creds(self, _: Section, __: Stream) -> Section:
         self.keys.clear()
         self.certificates.clear()
