@@ -20,7 +20,7 @@ from swanmesh.charon.client import Charon, CharonGone, Read
 from swanmesh.charon.errors import CharonLost, CommandFailed
 from swanmesh.core.actions import Action, LoadConnection, ObserveAll, ObserveSas, Outcome
 from swanmesh.core.connections import Connection, ours
-from swanmesh.core.observed import CertificatesShown, Event, Holdings, IkeSa, IkeUp
+from swanmesh.core.observed import CertificatesShown, Event, Holdings, IkeSa, IkeUp, SeenCertificate
 
 _RETRY_CEILING = 1.0
 """Seconds between attempts to reach charon, at most: a local socket costs nothing to try."""
@@ -191,9 +191,10 @@ class Link:
         while True:
             ike = await self._next(self._came_up, self._to_ask)
             self._came_up.popleft()
+            seen: tuple[SeenCertificate, ...] = ()
             with contextlib.suppress(CommandFailed):
                 seen = await charon.certificates_of(ike.remote_id)
-                self._report(Happened(CertificatesShown(ike, seen)))
+            self._report(Happened(CertificatesShown(ike, seen)))
 
     async def _act(self, charon: Charon) -> None:
         while True:

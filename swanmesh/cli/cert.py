@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from swanmesh.cli.output import say, say_json, span
-from swanmesh.cli.setup import Setup, json_option, pass_setup
+from swanmesh.cli.setup import Setup, complete_peer, json_option, pass_setup
 
 if TYPE_CHECKING:
     from swanmesh.control.protocol import RenewReply
@@ -26,27 +26,53 @@ def cert() -> None:
 
 
 @cert.command()
-@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.argument("what", required=False, metavar="[PEER|FILE]", shell_complete=complete_peer)
 @json_option
 @pass_setup
-def show(setup: Setup, file: Path | None, as_json: bool) -> None:
-    """Show each certificate in FILE (PEM or DER; `-` is standard input), this host's own if none is named."""
+def show(setup: Setup, what: str | None, as_json: bool) -> int:
+    """Show the certificate that PEER has shown in IKE, or each in FILE; this host's own if neither is named.
+
+    FILE is PEM or DER, `-` is standard input. What exists as a file is one; write ./NAME where that is in
+    doubt. Exit status 1 if the peer has shown none.
+    """
+    from swanmesh.cli.failures import ExitStatus
+
+    now = time.time()
+    peer = what is not None and what != "-" and "/" not in what and not Path(what).exists()
+    facts = _shown_by(setup, str(what), now) if peer else _in_file(setup, what, now)
+    if as_json:
+        say_json(facts)
+    elif not facts:
+        say(f"{what} has shown no certificate yet")
+    else:
+        for place, one in enumerate(facts):
+            say(*([""] if place else []), *lines(one, now))
+    return ExitStatus.DONE if facts else ExitStatus.FAILED
+
+
+def _in_file(setup: Setup, what: str | None, now: float) -> list[dict[str, Any]]:
     from swanmesh.core.model import InvalidInput, Problem
     from swanmesh.pki.describe import describe
     from swanmesh.pki.reading import read_certificates
 
-    path = file or setup.config.credentials.certificate
+    path = setup.config.credentials.certificate if what is None else Path(what)
     try:
         found = read_certificates(read_input(path))
     except ValueError as error:
         raise InvalidInput(Problem(str(path), "", "", str(error), "give one in PEM or DER")) from None
-    now = time.time()
-    facts = [describe(certificate, now=now) for certificate in found]
-    if as_json:
-        say_json(facts)
-        return
-    for place, one in enumerate(facts):
-        say(*([""] if place else []), *lines(one, now))
+    return [describe(certificate, now=now) for certificate in found]
+
+
+def _shown_by(setup: Setup, name: str, now: float) -> list[dict[str, Any]]:
+    from swanmesh.pki.describe import describe
+    from swanmesh.pki.reading import read_certificates
+
+    (peer,) = setup.client.status([name]).peers
+    return [
+        describe(read_certificates(one.der)[0], now=now)
+        | {"associations": one.ike_ids, "certain": one.certain, "revoked": one.revoked}
+        for one in peer.certificates
+    ]
 
 
 @cert.command()
@@ -134,7 +160,11 @@ def lines(facts: dict[str, Any], now: float) -> Iterator[str]:
     ends = f", {span(left)} left" if facts["state"] == "valid" else f" ({facts['state']})"
     limit = facts["path_length"]
     below = "" if limit is None else f", at most {limit} below it"
+    stands = [f"IKE_SA #{one}" for one in facts.get("associations", ())]
+    doubt = "" if facts.get("certain", True) else " (as far as is known)"
     for word, text in (
+        ("REVOKED", facts.get("revoked", "")),
+        ("in use", ", ".join(stands) + doubt if stands else ""),
         ("subject", facts["subject"] or "none"),
         ("issuer", facts["issuer"] or "none"),
         ("serial", facts["serial"]),

@@ -105,6 +105,7 @@ def _association(each: Association) -> Iterator[str]:
     encap = "in UDP" if each.encap else ""
     shape = _joined(each.state, each.mode, encap, _age(each.child_age), rekey, each.esp_algorithm)
     yield from _field(f"CHILD_SA #{each.child_id}", shape if each.works else f"DOES NOT WORK: {shape}")
+    yield from _field("certificate", each.certificate)
     yield from _field("segmentation", each.segmentation)
     yield from _field("in", _direction(each.spi_in, each.bytes_in, each.packets_in))
     yield from _field("out", _direction(each.spi_out, each.bytes_out, each.packets_out))

@@ -12,6 +12,7 @@ from swanmesh.config.peer_files import peer_directory
 from swanmesh.config.sections import Config
 from swanmesh.config.settings import load_config, missing_addresses
 from swanmesh.control.protocol import PlannedAction, PlanReply
+from swanmesh.core.agreement import uncertified
 from swanmesh.core.expiry import expiring
 from swanmesh.core.model import Credentials, Host, InvalidInput, Peer, Problem
 from swanmesh.core.peer_registry import PeerRegistry
@@ -82,6 +83,7 @@ def _read_credentials(files: Files, config: Config) -> None:
         return
     automatic = bool(config.renewal.command)
     files.warnings.extend(expiring(files.credentials.validities, now, automatic=automatic))
+    files.warnings.extend(uncertified(files.credentials, config.host))
     _read_lists(files, config, files.credentials, now)
 
 

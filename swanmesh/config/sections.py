@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from swanmesh.core.model import (
     DAY,
     Address,
+    CertifiedAddresses,
     ConnectionSettings,
     Credentials,
     ExpiredLists,
@@ -122,6 +123,7 @@ class CredentialsSection:
     certificate: Annotated[Path, File()]
     private_key: Annotated[Path, File()]
     authorities: Annotated[tuple[Path, ...], ListOf(File(), "files")]
+    addresses: Annotated[CertifiedAddresses, Choice(("match", "ignore"))] = "match"
     crls: Annotated[tuple[Path | str, ...], ListOf(FileOrUrl(), "files and URLs", least=0)] = ()
     crl_refresh: Annotated[float, Seconds(1, DAY)] = 600.0
     """How often URLs are asked for a new one."""
@@ -188,6 +190,7 @@ class Config:
         return Settings(
             host=self.host,
             credentials=credentials,
+            addresses=self.credentials.addresses,
             crl_expired=self.credentials.crl_expired,
             policy=self.policy,
             connection=self.connection,

@@ -43,6 +43,8 @@ class Association(msgspec.Struct, kw_only=True):
     child_age: float | None = None
     rekey_in: float | None = None
     works: bool = True
+    certificate: str = ""
+    """Serial number, in hex, of the peer's certificate that it stands on; empty if that is not known."""
     segmentation: str = ""
     """In words, why it does without segmentation through ESP; empty if it is not known to."""
 
@@ -75,6 +77,18 @@ class Traffic(msgspec.Struct, kw_only=True, frozen=True):
     packets_out: int = 0
 
 
+class PeerCertificate(msgspec.Struct, kw_only=True, frozen=True):
+    """A certificate that a peer has shown in IKE."""
+
+    der: bytes
+    ike_ids: list[int]
+    """The IKE_SAs that stand on it."""
+    certain: bool
+    """Whether it is certain that they do: else it is the only one seen that it can be."""
+    revoked: str = ""
+    """In words, which list says so; empty if none does."""
+
+
 class PeerStatus(msgspec.Struct, kw_only=True):
     """One peer. `up` means that every address pair has a working association."""
 
@@ -98,6 +112,8 @@ class PeerStatus(msgspec.Struct, kw_only=True):
     """IP versions that this host has an address of and the peer none: what crosses there is in clear."""
     history: list[MeshEvent] = []
     """The last times that it went down or came back, the latest last; of peers that are asked for by name."""
+    certificates: list[PeerCertificate] = []
+    """Those that it showed in IKE, the one in use first; of peers that are asked for by name."""
     block: str = ""
     """The block under which it was met, if no file describes it; `name` is the identity that it proved."""
 

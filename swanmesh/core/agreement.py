@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from swanmesh.core.connections import ANYBODY
-from swanmesh.core.model import Address
-from swanmesh.core.observed import HELD_BY_KERNEL, ChildSa, IkeSa
+from swanmesh.core.model import Address, Credentials, Host, Problem, shown
+from swanmesh.core.observed import HELD_BY_KERNEL, ChildSa, IkeSa, SeenCertificate
 from swanmesh.core.reasons import NONE, Reason, not_as_agreed
 
 
@@ -54,6 +54,17 @@ class Agreement:
             or next((fault for child in sa.children if (fault := self._child_breach(child))), NONE)
         )
 
+    def certified_elsewhere(self, certificate: SeenCertificate) -> Reason:
+        """Why a certificate does not prove the peer's address; empty if it does, or lists none."""
+        listed = certificate.addresses
+        if not listed or _parsed(self.remote) in listed or not self.remote:
+            return NONE
+        told = ", ".join(map(str, listed))[:200]
+        return not_as_agreed(
+            f"the peer's certificate {certificate.serial:x} is for {told}, not for {self.remote}; "
+            "have one issued for all of its addresses, or set credentials.addresses to ignore"
+        )
+
     def _nat(self, sa: IkeSa) -> Reason:
         if self.encapsulated or not (sa.nat_local or sa.nat_remote):
             return NONE
@@ -79,6 +90,17 @@ class Agreement:
                 told = ", ".join(selectors)[:200]
                 return not_as_agreed(f"the CHILD_SA's {whose} selectors are {told}, not all of {address}")
         return NONE
+
+
+def uncertified(mine: Credentials, host: Host) -> list[Problem]:
+    """Addresses of this host that its certificate does not list, though it lists some."""
+    missing = [one for one in host.addresses if mine.addresses and one not in mine.addresses]
+    if not missing or not mine.validities:
+        return []
+    file, listed = mine.validities[0].file, ", ".join(map(str, mine.addresses))
+    message = f"does not list {', '.join(map(str, missing))} of host.addresses: peers end associations there"
+    remedy = "have one issued for every address of the host (swanmesh enroll request)"
+    return [Problem(file, "credentials.certificate", shown(listed), message, remedy)]
 
 
 def _differs(what: str, told: str, agreed: str) -> Reason:

@@ -41,6 +41,8 @@ class Times(NamedTuple):
     """What the peer proved it with, as far as that is known."""
     certain: bool = False
     """Whether it was seen as the IKE_SA came up, and no other that it could be."""
+    asked: bool = False
+    """Whether charon was asked then, whatever it showed."""
 
 
 @dataclass(slots=True)
@@ -54,10 +56,25 @@ class Associations:
     """Since when IKE_SAs wait for the peer's answer to their first message, or to a DELETE of ours."""
     agreement: Agreement | None = None
     """What they must be; None for a pair that no file knows."""
+    addresses_match: bool = True
+    """Whether a certificate that lists addresses must list the peer's."""
+    distrusted: bool = False
+    """The peer last proved itself with a certificate that will not do: another IKE_SA counts only once it is
+    known what that stands on, so that nobody is called up and down each time."""
 
     def breach(self, sa: IkeSa) -> Reason:
         """In what this IKE_SA is not what the pair asked for; empty if it is."""
-        return self.agreement.breach(sa) if self.agreement is not None else NONE
+        if self.agreement is None:
+            return NONE
+        breach, times = self.agreement.breach(sa), self.times.get(sa.unique_id)
+        if breach or not self.addresses_match or times is None or not times.certain:
+            return breach
+        return self.agreement.certified_elsewhere(times.certificate) if times.certificate else NONE
+
+    def _shown(self, sa: IkeSa) -> bool:
+        """Whether charon was asked what the IKE_SA stands on, or need not be."""
+        times = self.times.get(sa.unique_id)
+        return not self.distrusted or (times is not None and times.asked)
 
     @property
     def breaches(self) -> Iterator[tuple[IkeSa, Reason]]:
@@ -67,7 +84,7 @@ class Associations:
 
     def counts(self, sa: IkeSa) -> bool:
         """Whether this IKE_SA is an association, and the one that was asked for."""
-        return sa.works and not self.breach(sa)
+        return sa.works and not self.breach(sa) and self._shown(sa)
 
     @property
     def counting(self) -> Iterator[IkeSa]:
@@ -138,6 +155,10 @@ class Associations:
         times = self.times.get(unique_id)
         if times is not None and (certain or not times.certain):
             self.times[unique_id] = times._replace(certificate=certificate, certain=certain)
+
+    def note_asked(self, unique_id: int) -> None:
+        if (times := self.times.get(unique_id)) is not None:
+            self.times[unique_id] = times._replace(asked=True)
 
     def note_ending(self, ikes: Collection[int], child: int | None, now: float) -> None:
         """charon was asked to end these IKE_SAs, or this CHILD_SA. The event that they are gone comes when

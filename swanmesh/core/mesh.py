@@ -114,6 +114,10 @@ class Mesh:
         state.members.review_all()
         state.admission.configure(settings.initiation)
         state.observation.pace(settings.initiation.resync, now)
+        if settings.addresses != before.addresses:
+            for pair in state.pairs:
+                pair.associations.addresses_match = settings.addresses == "match"
+            state.pairs.mark_all()
         host_changed(state, now)
         peers_changed(state, names, now, NONE if settings == before else SETTINGS_CHANGED)
         look_at_unknown(state)

@@ -15,6 +15,7 @@ DAY = 86400.0
 REAUTH = 20 * 86400
 """Seconds after which charon authenticates anew by itself, less a random part: long after we would have."""
 ExpiredLists: TypeAlias = Literal["warn", "refuse"]
+CertifiedAddresses: TypeAlias = Literal["match", "ignore"]
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -124,6 +125,8 @@ class Credentials:
     serial: int = field(default=0, compare=False)
     issuer: str = field(default="", compare=False)
     """Which authority signed this certificate, as `SeenCertificate.issuer` names it."""
+    addresses: tuple[Address, ...] = field(default=(), compare=False)
+    """Those that this certificate lists."""
     since: float = field(default=0.0, compare=False)
     """When this certificate was put where it lies, in seconds since the epoch."""
 
@@ -222,6 +225,8 @@ class Settings:
             return Policy.OFF
         return self.override.policy(HOST, self.policy) or self.policy
 
+    addresses: CertifiedAddresses = "match"
+    """Whether a certificate that lists addresses must list the peer's."""
     crl_expired: ExpiredLists = "warn"
     """Whether a revocation list past its date still lets peers be authenticated that are not on it."""
 

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import serialization
 from swanmesh.core.model import Credentials, InvalidInput
 from swanmesh.pki.judging import AUTHORITIES, CERTIFICATE, Found, Judge, belongs, judge_at
 from swanmesh.pki.keys import PrivateKey
-from swanmesh.pki.reading import der, issued
+from swanmesh.pki.reading import addresses_in, der, issued
 from swanmesh.pki.revocation import authority_id
 
 
@@ -73,6 +73,7 @@ def load_credentials(
         validities=tuple(one.validity for one in (*chain, *trusted)),
         since=_changed(certificate),
         serial=leaf.serial_number,
+        addresses=tuple(addresses_in(leaf)),
         issuer=next(
             (
                 authority_id(one.certificate)

@@ -29,6 +29,7 @@ from swanmesh.control.listener import Listener, listen
 from swanmesh.control.protocol import ConfirmSubject, ReloadReply
 from swanmesh.core import abilities
 from swanmesh.core.actions import Action, Outcome
+from swanmesh.core.agreement import uncertified
 from swanmesh.core.events import MeshEvent
 from swanmesh.core.inputs.removal import held_problems
 from swanmesh.core.mesh import Mesh
@@ -142,7 +143,10 @@ class Daemon:
         unable = abilities.problems(config.connection, state.charon.abilities, str(config.path))
         ends = self.certificates.problems()
         lists = (*self._lists.problems, *self._lists.unkept, *state.revocations.problems(time.time()))
-        mine = own_problems(state.revocations, state.settings.credentials)
+        mine = (
+            *own_problems(state.revocations, state.settings.credentials),
+            *uncertified(state.settings.credentials, state.settings.host),
+        )
         problems = (
             *(*self.sources.problems, *state.registry.problems, *held_problems(state)),
             *(*unable, *ends, *lists, *mine),

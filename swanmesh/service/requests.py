@@ -102,6 +102,7 @@ class DaemonService:
         if named is not None:
             for peer in reply.peers:
                 peer.history = self._daemon.history(peer.name)
+                peer.certificates = report.certificates(self._daemon.mesh.state, peer.name)
         return reply
 
     async def policy(self, peers: list[str] | None = None, *, settle: float = 0.0) -> PolicyReply:

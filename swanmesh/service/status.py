@@ -12,6 +12,7 @@ from swanmesh.control.protocol import (
     CharonStatus,
     HostStatus,
     PairStatus,
+    PeerCertificate,
     PeerStatus,
     PlannedAction,
     PlanReply,
@@ -22,7 +23,7 @@ from swanmesh.control.protocol import (
 from swanmesh.core import segmentation
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import Peer
-from swanmesh.core.observed import ChildSa, IkeSa
+from swanmesh.core.observed import ChildSa, IkeSa, SeenCertificate
 from swanmesh.core.pair import Pair
 from swanmesh.core.readiness import lacking_families
 from swanmesh.core.state import State
@@ -203,8 +204,10 @@ def _associations(mesh: Mesh, pair: Pair, sa: IkeSa, clock: Clock) -> Iterable[A
 
 
 def _association(pair: Pair, sa: IkeSa, child: ChildSa | None) -> Association:
+    times = pair.associations.times.get(sa.unique_id)
     found = Association(
         ike_id=sa.unique_id,
+        certificate=f"{times.certificate.serial:x}" if times is not None and times.certificate else "",
         child_id=child.unique_id if child else None,
         local=str(pair.addresses.local) if pair.addresses else sa.local_host,
         remote=str(pair.addresses.remote) if pair.addresses else sa.remote_host,
@@ -221,6 +224,26 @@ def _association(pair: Pair, sa: IkeSa, child: ChildSa | None) -> Association:
         found.bytes_in, found.bytes_out = child.bytes_in, child.bytes_out
         found.packets_in, found.packets_out = child.packets_in, child.packets_out
     return found
+
+
+def certificates(state: State, name: str) -> list[PeerCertificate]:
+    """What the peer showed in IKE: what its IKE_SAs stand on, else the latest that was seen."""
+    stands: dict[SeenCertificate, list[tuple[int, bool]]] = {}
+    for pair in state.pairs.of(name):
+        for unique_id, times in pair.associations.times.items():
+            if times.certificate is not None:
+                stands.setdefault(times.certificate, []).append((unique_id, times.certain))
+    for seen in state.certificates.of(name)[-1:] if not stands else ():
+        stands[seen] = []
+    return [
+        PeerCertificate(
+            der=seen.der,
+            ike_ids=[unique_id for unique_id, _ in ikes],
+            certain=all(certain for _, certain in ikes),
+            revoked=state.revocations.revoked(seen).words,
+        )
+        for seen, ikes in sorted(stands.items(), key=lambda one: -one[0].not_before)
+    ]
 
 
 def plan(mesh: Mesh, clock: Clock) -> PlanReply:

@@ -107,6 +107,25 @@ async def test_a_list_ends_the_associations_of_who_is_on_it_and_no_others(place:
 
 
 @asynchronous
+async def test_the_certificate_that_a_peer_has_shown_is_told(place: Mesh) -> None:
+    await place.start()
+    async with service(place) as daemon:
+        await all_up(place, daemon)
+        await known(daemon)
+        serial = place.shown[PEERS[0]].serial_number
+        told = peer(await asked(lambda: place.client.status([PEERS[0]])), PEERS[0])
+        (one,) = told.certificates
+        assert x509.load_der_x509_certificate(one.der).serial_number == serial
+        assert one.certain and one.ike_ids == [each.ike_id for each in told.associations]
+        assert [each.certificate for each in told.associations] == [f"{serial:x}"]
+        place.revoke(PEERS[0], number=2)
+        await until(daemon, lambda: PEERS[0] not in daemon.mesh.state.up)
+        (one,) = peer(await asked(lambda: place.client.status([PEERS[0]])), PEERS[0]).certificates
+        assert "says list 2" in one.revoked
+    await place.charon.stop()
+
+
+@asynchronous
 async def test_the_newest_outlives_the_service_and_its_file(place: Mesh) -> None:
     place.revoke(PEERS[0], number=7)
     newest = _der(place.list.read_bytes())

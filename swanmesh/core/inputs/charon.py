@@ -279,6 +279,7 @@ def charon_back(state: State, holdings: Holdings, abilities: Abilities, now: flo
     shown = {sa.connection for sa in holdings.sas if sa.works}
     charon.lists = holdings.credentials.revocation_lists
     for pair in state.pairs:
+        pair.associations.distrusted = False
         pair.standing.lost = pair.up and pair.name not in shown
     # What charon still tries keeps its place; what it does not show it has forgotten, or never heard of.
     tries = {sa.connection for sa in holdings.sas if sa.state in UNDER_WAY and sa.initiator}

@@ -148,6 +148,7 @@ def _want(
         admits=(lambda sa: refusal(state, sa, peer.name)) if peer.block else None,
         slack=connection.terms.ike_rekey / SHORTER if connection.terms is not None else 0.0,
     )
+    pair.associations.addresses_match = state.settings.addresses == "match"
     pair.refusals = Refusals()
     if pair.held_down != was_down:
         pair.standing.since = now

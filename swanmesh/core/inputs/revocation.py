@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from swanmesh.core.certificates import SKEW
 from swanmesh.core.inputs.members import pair_of
+from swanmesh.core.inputs.transitions import judge
 from swanmesh.core.observed import CertificatesShown, SeenCertificate
 from swanmesh.core.pair import Doubt, Pair
 from swanmesh.core.reasons import Reason
@@ -59,9 +60,13 @@ def take_shown(state: State, event: CertificatesShown, now: float) -> None:
     state.certificates.take(mine, frozenset({name}))
     # One that was never seen before is the one that was shown now; so is one that stands alone.
     likely = news if len(news) == 1 else mine
+    held, unique_id = pair.associations, event.ike.unique_id
+    held.note_asked(unique_id)
     if len(likely) == 1:
-        pair.associations.note_certificate(event.ike.unique_id, likely[0], certain=True)
-    state.pairs.mark(pair)
+        held.note_certificate(unique_id, likely[0], certain=True)
+        sa = held.sas.get(unique_id)
+        held.distrusted = bool(state.revocations.revoked(likely[0]) or (sa is not None and held.breach(sa)))
+    judge(state, pair, now)
 
 
 def _suppose(state: State, pair: Pair) -> None:

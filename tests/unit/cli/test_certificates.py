@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from swanmesh.control.protocol import PeerCertificate
+from swanmesh.pki.reading import der, read_certificates
 from tests.unit.cli.conftest import CONFIG, Ended, Machine
 from tests.unit.config.elsewhere import REPOSITORY
-from tests.unit.control.plain_service import ServerThread
+from tests.unit.control.plain_service import ServerThread, peer_status
 from tests.unit.hooks.hooking import write_hook
 
 NAME = "web1.mesh.example"
@@ -272,3 +274,22 @@ def test_an_answer_that_was_lost_is_given_again(machine: Machine, ca: Callable[.
     for _ in range(20):
         last = ca("sign", str(request_of(machine)), "--yes", "--only-renew", NAME)
     assert last.status == 1 and "16 certificates of it are in force" in last.err
+
+
+def test_what_a_peer_has_shown(machine: Machine, ca: Callable[..., Ended], server: ServerThread) -> None:
+    ca("issue", "web2.mesh.example", "203.0.113.2")
+    certificate = read_certificates((machine.folder / "ca" / "web2.mesh.example.pem").read_bytes())[0]
+    peer = peer_status("web2.mesh.example", "203.0.113.2")
+    server.service.put(peer)
+    assert machine.swanmesh("cert", "show", "web2").status == 1
+    peer.certificates = [
+        PeerCertificate(der=der(certificate), ike_ids=[7], certain=False, revoked="says list 2 of CN=ca")
+    ]
+    ended = machine.swanmesh("cert", "show", "web2")
+    assert ended.status == 0
+    assert "IKE_SA #7 (as far as is known)" in ended.out and "REVOKED:     says list 2" in ended.out
+    assert f"serial:      {certificate.serial_number:x}" in ended.out
+    (facts,) = machine.swanmesh("cert", "show", "web2", "--json").json
+    assert facts["names"] == ["web2.mesh.example"] and facts["associations"] == [7]
+    assert machine.swanmesh("cert", "show", "./web2").status == 2  # a file, which is not there
+    assert "nobody.mesh.example" in machine.swanmesh("cert", "show", "nobody.mesh.example").err
