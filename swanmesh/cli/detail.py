@@ -24,6 +24,9 @@ def detail(peer: PeerStatus, now: float) -> Iterator[str]:
         yield from _field("met under", f"the block {peer.block}")
     for version in peer.lacks:
         yield from _field(f"IPv{version}", lacking(version))
+    if peer.certificate_ends is not None:
+        left = peer.certificate_ends - now
+        yield from _field("certificate", f"for another {span(left)}" if left > 0 else "HAS ENDED")
     received, sent = traffic(peer)
     yield from _field("traffic", f"received {amount(received)}, sent {amount(sent)}")
     for event in peer.history:

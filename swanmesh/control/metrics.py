@@ -7,6 +7,7 @@ be visible. Labels are names checked by RFC 1123, and codes of the core's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import get_args
 
@@ -137,6 +138,7 @@ def _peer_families() -> list[GaugeMetricFamily | CounterMetricFamily]:
         gauge("associations", "Working associations with the peer."),
         gauge("address_pairs", "Address pairs with the peer."),
         gauge("failed_attempts", "Initiations in a row that came to nothing, over all address pairs."),
+        gauge("certificate_not_after_timestamp_seconds", "When the certificate ends that it showed last."),
         gauge("violations", "Times in the last hour that it did what was not agreed, and was ended."),
         counter("received_bytes", "Bytes received from"),
         counter("sent_bytes", "Bytes sent to"),
@@ -153,6 +155,7 @@ def _figures(peer: PeerStatus) -> tuple[float, ...]:
         sum(each.works for each in peer.associations),
         len(peer.pairs),
         sum(pair.attempts for pair in peer.pairs),
+        math.nan if peer.certificate_ends is None else peer.certificate_ends,
         peer.violations,
         traffic.bytes_in,
         traffic.bytes_out,

@@ -114,6 +114,8 @@ class PeerStatus(msgspec.Struct, kw_only=True):
     """The last times that it went down or came back, the latest last; of peers that are asked for by name."""
     certificates: list[PeerCertificate] = []
     """Those that it showed in IKE, the one in use first; of peers that are asked for by name."""
+    certificate_ends: float | None = None
+    """When the certificate ends that it showed last; null if none was seen."""
     block: str = ""
     """The block under which it was met, if no file describes it; `name` is the identity that it proved."""
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from swanmesh.core.model import Credentials, Problem, Validity
+from swanmesh.core.model import Credentials, Peer, Problem, Validity
+from swanmesh.core.observed import SeenCertificate
 from swanmesh.core.reasons import Reason
 
 _DAY = 86400.0
@@ -14,6 +15,7 @@ _STAGES = ((30 * _DAY, 1 / 3), (7 * _DAY, 1 / 8), (1 * _DAY, 1 / 24), (0.0, 0.0)
 """Seconds left at which an end is told (again), and the share of a life that this is at most where a program
 renews it at two thirds of its life: before, there is no cause for alarm."""
 _REMEDY = "have a new one issued, and put it in its place: it is taken up from the files"
+_THERE = "have it renewed there: `swanmesh cert renew`, or see what its `swanmesh status` says"
 
 
 def expiring(validities: Iterable[Validity], wall: float, *, automatic: bool = False) -> list[Problem]:
@@ -41,15 +43,34 @@ class ExpiryNews:
 
     def take(self, validities: Iterable[Validity], wall: float, *, automatic: bool = False) -> list[Reason]:
         """One reason for each certificate that entered another stage; each stage is told once."""
+        return [reason for _, reason in self.entered(validities, wall, automatic=automatic)]
+
+    def entered(
+        self, validities: Iterable[Validity], wall: float, *, automatic: bool = False
+    ) -> list[tuple[Validity, Reason]]:
+        """The same with the certificate of each."""
         news, told = [], {}
         for one in validities:
             left = one.not_after - wall
             told[one] = stage = sum(left <= limit for limit in _limits(one, automatic))
             if stage > self._told.get(one, 0):
                 ends = f"ends in {_days(left)}" if left > 0 else f"has ended on {date(one.not_after)}"
-                news.append(Reason("certificate-expiring", f"{one.subject} ({one.file}) {ends}; {_REMEDY}"))
+                where, remedy = (f" ({one.file})", _REMEDY) if one.key else ("", _THERE)
+                reason = Reason("certificate-expiring", f"{one.subject}{where} {ends}; {remedy}")
+                news.append((one, reason))
         self._told = told
         return news
+
+
+def of_peer(peer: Peer, seen: SeenCertificate) -> Validity:
+    """The certificate that a peer showed last."""
+    return Validity(
+        file=peer.name,
+        key="",
+        subject=f"the certificate of {peer.title} (serial {seen.serial:x})",
+        not_before=seen.not_before,
+        not_after=seen.not_after,
+    )
 
 
 def in_words(mine: Credentials, wall: float) -> str:

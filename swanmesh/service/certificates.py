@@ -18,10 +18,12 @@ import structlog
 from swanmesh.config.sections import Config
 from swanmesh.control.protocol import CertificateStatus, RenewReply, RenewRequest, StatusReply
 from swanmesh.core.events import MeshEvent
-from swanmesh.core.expiry import ExpiryNews, expiring, renewed
+from swanmesh.core.expiry import ExpiryNews, expiring, of_peer, renewed
+from swanmesh.core.inputs.revocation import certificate_of
 from swanmesh.core.model import Credentials, InvalidInput, Problem
 from swanmesh.core.reasons import Reason
 from swanmesh.core.renewal import Attempts, due, next_attempt, overdue
+from swanmesh.core.state import State
 from swanmesh.files.read import read_trusted
 from swanmesh.files.write import Change, NotWritten, make_folder, write_whole
 from swanmesh.pki.enrolment import place_of
@@ -29,6 +31,7 @@ from swanmesh.pki.renewal import NotRenewed, renew
 from swanmesh.service.sources import Sources
 
 _LIMIT = 64 * 1024
+_PEERS_EVERY = 600.0
 DUE = "certificate-due"
 
 
@@ -44,7 +47,8 @@ class Certificates:
     ) -> None:
         """`tell` gets the events, and `taken_up` is called when a new certificate lies in its place."""
         self._sources, self._tell, self._log, self._taken_up = sources, tell, log, taken_up
-        self._news = ExpiryNews()
+        self._news, self._peers_news = ExpiryNews(), ExpiryNews()
+        self._looked_at_peers = 0.0
         self._attempts = _read(self._file)
         self._task: asyncio.Task[str] | None = None
         self._told_due = ""
@@ -97,6 +101,17 @@ class Certificates:
             for one in self._mine.validities
         ]
         reply.next_renewal, reply.renewals_failed = self.next_attempt, self.failed
+
+    def look_at_peers(self, state: State) -> None:
+        """Tell of the peers' ends that have come nearer: now and then, for there may be thousands."""
+        wall = time.time()
+        if wall - self._looked_at_peers < _PEERS_EVERY and wall >= self._looked_at_peers:
+            return
+        self._looked_at_peers = wall
+        shown = [(peer, certificate_of(state, peer.name)) for peer in state.peers()]
+        validities = {of_peer(peer, seen): peer for peer, seen in shown if seen is not None}
+        for one, reason in self._peers_news.entered(validities, wall, automatic=True):
+            self._tell(MeshEvent.of("certificate-expiring", validities[one], reason))
 
     def look(self) -> None:
         """Begin a renewal if one is due, and tell what is new."""

@@ -505,6 +505,7 @@ class Daemon:
             if self.sources.look_at_addresses():
                 self._guarded(self.reload, None)
             self._guarded(self.certificates.look)
+            self._guarded(self.certificates.look_at_peers, self.mesh.state)
             for news in self.mesh.state.revocations.news(time.time()):
                 self._announcer.event(MeshEvent.of("crl-expired", reason=news))
             try:

@@ -21,6 +21,7 @@ from swanmesh.control.protocol import (
     Traffic,
 )
 from swanmesh.core import segmentation
+from swanmesh.core.inputs.revocation import certificate_of
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import Peer
 from swanmesh.core.observed import ChildSa, IkeSa, SeenCertificate
@@ -140,6 +141,7 @@ def peer_status(mesh: Mesh, peer: Peer, clock: Clock) -> PeerStatus:
     verdict = peer_verdict(state, peer, clock.now)
     pairs = [pair for pair in state.pairs.of(peer.name) if pair.connection is not None]
     violations = [pair.violation for pair in pairs if pair.violation.recent(clock.now)]
+    seen = certificate_of(state, peer.name)
     return PeerStatus(
         name=peer.title,
         block=peer.block,
@@ -158,6 +160,7 @@ def peer_status(mesh: Mesh, peer: Peer, clock: Clock) -> PeerStatus:
         pairs=[_pair(mesh, pair, clock) for pair in pairs],
         next_attempt=clock.at_optional(verdict.next_attempt),
         lacks=list(lacking_families(state.settings.host, peer)),
+        certificate_ends=seen.not_after if seen is not None else None,
     )
 
 

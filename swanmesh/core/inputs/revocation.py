@@ -93,7 +93,7 @@ def _cut(state: State, one: RevocationList, known: RevocationList | None) -> lis
     new = one.revoked.keys() - before.keys()
     cut, unknown, accounted = [], [], set()
     for peer in state.peers():
-        current = _current(state, peer.name)
+        current = certificate_of(state, peer.name)
         if current is None:
             unknown.append(peer.name)
         elif current.issuer == one.issuer and current.serial in new:
@@ -104,7 +104,7 @@ def _cut(state: State, one: RevocationList, known: RevocationList | None) -> lis
     return cut
 
 
-def _current(state: State, name: str) -> SeenCertificate | None:
+def certificate_of(state: State, name: str) -> SeenCertificate | None:
     """The certificate that a peer proves itself with, as far as that is known."""
     standing = [
         times.certificate

@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from swanmesh.core.expiry import ExpiryNews, expiring
+from swanmesh.core.expiry import ExpiryNews, expiring, of_peer
 from swanmesh.core.model import Validity
+from swanmesh.core.observed import SeenCertificate
+from tests.unit.core.build import peer
 
 DAY = 86400.0
 END = 2e9
@@ -68,3 +70,15 @@ def test_where_a_program_renews_nothing_is_said_before_a_third_of_the_life_is_le
     assert told[-1] >= END and len(told) == 4
     assert not expiring([one], END - life * 0.34, automatic=True)
     assert expiring([one], END - life * 0.32 if life < 90 * DAY else END - 29 * DAY, automatic=True)
+
+
+def test_a_peers_end_is_told_with_its_name_and_where_to_renew_it() -> None:
+    seen = SeenCertificate(
+        fingerprint="f", names=("web2.mesh.example",), not_before=END - 90 * DAY, not_after=END, serial=255
+    )
+    news = ExpiryNews()
+    theirs = of_peer(peer("web2.mesh.example"), seen)
+    assert news.entered([theirs], END - 31 * DAY, automatic=True) == []
+    ((one, reason),) = news.entered([theirs], END - 6.9 * DAY, automatic=True)
+    assert one == theirs and "the certificate of web2.mesh.example (serial ff) ends in 7 days" in reason.words
+    assert "have it renewed there" in reason.words
