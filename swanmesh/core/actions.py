@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from swanmesh.core.connections import Connection
+from swanmesh.core.guarding import Change
 from swanmesh.core.model import AddressPair, Credentials
 from swanmesh.core.reasons import NONE, Reason
 
@@ -168,6 +169,19 @@ class RestorePolicies(_OnConnection):
     reqid: int
     replace: bool
     """Whether what stands in their place goes; else it is charon's, which came first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeGuard(Action):
+    """Install and delete policies of the guard's."""
+
+    verb = "guard"
+    edge = "kernel"
+    change: Change
+
+    @property
+    def target(self) -> str:
+        return f"+{len(self.change.put)} -{len(self.change.drop)} policies"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -217,7 +217,7 @@ def gates(
 def down(settings: Settings, peer: Peer, pair: AddressPair) -> Connection:
     """What stands in a connection's place while the operator holds the peer down: no negotiation, and a shunt
     that drops the pair's packets, or lets them pass where the policy allows clear text."""
-    closed = settings.policy_of(peer).meaning.closed_while_down
+    closed = settings.policy_of(peer).meaning.closed
     return _connection(
         name=connection_name(peer.name, pair),
         peer=peer.name,

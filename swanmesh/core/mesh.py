@@ -26,6 +26,7 @@ from swanmesh.core.admission import Admission, rank_of
 from swanmesh.core.data_path import Heard
 from swanmesh.core.decide.rules import FRESH, decide
 from swanmesh.core.events import MeshEvent
+from swanmesh.core.guarding import Guard
 from swanmesh.core.inputs.charon import (
     charon_back,
     charon_lost,
@@ -37,6 +38,7 @@ from swanmesh.core.inputs.charon import (
 )
 from swanmesh.core.inputs.data_path import data_path_step, ready, take_heard, take_traffic
 from swanmesh.core.inputs.files import everybody, host_changed, peers_changed
+from swanmesh.core.inputs.guard import change_guard, open_pair
 from swanmesh.core.inputs.kernel import forget_kernel_doubts, kernel_step, take_kernel, take_kernel_event
 from swanmesh.core.inputs.members import members_due, step_members, take_packet
 from swanmesh.core.inputs.operator import hold_up_or_down, rekey
@@ -61,6 +63,7 @@ from swanmesh.core.reasons import (
     NEW_LIST,
     NONE,
     SETTINGS_CHANGED,
+    WAITING_FOR_GUARD,
     WAITING_FOR_PLACE,
     Reason,
 )
@@ -80,14 +83,18 @@ class Step:
 class Mesh:
     """One host's view of the mesh, and its decisions."""
 
-    def __init__(self, settings: Settings, *, seed: int, began: float | None = None) -> None:
-        """`began`: when the process began, on the core's clock, if that is to count."""
+    def __init__(
+        self, settings: Settings, *, seed: int, began: float | None = None, kernel: bool = False
+    ) -> None:
+        """`began`: when the process began, on the core's clock, if that is to count. `kernel`: whether word
+        of the kernel will come, for which what the guard has to cover first waits."""
         self.state = State(
             settings=settings,
             rng=random.Random(seed),  # noqa: S311  (spreads load; nothing is secret about it)
             registry=PeerRegistry(settings.host),
             admission=Admission(settings.initiation),
             observation=ObservationSchedule(settings.initiation.resync),
+            guard=Guard(expected=kernel),
             began=began,
         )
         self.state.registry.weigh = self._weigh
@@ -271,11 +278,12 @@ class Mesh:
             self._decide(pair, now, actions)
         if state.charon.reachable:
             self._admit_from_line(now, actions)
-            actions += [
-                look for look in (state.observation.step(now), kernel_step(state, now)) if look is not None
-            ]
+            actions += [look for look in (state.observation.step(now),) if look is not None]
         else:
             forget_gone(self.state)
+        # What closes comes before what opens, and before what is loaded.
+        kernel = (change_guard(state, now), kernel_step(state, now))
+        actions = [*(action for action in kernel if action is not None), *actions]
         events, state.events = tuple(state.events), []
         return Step(tuple(actions), events)
 
@@ -286,8 +294,9 @@ class Mesh:
         removal = state.registry.removals.due
         if state.pairs.marked or state.unloaded or members_due(state):
             return 0.0
+        always = (removal, state.guard.due, state.kernel.due)
         if not state.charon.reachable:
-            return removal
+            return min((at for at in always if at is not None), default=None)
         charon, credentials, lists = state.charon, None, None
         if not charon.credentials_loaded and not charon.credentials_loading:
             credentials = charon.credentials_refusals.retry_at
@@ -298,15 +307,15 @@ class Mesh:
             state.pairs.due,
             state.admission.due,
             state.observation.due,
-            state.kernel.due,
             state.probing.due,
             credentials,
-            removal,
+            *always,
         )
         times = [at for at in dues if at is not None]
         return min(times, default=None)
 
     def _decide(self, pair: Pair, now: float, actions: list[Action]) -> None:
+        opened = open_pair(self.state, pair, now)
         if pair.busy:
             return
         state = self.state
@@ -315,13 +324,16 @@ class Mesh:
             state.observation.want(decision.look_at, decision.look)
         if decision.blocked == WAITING_FOR_PLACE:
             state.admission.wait(pair.name, rank_of(pair.attempt, initiator=pair.initiator, up=pair.up), now)
+        if decision.blocked == WAITING_FOR_GUARD:
+            state.guard.waiting.add(pair.name)
         if decision.action is not None and decision.ready:
             begin_action(state, pair, decision.action, now)
             actions.append(decision.action)
         elif now >= pair.refusals.retry_at:
             pair.refusals.reason, pair.refusals.count = NONE, 0
         due = pair.attempt.look_at if isinstance(decision.action, Initiate) and pair.busy else decision.due
-        state.pairs.schedule(pair, due)
+        dues = [at for at in (due, opened) if at is not None]
+        state.pairs.schedule(pair, min(dues, default=None))
         forget(state, pair)
 
     def _admit_from_line(self, now: float, actions: list[Action]) -> None:

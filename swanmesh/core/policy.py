@@ -20,8 +20,11 @@ class Meaning:
     trap: bool = False
     """Whether a trap stands, which holds back clear text while no association is up. Never `start`: undoing
     that ends associations (plugins/vici/vici_config.c, clear_start_action)."""
-    closed_while_down: bool = False
-    """Whether packets are dropped, not let through in clear, while the operator holds the peer down."""
+    closed: bool = False
+    """Whether packets in clear are dropped: by the guard (`core/guard.py`), always, and by a shunt of
+    charon's while the operator holds the peer down."""
+    opens: bool = False
+    """Whether packets in clear are let through past charon's policies while an association comes up."""
 
 
 class Policy(enum.StrEnum):
@@ -34,9 +37,9 @@ class Policy(enum.StrEnum):
         policy._value_, policy.meaning = word, meaning
         return policy
 
-    REQUIRE = "require", Meaning(trap=True, closed_while_down=True)
+    REQUIRE = "require", Meaning(trap=True, closed=True)
     """Associations are kept up; a trap stands, so that no packet crosses in clear while none is."""
-    PREFER = "prefer", Meaning()
+    PREFER = "prefer", Meaning(opens=True)
     """Associations are kept up; while none is, packets cross in clear."""
     MONITOR = "monitor", Meaning(offered=False)
     """Associations are kept, clear text is allowed and counted (a later release)."""

@@ -104,6 +104,7 @@ PEER_DID_NOT_INITIATE = Reason("peer-did-not-initiate", "the peer did not initia
 WAITING_TO_INITIATE = Reason("waiting-to-initiate", "waiting to initiate")
 WAITING_FOR_PEER = Reason("waiting-for-peer", "waiting for the peer to initiate")
 WAITING_FOR_PLACE = Reason("waiting-for-place", "waiting for other initiations to end")
+WAITING_FOR_GUARD = Reason("waiting-for-guard", "the kernel's guard comes first")
 WAITING_FOR_LOOK = Reason("waiting-for-look", "charon is looked at first")
 NO_ANSWER = Reason("peer-unreachable", "peer unreachable: no answer")
 NO_CHILD = Reason("no-child-sa", "its IKE_SA has no CHILD_SA")
@@ -142,6 +143,10 @@ STATES_FLUSHED = Reason("states-flushed", "somebody flushed the kernel's IPsec s
 POLICIES_MISSING = Reason("policies-missing", "the kernel lacks its policies")
 POLICIES_OF_ANOTHER = Reason("policies-missing", "the kernel's policies are those of another association")
 STATES_MISSING = Reason("states-missing", "the kernel lacks its states")
+
+# The guard.
+GUARD_WANTED = Reason("guard", "what the policies say")
+GUARD_TAKEN = Reason("guard-taken", "somebody took policies of the guard away")
 
 # Why charon or the kernel is looked at.
 SAFETY_NET = Reason("safety-net", "the slow safety net")

@@ -14,6 +14,7 @@ from swanmesh.core.certificates import Certificates
 from swanmesh.core.early_peers import EarlyPeers
 from swanmesh.core.events import MeshEvent
 from swanmesh.core.members import Members
+from swanmesh.core.guarding import Guard
 from swanmesh.core.model import Peer, Settings
 from swanmesh.core.observation import ObservationSchedule
 from swanmesh.core.pair import Pair, Refusals
@@ -216,6 +217,7 @@ class State:
     members_of: BlockTable = field(default_factory=BlockTable)
     """The blocks that `members` were last compared with."""
     probing: Probing = field(default_factory=Probing)
+    guard: Guard = field(default_factory=Guard)
     unloaded: set[str] = field(default_factory=set)
     """Connections, or their children, that charon's log said are unloaded, until the next step."""
     began: float | None = None

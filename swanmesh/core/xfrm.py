@@ -51,6 +51,21 @@ class XfrmPolicy(NamedTuple):
     """Lower is stronger."""
     number: int
     """The kernel's own number of it (`index`)."""
+    destination_port: int = 0
+    """For ICMP and ICMPv6 the code."""
+    source_mask: int = 0
+    """Which bits of the port count; 0 for any port."""
+    destination_mask: int = 0
+    owner: int = 0
+    """The selector's `user`, which no lookup heeds: with another one the same packets may have two policies
+    (net/xfrm/xfrm_policy.c: selector_cmp compares it, xfrm_selector_match does not)."""
+    used: int = 0
+    """When a packet met it last, in seconds since the epoch; 0 if none did."""
+
+    @property
+    def selector(self) -> tuple[object, ...]:
+        """What two policies never have in common: the second would replace the first."""
+        return (*self[:7], *self[11:15])
 
     @property
     def single_hosts(self) -> bool:
@@ -131,6 +146,9 @@ class StateDeleted:
 @dataclass(frozen=True, slots=True)
 class PolicyDeleted:
     """One policy is gone, by charon's hand or another's."""
+
+    policy: XfrmPolicy | None = None
+    """Which, if it bears a mark (`owner`): its selector is right, and no more of it is known."""
 
 
 @dataclass(frozen=True, slots=True)

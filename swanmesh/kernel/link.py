@@ -30,7 +30,15 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from swanmesh.core.actions import Action, ObserveKernel, ObserveTraffic, Outcome, RestorePolicies
+from swanmesh.core.actions import (
+    Action,
+    ChangeGuard,
+    ObserveKernel,
+    ObserveTraffic,
+    Outcome,
+    RestorePolicies,
+)
+from swanmesh.core.guarding import Change
 from swanmesh.core.xfrm import (
     EventsLost,
     KernelEvent,
@@ -58,6 +66,8 @@ _ANSWER = 10.0
 """Seconds that the kernel's answers may take in all; they are a matter of milliseconds."""
 _BATCH = 32
 """Associations whose policies are put back in one call."""
+_POLICIES = 100
+"""Policies of the guard's in one call: as many answers as there is room for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +182,8 @@ class KernelLink:
                 self._report(KernelObserved(action, await self._holdings()))
             elif isinstance(action, ObserveTraffic):
                 self._report(TrafficObserved(action, await self._traffic()))
+            elif isinstance(action, ChangeGuard):
+                self._report(Outcome(action, await self._change(action.change)))
             elif isinstance(action, RestorePolicies):
                 for outcome in await self._restore(self._restores(action)):
                     self._report(outcome)
@@ -210,23 +222,41 @@ class KernelLink:
             netlink.restore(action.addresses, action.reqid, replace=action.replace, sequence=2 * index + 2)
             for index, action in enumerate(actions)
         )
-        waiting = set(range(2, 2 * len(actions) + 2))
         failed: dict[int, str] = {}
         try:
-            async with contextlib.aclosing(self._answers(request)) as answers:
-                async for message in answers:
-                    if message.sequence not in waiting or message.kind != netlink.ERROR:
-                        continue
-                    waiting.discard(message.sequence)
-                    number = netlink.errno_of(message)
-                    if number not in (0, errno.EEXIST):
-                        refused = f"the kernel refused a policy: {os.strerror(number)}"
-                        failed[message.sequence // 2 - 1] = refused
-                    if not waiting:
-                        break
+            for sequence, number in (await self._acknowledged(request)).items():
+                if number not in (0, errno.EEXIST):
+                    failed[sequence // 2 - 1] = _refusal(number)
         except OSError as error:
-            failed |= {sequence // 2 - 1: explain(error) for sequence in waiting}
+            failed = dict.fromkeys(range(len(actions)), explain(error))
         return [Outcome(action, failed.get(index)) for index, action in enumerate(actions)]
+
+    async def _change(self, change: Change) -> str | None:
+        """Put, then drop; what is not there any more need not be dropped. Returns the first refusal."""
+        requests = netlink.changes(change.put, change.drop)
+        gone = frozenset(range(len(change.put) + 1, len(requests) + 1))
+        try:
+            for begin in range(0, len(requests), _POLICIES):
+                answered = await self._acknowledged(b"".join(requests[begin : begin + _POLICIES]))
+                for sequence, number in answered.items():
+                    if number and not (number == errno.ENOENT and sequence in gone):
+                        return _refusal(number)
+        except OSError as error:
+            return explain(error)
+        return None
+
+    async def _acknowledged(self, request: bytes) -> dict[int, int]:
+        """The error number that the kernel answers to each message of a request, by sequence number; 0 is
+        success. Raises OSError."""
+        waiting = {message.sequence for message in netlink.messages(request)}
+        answered: dict[int, int] = {}
+        async with contextlib.aclosing(self._answers(request)) as answers:
+            async for message in answers:
+                if message.kind == netlink.ERROR and message.sequence in waiting:
+                    answered[message.sequence] = netlink.errno_of(message)
+                if len(answered) == len(waiting):
+                    break
+        return answered
 
     async def _look(self) -> KernelHoldings:
         """Raises OSError when the kernel refuses, or had more to show than there was room for."""
@@ -282,6 +312,10 @@ def explain(error: OSError) -> str:
     return f"the kernel does not show its IPsec: {error.strerror or error}"
 
 
+def _refusal(number: int) -> str:
+    return f"the kernel refused a policy: {os.strerror(number)}"
+
+
 def describe(event: KernelEvent) -> str:
     """The event in words for the log; empty for what is too common to tell."""
     match event:
@@ -306,4 +340,4 @@ def _events_of(data: bytes) -> Iterator[KernelEvent]:
         elif message.kind == netlink.DEL_SA:
             yield StateDeleted(netlink.deleted_spi(message.body))
         elif message.kind == netlink.DEL_POLICY:
-            yield PolicyDeleted()
+            yield PolicyDeleted(netlink.deleted_policy(message.body))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from socket import AF_INET, AF_INET6, IPPROTO_ESP
 from typing import NamedTuple
 
@@ -40,14 +40,17 @@ _PACKETS = struct.Struct("=Q")
 _KEYED = frozenset({1, 2, 18})
 """XFRMA_ALG_AUTH, XFRMA_ALG_CRYPT, XFRMA_ALG_AEAD: a state that has none is but a reserved SPI."""
 _STATE_SIZE = 224
-_POLICY = struct.Struct("=152xIIBB")
-"""xfrm_userpolicy_info: priority, index, dir, action."""
+_POLICY = struct.Struct("=144xQIIBB")
+"""xfrm_userpolicy_info: curlft.use_time, priority, index, dir, action."""
 _POLICY_SIZE = 168
+_NUMBER = struct.Struct("=IB3x")
+"""The rest of xfrm_userpolicy_id behind its selector: index, dir."""
 _LIMITS = struct.pack("=8Q", *(2**64 - 1,) * 4, 0, 0, 0, 0)
 """xfrm_lifetime_cfg: no limit of bytes or packets, and no end."""
 _TMPL = struct.Struct("=16s4sB3xH2x16sIBBBxIII")
 """xfrm_user_tmpl: daddr, spi, proto, family, saddr, reqid, mode, share, optional, aalgos, ealgos, calgos."""
 _TRANSPORT, _ALLOW = 0, 0
+_BLOCK = 1
 _ANY_ALGORITHM = 2**32 - 1
 _ANYWHERE = bytes(16)
 
@@ -106,10 +109,30 @@ def policy(body: memoryview) -> XfrmPolicy | None:
     """
     if len(body) < _POLICY_SIZE:
         return None
-    priority, index, direction, action = _POLICY.unpack_from(body)
+    used, priority, index, direction, action = _POLICY.unpack_from(body)
+    found = _selected(body, direction, index)
+    if found is None:
+        return None
+    allow, reqid = action == _ALLOW, _template_reqid(body)
+    return found._replace(allow=allow, reqid=reqid, priority=priority, used=used)
+
+
+def deleted_policy(body: memoryview) -> XfrmPolicy | None:
+    """A DEL_POLICY's, as far as it is told (xfrm_userpolicy_id), if its selector bears a mark."""
+    if len(body) < _SELECTOR.size + _NUMBER.size:
+        return None
+    number, direction = _NUMBER.unpack_from(body, _SELECTOR.size)
+    found = _selected(body, direction, number)
+    return found if found is not None and found.owner else None
+
+
+def _selected(body: memoryview, direction: int, number: int) -> XfrmPolicy | None:
+    """What a selector and a direction say of a policy."""
     if direction > Direction.FORWARD:
         return None
-    (daddr, saddr, _, _, sport, _, family, bits_d, bits_s, protocol, _, _) = _SELECTOR.unpack_from(body)
+    (daddr, saddr, dport, dmask, sport, smask, family, bits_d, bits_s, protocol, _, owner) = (
+        _SELECTOR.unpack_from(body)
+    )
     source, destination = _address(family, saddr), _address(family, daddr)
     if source is None or destination is None:
         return None
@@ -121,10 +144,14 @@ def policy(body: memoryview) -> XfrmPolicy | None:
         destination_bits=bits_d,
         protocol=protocol,
         source_port=int.from_bytes(sport, "big"),
-        allow=action == _ALLOW,
-        reqid=_template_reqid(body),
-        priority=priority,
-        number=index,
+        allow=False,
+        reqid=0,
+        priority=0,
+        number=number,
+        destination_port=int.from_bytes(dport, "big"),
+        source_mask=int.from_bytes(smask, "big"),
+        destination_mask=int.from_bytes(dmask, "big"),
+        owner=owner,
     )
 
 
@@ -160,6 +187,44 @@ def packets_of(body: memoryview) -> tuple[str, int] | None:
     return bytes(body[72:76]).hex(), int(_PACKETS.unpack_from(body, 168)[0])
 
 
+def put(policy: XfrmPolicy, sequence: int) -> bytes:
+    """Installs a policy without template. One with the same selector is replaced, and no packet falls between
+    the two: both stand in the table for a moment (net/xfrm/xfrm_policy.c, xfrm_policy_insert)."""
+    action = _ALLOW if policy.allow else _BLOCK
+    info = _LIMITS + bytes(32) + struct.pack("=IIBBBB4x", policy.priority, 0, policy.direction, action, 0, 0)
+    return _message(UPDATE_POLICY, sequence, _selector(policy) + info)
+
+
+def drop(policy: XfrmPolicy, sequence: int) -> bytes:
+    """Deletes the policy with this selector: xfrm_userpolicy_id, which has index and direction behind it."""
+    return _message(DEL_POLICY, sequence, _selector(policy) + _NUMBER.pack(0, policy.direction))
+
+
+def changes(put_: Iterable[XfrmPolicy], drop_: Iterable[XfrmPolicy]) -> list[bytes]:
+    """The messages that install the ones and delete the others, numbered from 1."""
+    calls = [*((put, policy) for policy in put_), *((drop, policy) for policy in drop_)]
+    return [call(policy, number) for number, (call, policy) in enumerate(calls, 1)]
+
+
+def _selector(policy: XfrmPolicy) -> bytes:
+    ports = (policy.destination_port, policy.destination_mask, policy.source_port, policy.source_mask)
+    return _SELECTOR.pack(
+        policy.destination.packed,
+        policy.source.packed,
+        *(port.to_bytes(2, "big") for port in ports),
+        AF_INET6 if policy.source.version == 6 else AF_INET,
+        policy.destination_bits,
+        policy.source_bits,
+        policy.protocol,
+        0,
+        policy.owner,
+    )
+
+
+def _message(kind: int, sequence: int, body: bytes) -> bytes:
+    return _HEADER.pack(_HEADER.size + len(body), kind, _REQUEST | _ACK, sequence, 0) + body
+
+
 def _policy_message(
     kind: int, sequence: int, direction: Direction, source: Address, destination: Address, reqid: int
 ) -> bytes:
@@ -176,7 +241,7 @@ def _policy_message(
         *(_ANYWHERE, b"", IPPROTO_ESP, family, _ANYWHERE, reqid, _TRANSPORT, 0, 0, *(_ANY_ALGORITHM,) * 3)
     )
     body = info + _ATTRIBUTE.pack(_ATTRIBUTE.size + len(template), _TEMPLATE) + template
-    return _HEADER.pack(_HEADER.size + len(body), kind, _REQUEST | _ACK, sequence, 0) + body
+    return _message(kind, sequence, body)
 
 
 def _template_reqid(body: memoryview) -> int:

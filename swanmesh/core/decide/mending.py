@@ -30,6 +30,8 @@ class KernelView:
         self._between_hosts: dict[tuple[Direction, Address, Address], XfrmPolicy] = {}
         self._discovery: set[tuple[Direction, int]] = set()
         for policy in held.policies:
+            if policy.owner:
+                continue
             if policy.single_hosts:
                 self._between_hosts[policy.direction, policy.source, policy.destination] = policy
             elif policy.protocol == 58 and policy.source_bits == 0 and policy.allow and not policy.reqid:

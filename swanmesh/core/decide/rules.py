@@ -116,7 +116,7 @@ def _unloaded(pair: Pair, state: State, now: float) -> Decision | None:
     if pair.connection is None or pair.loaded == pair.connection.child:
         return None
     load = LoadConnection(connection=pair.connection, peer=pair.peer, reason=pair.reason)
-    return Decision(load, reason=pair.reason)
+    return Decision(load, blocked=state.guard.missing(pair.addresses), reason=pair.reason)
 
 
 def _gate(pair: Pair, state: State, now: float) -> Decision | None:

@@ -19,6 +19,7 @@ from swanmesh.core.connections import (
     text,
 )
 from swanmesh.core.initiation import initiates
+from swanmesh.core.inputs.guard import cover_peer
 from swanmesh.core.inputs.transitions import first_attempt, judge, judge_peer
 from swanmesh.core.membership import not_let_in, refusal
 from swanmesh.core.model import AddressPair, Block, Peer
@@ -115,6 +116,7 @@ def reconcile(state: State, name: str, peer: Peer | None, now: float, why: Reaso
             state.members.review(text(address))
         if added and state.observed_once and not peer.block:
             state.emit("peer-added", peer, why or reasons.NEW_PEER)
+    cover_peer(state, name)
     judge_peer(state, name)
 
 

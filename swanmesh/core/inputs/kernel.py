@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from swanmesh.core import reasons
 from swanmesh.core.actions import InstallPolicies, ObserveKernel, RekeyChild, RestorePolicies
 from swanmesh.core.decide.mending import KernelView, needs_policies, settled
+from swanmesh.core.inputs.guard import tidy, watch_guard
 from swanmesh.core.observed import ChildSa
 from swanmesh.core.pair import Pair
 from swanmesh.core.reasons import POLICIES_FLUSHED, STATES_FLUSHED, STATES_MISSING, Reason
@@ -50,15 +51,17 @@ def take_kernel_event(state: State, event: KernelEvent, now: float) -> None:
     match event:
         case KernelWatched():
             kernel.watched, kernel.reason = True, ""
+            watch_guard(state, watched=True)
             kernel.want(now, Reason("kernel-watched", "the kernel can be looked at"))
         case KernelUnwatched(reason):
             state.kernel = KernelState(reason=reason)
+            watch_guard(state, watched=False)
+        case PoliciesFlushed() | PolicyDeleted():
+            _guard_taken(state, event)
+            if state.charon.reachable:
+                _policies_gone(state, event, now)
         case _ if not state.charon.reachable:
             pass
-        case PoliciesFlushed():
-            for pair in state.pairs:
-                _expose(state, pair, POLICIES_FLUSHED)
-            kernel.want(now + AGAIN, POLICIES_FLUSHED)
         case StatesFlushed():
             kernel.flushed |= {child.unique_id for _, child in _children(state.pairs)}
             kernel.earliest = now
@@ -67,15 +70,30 @@ def take_kernel_event(state: State, event: KernelEvent, now: float) -> None:
             kernel.deleted.add(spi)
             if kernel.deleted_due is None:
                 kernel.deleted_due = now + _GRACE
-        case PolicyDeleted():
-            kernel.want(now + _GRACE, Reason("policy-deleted", "a policy was deleted from the kernel"))
         case EventsLost():
             kernel.want(now, Reason("events-lost", "the kernel told more than could be read"))
 
 
+def _policies_gone(state: State, event: PoliciesFlushed | PolicyDeleted, now: float) -> None:
+    if isinstance(event, PoliciesFlushed):
+        for pair in state.pairs:
+            _expose(state, pair, POLICIES_FLUSHED)
+        state.kernel.want(now + AGAIN, POLICIES_FLUSHED)
+    else:
+        lacks = Reason("policy-deleted", "a policy was deleted from the kernel")
+        state.kernel.want(now + _GRACE, lacks)
+
+
+def _guard_taken(state: State, event: PoliciesFlushed | PolicyDeleted) -> None:
+    """No look is needed to see what of the guard is missing, and none of charon's words."""
+    if isinstance(event, PoliciesFlushed):
+        state.guard.flushed()
+    elif event.policy is not None:
+        state.guard.deleted(event.policy)
+
+
 def kernel_step(state: State, now: float) -> ObserveKernel | None:
-    """The look that is due. The caller has made sure that charon answers: without charon nothing can be said
-    to be missing."""
+    """The look that is due. Without charon nothing but of the guard can be said to be missing."""
     kernel = state.kernel
     if not kernel.watched:
         return None
@@ -99,6 +117,7 @@ def take_kernel(state: State, held: KernelHoldings | None, now: float) -> None:
         kernel.want(now + 5.0, reasons.LOOK_FAILED)
         return
     kernel.segmenting = held.segmenting
+    state.guard.observed(held.policies, tidy=tidy(state))
     if not state.charon.reachable:
         return
     doubts = list(_compare(state, held, began))

@@ -6,6 +6,7 @@ from __future__ import annotations
 from swanmesh.core import reasons
 from swanmesh.core.actions import (
     Action,
+    ChangeGuard,
     Initiate,
     InstallPolicies,
     LoadConnection,
@@ -18,6 +19,7 @@ from swanmesh.core.actions import (
     TerminateIke,
     UnloadConnection,
 )
+from swanmesh.core.inputs.guard import guard_changed
 from swanmesh.core.inputs.kernel import mended
 from swanmesh.core.inputs.transitions import attempt_failed, judge
 from swanmesh.core.pair import Pair
@@ -59,6 +61,9 @@ def take_outcome(state: State, action: Action, error: str | None, now: float) ->
         return
     if isinstance(action, LoadRevocationLists):
         _lists(state, action, error, now)
+        return
+    if isinstance(action, ChangeGuard):
+        guard_changed(state, action, error, now)
         return
     state.admission.answered(action.pair, now)
     pair = state.pairs.get(action.pair)

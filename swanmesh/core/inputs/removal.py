@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from swanmesh.core.connections import desired, gates, met_under_block
 from swanmesh.core.inputs.files import peers_changed
+from swanmesh.core.inputs.guard import cover_peer
 from swanmesh.core.model import Block, Problem
 from swanmesh.core.pair import Pair
 from swanmesh.core.peer_registry import Entry, PeerRegistry
@@ -109,6 +110,9 @@ def forget(state: State, pair: Pair) -> None:
     if pair.connection is not None or pair.busy or pair.loaded is not None or pair.sas:
         return
     state.pairs.remove(pair)
+    if pair.addresses is not None:
+        state.guard.want((pair.addresses.local, pair.addresses.remote), None)
+        cover_peer(state, pair.peer)
     if not state.pairs.of(pair.peer):
         _removed(state, pair.peer)
 

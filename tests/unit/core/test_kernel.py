@@ -10,6 +10,7 @@ import pytest
 
 from swanmesh.core.actions import (
     Action,
+    ChangeGuard,
     Initiate,
     InstallPolicies,
     ObserveAll,
@@ -68,6 +69,8 @@ class World:
 
     def __init__(self, host: Settings, *peers: Peer, sas: Iterable[IkeSa] = (), up: bool = True) -> None:
         self.host, self.now = host, 100.0
+        self.guard: dict[object, XfrmPolicy] = {}
+        """The guard's policies in the kernel, by selector."""
         self.mesh = Mesh(host, seed=1)
         self.mesh.update_peers(peers, (), self.now)
         self.addresses = {name: pair for peer in peers for name, (pair, _) in desired(host, peer).items()}
@@ -103,7 +106,13 @@ class World:
             for action in self.mesh.step(self.now).actions:
                 match action:
                     case ObserveKernel():
-                        self.mesh.kernel_observed(self.kernel, self.now)
+                        policies = (*self.kernel.policies, *self.guard.values())
+                        self.mesh.kernel_observed(self.kernel._replace(policies=policies), self.now)
+                    case ChangeGuard(change=change):
+                        self.guard |= {policy.selector: policy for policy in change.put}
+                        for policy in change.drop:
+                            del self.guard[policy.selector]
+                        self.mesh.done(action, None, self.now)
                     case ObserveAll():
                         self.mesh.observed(self.held, self.now)
                     case ObserveSas():
@@ -119,6 +128,8 @@ class World:
             self.now = max(self.now + 0.001, due)
 
     def without(self, *, policies: bool = False, states: bool = False) -> None:
+        if policies:
+            self.guard.clear()
         self.kernel = KernelHoldings(
             () if states else self.kernel.states, () if policies else self.kernel.policies
         )
@@ -142,8 +153,10 @@ def test_flushed_policies_are_put_back_in_the_very_next_step(world: World) -> No
         "203.0.113.1 to 203.0.113.2",
         "203.0.113.1 to 203.0.113.3",
     ]
-    assert all(isinstance(a, RestorePolicies) and a.reqid == REQID and not a.replace for a in actions)
-    assert all(a.reason.words == "somebody flushed the kernel's IPsec policies" for a in actions)
+    guard, *others = actions
+    assert isinstance(guard, ChangeGuard), "what closes comes before what opens"
+    assert all(isinstance(a, RestorePolicies) and a.reqid == REQID and not a.replace for a in others)
+    assert all(a.reason.words == "somebody flushed the kernel's IPsec policies" for a in others)
 
 
 def test_flushed_states_are_rekeyed_after_one_look(world: World) -> None:
@@ -343,7 +356,6 @@ def test_nothing_is_mended_while_charon_does_not_answer(world: World) -> None:
     world.mesh.kernel_event(PoliciesFlushed(), world.now)
     world.mesh.kernel_event(StateDeleted("00000001"), world.now)
     assert world.run(100.0) == []
-    assert world.mesh.due is None
     world.mesh.charon_back("5.9.8", world.held, world.now)
     assert mending(world.run(100.0)) == []
 

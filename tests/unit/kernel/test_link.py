@@ -17,7 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swanmesh.core.actions import ObserveKernel, Outcome, RestorePolicies
+from swanmesh.core.actions import ChangeGuard, ObserveKernel, Outcome, RestorePolicies
+from swanmesh.core.guard import Cover, Ground, Opening
+from swanmesh.core.guarding import Change
 from swanmesh.core.model import AddressPair
 from swanmesh.core.reasons import Reason
 from swanmesh.core.xfrm import (
@@ -411,6 +413,80 @@ def test_each_event_has_words_or_is_too_common_for_them() -> None:
 
 def test_an_unknown_error_is_told_in_the_systems_words() -> None:
     assert os.strerror(errno.ENOMEM) in explain(OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
+
+
+# The guard.
+
+GUARDS = [
+    *Ground(4).policies(),
+    *Ground(6).policies(),
+    *Cover(V4.remote, 32, closed=True, source="p").policies(),
+    *Cover(V6.remote, 48, closed=False, source="p").policies(),
+    *Opening(V6, out=True).policies(),
+]
+
+
+@pytest.mark.parametrize("policy", GUARDS)
+def test_what_the_guard_installs_reads_as_itself(policy: XfrmPolicy) -> None:
+    (installs,) = netlink.messages(netlink.put(policy, 1))
+    assert installs.kind == netlink.UPDATE_POLICY and netlink.policy(installs.body) == policy
+    (deletes,) = netlink.messages(netlink.drop(policy, 1))
+    told = netlink.deleted_policy(deletes.body)
+    assert told is not None and told.selector == policy.selector
+
+
+def test_the_deletion_of_a_policy_without_our_mark_tells_nothing_of_it() -> None:
+    (deletes,) = netlink.messages(netlink.drop(GUARDS[0]._replace(owner=0), 1))
+    assert netlink.deleted_policy(deletes.body) is None
+
+
+def guards(*drop: XfrmPolicy) -> ChangeGuard:
+    change = Change(tuple(GUARDS), drop, parts=())
+    return ChangeGuard(change=change, reason=Reason("test", "a test"))
+
+
+@asynchronous
+async def test_a_change_of_the_guard_puts_before_it_drops() -> None:
+    fake, action = FakeKernel(), guards(*(GUARDS[0]._replace(priority=n) for n in range(300)))
+    async with linked(fake) as (link, reports):
+        await reports.event()
+        link.submit([action])
+        assert await reports.next() == Outcome(action, None)
+    kinds = [r.kind for r in fake.requests if r.kind in (netlink.UPDATE_POLICY, netlink.DEL_POLICY)]
+    assert kinds == [netlink.UPDATE_POLICY] * len(GUARDS) + [netlink.DEL_POLICY] * 300
+
+
+@pytest.mark.parametrize(
+    ("kind", "number", "refused"),
+    [
+        (netlink.UPDATE_POLICY, errno.ENOBUFS, True),
+        (netlink.UPDATE_POLICY, errno.ENOENT, True),
+        (netlink.DEL_POLICY, errno.ENOENT, False),
+        (netlink.DEL_POLICY, errno.EPERM, True),
+    ],
+)
+@asynchronous
+async def test_what_of_the_guard_is_refused_is_told(kind: int, number: int, refused: bool) -> None:
+    fake, action = FakeKernel(), guards(GUARDS[0])
+    fake.refuse[kind] = number
+    async with linked(fake) as (link, reports):
+        await reports.event()
+        link.submit([action])
+        outcome = await reports.next()
+    said = f"the kernel refused a policy: {os.strerror(number)}"
+    assert outcome == Outcome(action, said if refused else None)
+
+
+@asynchronous
+async def test_whose_policy_was_deleted_is_told_if_it_is_the_guards() -> None:
+    fake = FakeKernel()
+    async with linked(fake) as (_, reports):
+        await reports.event()
+        fake.tell(*(netlink.drop(policy, 0) for policy in (GUARDS[0], GUARDS[0]._replace(owner=0))))
+        told = await reports.event()
+        assert isinstance(told, PolicyDeleted) and told.policy is not None
+        assert told.policy.selector == GUARDS[0].selector
+        assert await reports.event() == PolicyDeleted()
 
 
 # This machine's own kernel, where it shows IPsec.

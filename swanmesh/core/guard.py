@@ -1,0 +1,196 @@
+"""The guard: kernel policies of our own that hold clear text back, whatever becomes of charon.
+
+What the guard is to do is told in parts: a `Cover` for each network that has a policy, an `Opening` for an
+address pair on its way between clear and encrypted, and the `Ground` that any of them stands on. A part says
+which kernel policies it takes, so that a new source of networks needs no more than to give its covers.
+
+Of the policies that match a packet the kernel takes the one with the lowest priority value, and among ours:
+
+    100           what must never be caught: neighbour discovery, path MTU messages that come in
+    1,000 - bits  an opening
+    from 68,000   charon's: shunts, associations, traps
+    3,000,000     what a closed network is to let pass nevertheless
+    4,000,000 - bits  covers: the longest prefix counts
+
+IKE passes all of them: charon's sockets carry policies of their own. So does ESP: what comes in is looked at
+when it is decrypted, and what goes out before it is encrypted (net/ipv4/esp4.c: no_policy).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, TypeAlias
+
+from swanmesh.core.model import Address, AddressPair, Peer, Settings
+from swanmesh.core.xfrm import Direction, XfrmPolicy
+
+OWNER = 0x73776D
+"""Marks our policies: the `user` of their selectors, which is 0 in everybody else's."""
+_NEVER_CAUGHT, _OPENING, _LET_PASS, _COVER = 100, 1_000, 3_000_000, 4_000_000
+_ANYWHERE: dict[int, Address] = {4: ipaddress.IPv4Address(0), 6: ipaddress.IPv6Address(0)}
+_MULTICAST: dict[int, tuple[tuple[Address, int], ...]] = {
+    4: ((ipaddress.IPv4Address("224.0.0.0"), 4), (ipaddress.IPv4Address("255.255.255.255"), 32)),
+    6: ((ipaddress.IPv6Address("ff00::"), 8),),
+}
+_ICMP, _ICMPV6 = 1, 58
+_FRAGMENTATION_NEEDED = (3, 4)
+"""Type and code (RFC 1191 §4)."""
+_PACKET_TOO_BIG = (2, 0)
+"""RFC 4443 §3.2."""
+_NEIGHBOUR_DISCOVERY = ((135, 0), (136, 0))
+"""Solicitation and advertisement (RFC 4861 §4.3, §4.4). Those of routers come from link-local addresses or go
+to multicast ones."""
+_ALL = 0xFFFF
+_OUT_OPEN = 2.0
+"""Seconds that packets still go out in clear after an association came up: the other end has it by then."""
+_IN_OPEN = 10.0
+"""Seconds that they are still taken in clear: longer, so that the other end has changed over."""
+
+Key: TypeAlias = tuple[object, ...]
+
+
+class Ground(NamedTuple):
+    """What passes whatever else is closed in this family: without it no network works."""
+
+    version: int
+
+    @property
+    def key(self) -> Key:
+        return (self.version,)
+
+    def policies(self) -> Iterator[XfrmPolicy]:
+        any_, protocol = _ANYWHERE[self.version], _ICMP if self.version == 4 else _ICMPV6
+        too_big = _FRAGMENTATION_NEEDED if self.version == 4 else _PACKET_TOO_BIG
+
+        def icmp(way: Direction, kind: tuple[int, int], priority: int) -> XfrmPolicy:
+            ports = (protocol, kind[0]), (kind[1], _ALL, _ALL)
+            return _policy(way, (any_, 0), (any_, 0), True, priority, *ports)
+
+        if self.version == 6:
+            for way in (Direction.IN, Direction.OUT):
+                for kind in _NEIGHBOUR_DISCOVERY:
+                    yield icmp(way, kind, _NEVER_CAUGHT)
+        yield icmp(Direction.IN, too_big, _NEVER_CAUGHT)
+        # Out it quotes a packet that came in, perhaps encrypted: it goes through charon's policies first.
+        yield icmp(Direction.OUT, too_big, _LET_PASS)
+        for group in _MULTICAST[self.version]:
+            yield _policy(Direction.IN, (any_, 0), group, True, _LET_PASS)
+
+
+class Cover(NamedTuple):
+    """One network of peers, whole: no packet to or from it passes in clear if `closed`, each does if not."""
+
+    network: Address
+    bits: int
+    closed: bool
+    source: str
+    """Who brought it: a peer's name, for one."""
+
+    @property
+    def key(self) -> Key:
+        return (self.network, self.bits)
+
+    def policies(self) -> Iterator[XfrmPolicy]:
+        them, anybody = (self.network, self.bits), (_ANYWHERE[self.network.version], 0)
+        allow, priority = not self.closed, _COVER - self.bits
+        yield _policy(Direction.OUT, anybody, them, allow, priority)
+        yield _policy(Direction.IN, them, anybody, allow, priority)
+        yield _policy(Direction.FORWARD, them, anybody, allow, priority)
+
+
+class Opening(NamedTuple):
+    """An address pair under a policy that allows clear text, while its association comes up: packets in clear
+    pass charon's policies by, so that none is lost that one end sends in clear and the other expects
+    encrypted, or the other way round."""
+
+    pair: AddressPair
+    out: bool
+    """Whether this host still sends in clear."""
+
+    @property
+    def key(self) -> Key:
+        return (self.pair.local, self.pair.remote)
+
+    def policies(self) -> Iterator[XfrmPolicy]:
+        bits = self.pair.local.max_prefixlen
+        local, remote = (self.pair.local, bits), (self.pair.remote, bits)
+        yield _policy(Direction.IN, remote, local, True, _OPENING - bits)
+        if self.out:
+            yield _policy(Direction.OUT, local, remote, True, _OPENING - bits)
+
+
+class Refused(NamedTuple):
+    """When packets in clear were refused last, in seconds since the epoch; 0 if none was."""
+
+    out: int = 0
+    into: int = 0
+
+
+Part: TypeAlias = Ground | Cover | Opening
+
+
+def _policy(
+    direction: Direction,
+    source: tuple[Address, int],
+    destination: tuple[Address, int],
+    allow: bool,
+    priority: int,
+    source_port: tuple[int, int] = (0, 0),
+    rest: tuple[int, int, int] = (0, 0, 0),
+) -> XfrmPolicy:
+    """`source_port` is protocol and port, `rest` the destination's port and the two masks."""
+    return XfrmPolicy(*(direction, *source, *destination, *source_port, allow, 0, priority, 0, *rest, OWNER))
+
+
+def closed(policies: Iterable[XfrmPolicy]) -> dict[str, Key]:
+    """The networks that are closed whole, in words, with their keys."""
+    ways: dict[Key, set[Direction]] = {}
+    for policy in policies:
+        if policy.owner == OWNER and not policy.allow:
+            out = policy.direction is Direction.OUT
+            key = (
+                (policy.destination, policy.destination_bits) if out else (policy.source, policy.source_bits)
+            )
+            ways.setdefault(key, set()).add(policy.direction)
+    return {f"{key[0]}/{key[1]}": key for key, found in ways.items() if found == set(Direction)}
+
+
+def last_refused(policies: Iterable[XfrmPolicy]) -> dict[Key, Refused]:
+    """When something to or from each closed network was refused last, by its key. How often, the kernel
+    counts for the whole host alone (`/proc/net/xfrm_stat`)."""
+    found: dict[Key, Refused] = {}
+    for policy in policies:
+        if policy.used and not policy.allow:
+            if policy.direction is Direction.OUT:
+                key = (policy.destination, policy.destination_bits)
+                found[key] = found.get(key, Refused())._replace(out=policy.used)
+            else:
+                key = (policy.source, policy.source_bits)
+                before = found.get(key, Refused())
+                found[key] = before._replace(into=max(before.into, policy.used))
+    return found
+
+
+def policies_of(part: Part | None) -> dict[Key, XfrmPolicy]:
+    """Its kernel policies by selector."""
+    return {} if part is None else {policy.selector: policy for policy in part.policies()}
+
+
+def peer_covers(settings: Settings, peer: Peer) -> Iterator[Cover]:
+    """What the peer's own addresses take."""
+    if settings.policy_of(peer).meaning.closed:
+        for address in peer.addresses:
+            yield Cover(address, address.max_prefixlen, closed=True, source=peer.name)
+
+
+def opening(pair: AddressPair, up_since: float | None, now: float) -> tuple[Opening | None, float | None]:
+    """How an address pair under a policy that allows clear text is open, and until when. `up_since`: when its
+    association came up; None while it is not."""
+    if up_since is None:
+        return Opening(pair, out=True), None
+    if now < up_since + _OUT_OPEN:
+        return Opening(pair, out=True), up_since + _OUT_OPEN
+    if now < up_since + _IN_OPEN:
+        return Opening(pair, out=False), up_since + _IN_OPEN
+    return None, None

@@ -1,0 +1,65 @@
+"""What the guard is made of: the peers in force, and how their address pairs stand. And what becomes of
+it."""
+
+from __future__ import annotations
+
+from swanmesh.core.actions import ChangeGuard
+from swanmesh.core.guard import opening, peer_covers
+from swanmesh.core.pair import Pair
+from swanmesh.core.state import State
+
+
+def cover_peer(state: State, name: str) -> None:
+    """A peer's file, or what is left of a peer in charon, changed. Whatever charon may still hold for an
+    address goes first, and its cover then."""
+    peer = state.registry.named(name)
+    covers = peer_covers(state.settings, peer) if peer is not None else ()
+    left = {pair.addresses.remote for pair in state.pairs.of(name) if pair.addresses is not None}
+    state.guard.cover(name, covers, left)
+
+
+def open_pair(state: State, pair: Pair, now: float) -> float | None:
+    """How a pair is open between clear and encrypted. Returns when that changes if nothing happens before."""
+    if pair.addresses is None or not pair.peer:
+        return None
+    peer, key = state.registry.named(pair.peer), (pair.addresses.local, pair.addresses.remote)
+    associates = pair.connection is not None and not pair.connection.shunt
+    if peer is None or not associates or not state.settings.policy_of(peer).meaning.opens:
+        state.guard.want(key, None)
+        return None
+    if not state.charon.reachable:
+        return None  # what stands in the kernel goes on as it is
+    part, due = opening(pair.addresses, pair.standing.since if pair.up else None, now)
+    state.guard.want(key, part)
+    return due
+
+
+def change_guard(state: State, now: float) -> ChangeGuard | None:
+    """The next change to the kernel's policies that is due."""
+    reason = state.guard.reason
+    change = state.guard.change(now)
+    return None if change is None else ChangeGuard(change=change, reason=reason)
+
+
+def guard_changed(state: State, action: ChangeGuard, error: str | None, now: float) -> None:
+    """The outcome: connections that waited for it go on."""
+    state.guard.done(action.change, error, now)
+    waiting, state.guard.waiting = state.guard.waiting, set()
+    for name in waiting:
+        if (pair := state.pairs.get(name)) is not None:
+            state.pairs.mark(pair)
+
+
+def watch_guard(state: State, *, watched: bool) -> None:
+    """The kernel can be looked at from now on, or cannot."""
+    state.guard.watched(watched)
+    for name in state.guard.waiting:
+        if (pair := state.pairs.get(name)) is not None:
+            state.pairs.mark(pair)
+
+
+def tidy(state: State) -> bool:
+    """Whether the guard may let go what no file accounts for: charon was asked what it holds of unknown
+    peers, and nothing of them is left, nor left alone in doubt."""
+    gone = not any(pair.connection is None and pair.peer for pair in state.pairs)
+    return state.observed_once and not state.hold and not state.registry.doubt and gone

@@ -1,0 +1,334 @@
+"""The guard: which packets it lets pass, and that no order of changes leaves a moment without cover."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import ip_address, ip_network
+from typing import NamedTuple
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swanmesh.core.actions import ChangeGuard, LoadConnection, ObserveKernel, UnloadConnection
+from swanmesh.core.guard import Cover, Opening
+from swanmesh.core.guarding import Change, Guard
+from swanmesh.core.mesh import Mesh
+from swanmesh.core.model import AddressPair
+from swanmesh.core.policy import Policy
+from swanmesh.core.xfrm import (
+    Direction,
+    KernelHoldings,
+    KernelUnwatched,
+    KernelWatched,
+    PoliciesFlushed,
+    PolicyDeleted,
+    XfrmPolicy,
+)
+from tests.unit.core.build import address, holdings, peer, settings
+
+LOCAL, PEER, OTHER = "203.0.113.1", "203.0.113.2", "203.0.113.3"
+LOCAL6, PEER6 = "2001:db8::1", "2001:db8::2"
+TCP, UDP, ICMP, ICMPV6 = 6, 17, 1, 58
+
+
+class Packet(NamedTuple):
+    direction: Direction
+    source: str
+    destination: str
+    protocol: int = TCP
+    source_port: int = 1024
+    destination_port: int = 1024
+
+
+class Kernel:
+    """What takes changes, one policy at a time, and says what becomes of a packet."""
+
+    def __init__(self, *others: XfrmPolicy) -> None:
+        self.policies = {policy.selector: policy for policy in others}
+
+    def steps(self, change: Change) -> Iterable[None]:
+        for policy in change.put:
+            self.policies[policy.selector] = policy
+            yield
+        for policy in change.drop:
+            self.policies.pop(policy.selector, None)
+            yield
+
+    def take(self, change: Change | None) -> None:
+        for _ in self.steps(change) if change is not None else ():
+            pass
+
+    def passes(self, packet: Packet) -> bool:
+        found = [policy for policy in self.policies.values() if matches(policy, packet)]
+        return min(found, key=lambda policy: policy.priority).allow if found else True
+
+
+def matches(policy: XfrmPolicy, packet: Packet) -> bool:
+    """As xfrm_selector_match of include/net/xfrm.h."""
+    source, destination = ip_address(packet.source), ip_address(packet.destination)
+    return (
+        policy.direction is packet.direction
+        and policy.source.version == source.version
+        and source in ip_network((policy.source, policy.source_bits))
+        and destination in ip_network((policy.destination, policy.destination_bits))
+        and policy.protocol in (0, packet.protocol)
+        and not (policy.source_port ^ packet.source_port) & policy.source_mask
+        and not (policy.destination_port ^ packet.destination_port) & policy.destination_mask
+    )
+
+
+def closed(text: str, bits: int | None = None, source: str = "web2.mesh.example") -> Cover:
+    one = address(text)
+    return Cover(one, one.max_prefixlen if bits is None else bits, closed=True, source=source)
+
+
+def standing(*parts: Cover | Opening) -> Kernel:
+    """A kernel that holds a guard of these parts."""
+    guard, kernel = Guard(expected=True), Kernel()
+    guard.observed((), tidy=True)
+    for part in parts:
+        guard.want(part.key, part)
+    kernel.take(guard.change(0.0))
+    return kernel
+
+
+OUT = Packet(Direction.OUT, LOCAL, PEER)
+IN = Packet(Direction.IN, PEER, LOCAL)
+FORWARD = Packet(Direction.FORWARD, PEER, "198.51.100.1")
+
+
+def test_nothing_to_or_from_a_closed_address_passes() -> None:
+    kernel = standing(closed(PEER))
+    assert not any(kernel.passes(packet) for packet in (OUT, IN, FORWARD))
+    from_elsewhere = OUT._replace(source="198.51.100.1")
+    assert not kernel.passes(from_elsewhere), "the host may have addresses that its file does not name"
+    others = (OUT._replace(destination=OTHER), IN._replace(source=OTHER), FORWARD._replace(source=OTHER))
+    assert all(kernel.passes(packet) for packet in others)
+
+
+def test_what_a_network_needs_is_never_caught() -> None:
+    kernel = standing(closed(PEER), closed(PEER6))
+    solicitation = Packet(Direction.OUT, LOCAL6, PEER6, ICMPV6, 135, 0)
+    advertisement = Packet(Direction.IN, PEER6, LOCAL6, ICMPV6, 136, 0)
+    needed = (
+        solicitation,
+        advertisement,
+        Packet(Direction.IN, PEER6, LOCAL6, ICMPV6, 2, 0),
+        Packet(Direction.IN, PEER, LOCAL, ICMP, 3, 4),
+        Packet(Direction.OUT, LOCAL, PEER, ICMP, 3, 4),
+        Packet(Direction.IN, PEER6, "ff02::2", ICMPV6, 133, 0),
+        Packet(Direction.IN, "fe80::1", LOCAL6, ICMPV6, 134, 0),
+        Packet(Direction.IN, PEER, "224.0.0.18", 112),
+        Packet(Direction.IN, PEER, "255.255.255.255", UDP, 67, 68),
+    )
+    assert [packet for packet in needed if not kernel.passes(packet)] == []
+    refused = (
+        solicitation._replace(source_port=128),
+        Packet(Direction.IN, PEER, LOCAL, ICMP, 3, 1),
+        Packet(Direction.IN, PEER, LOCAL, ICMP, 8, 0),
+    )
+    assert not any(kernel.passes(packet) for packet in refused)
+
+
+def test_a_message_about_the_path_goes_out_by_charons_policy_if_there_is_one() -> None:
+    """It quotes what came in, which may have been encrypted."""
+    kernel = standing(closed(PEER))
+    association = XfrmPolicy(Direction.OUT, address(LOCAL), 32, address(PEER), 32, 0, 0, True, 7, 367231, 1)
+    ours = [policy for policy in kernel.policies.values() if matches(policy, OUT._replace(protocol=ICMP))]
+    assert all(policy.priority > association.priority for policy in ours)
+
+
+def test_the_longest_prefix_counts() -> None:
+    inside = Cover(address(PEER), 32, closed=False, source="gateway")
+    kernel = standing(closed("203.0.113.0", 24), inside)
+    assert kernel.passes(OUT) and kernel.passes(IN)
+    assert not kernel.passes(OUT._replace(destination=OTHER))
+
+
+def test_an_opening_lets_one_pair_pass_and_closes_behind_itself() -> None:
+    pair = AddressPair(address(LOCAL), address(PEER))
+    kernel = standing(Opening(pair, out=True))
+    blocked = [
+        policy._replace(allow=False, priority=68_000, owner=0)
+        for policy in kernel.policies.values()
+        if policy.source_bits == 32
+    ]
+    charons = Kernel(*kernel.policies.values(), *blocked)
+    assert charons.passes(OUT) and charons.passes(IN)
+    later = Kernel(*standing(Opening(pair, out=False)).policies.values(), *blocked)
+    assert later.passes(IN) and not later.passes(OUT)
+
+
+# Orders of changes.
+
+PEERS = (PEER, OTHER, PEER6)
+WAYS = ("want", "leave", "step", "refuse", "delete", "flush", "look")
+
+
+@given(st.lists(st.tuples(st.sampled_from(WAYS), st.sampled_from(PEERS), st.booleans()), max_size=40))
+def test_no_order_of_changes_uncovers_what_is_closed(does: list[tuple[str, str, bool]]) -> None:
+    guard, kernel = Guard(expected=True), Kernel()
+    guard.observed((), tidy=True)
+    wanted: set[str] = set()
+    taken: set[str] = set()
+    """What others took; it may be open until the next change."""
+    now = 0.0
+
+    def check(before: set[str]) -> None:
+        for one in before - taken:
+            local = LOCAL6 if ":" in one else LOCAL
+            assert not kernel.passes(Packet(Direction.OUT, local, one)), one
+            assert not kernel.passes(Packet(Direction.IN, one, local)), one
+
+    for way, one, flag in does:
+        covered = {each for each in wanted if guard.stands(closed(each).key)}
+        match way:
+            case "want":
+                wanted.add(one)
+                guard.cover(one, [closed(one, source=one if flag else "another")])
+            case "leave":
+                wanted.discard(one)
+                guard.cover(one, (), kept=[address(one)] if flag else ())
+                guard.cover("another", ())
+                wanted = {each for each in wanted if closed(each).key in guard.wanted}
+            case "delete" if kernel.policies:
+                selector = sorted(kernel.policies, key=str)[len(one) % len(kernel.policies)]
+                taken |= wanted
+                guard.deleted(kernel.policies.pop(selector))
+            case "flush":
+                taken |= wanted
+                kernel.policies.clear()
+                guard.flushed()
+            case "look":
+                guard.observed(kernel.policies.values(), tidy=flag)
+            case _:
+                now += 100.0
+                change = guard.change(now)
+                for number, _ in enumerate(kernel.steps(change) if change is not None else ()):
+                    check(covered & wanted)
+                    if way == "refuse" and number == len(one) % 4:
+                        break
+                if change is not None:
+                    guard.done(change, "no" if way == "refuse" else None, now)
+                taken = set() if way == "step" and guard.due is None else taken
+        check(covered & wanted)
+    for _ in range(3):
+        guard.observed(kernel.policies.values(), tidy=True)
+        while (change := guard.change(now := now + 100.0)) is not None:
+            kernel.take(change)
+            guard.done(change, None, now)
+    expected = {s for part in guard.wanted.values() for s in (policy.selector for policy in part.policies())}
+    assert kernel.policies.keys() == expected
+    assert all(guard.stands(key) for key in guard.wanted)
+
+
+def test_a_change_touches_what_changed_alone() -> None:
+    guard, kernel = Guard(expected=True), Kernel()
+    guard.observed((), tidy=True)
+    for number in range(1, 200):
+        guard.cover(f"web{number}", [closed(f"198.51.100.{number}", source=f"web{number}")])
+    kernel.take(change := guard.change(0.0))
+    assert change is not None
+    guard.done(change, None, 0.0)
+    guard.cover("web7", ())
+    change = guard.change(0.0)
+    assert change is not None and len(change.put) == 0
+    assert {policy.source for policy in change.drop if policy.direction is Direction.IN} == {
+        address("198.51.100.7")
+    }
+
+
+# The whole core.
+
+
+def mesh_of(policy: Policy = Policy.REQUIRE) -> Mesh:
+    host = settings(policy=policy)
+    mesh = Mesh(host, seed=1, kernel=True)
+    mesh.charon_back("5.9.8", holdings(host), 0.0)
+    return mesh
+
+
+def watch(mesh: Mesh, kernel: Kernel) -> None:
+    mesh.kernel_event(KernelWatched(), 0.0)
+    actions = mesh.step(0.0).actions
+    assert any(isinstance(action, ObserveKernel) for action in actions)
+    mesh.kernel_observed(KernelHoldings((), tuple(kernel.policies.values())), 0.0)
+
+
+def test_a_peer_is_covered_before_its_connection_is_loaded_and_until_it_is_unloaded() -> None:
+    mesh, kernel, one = mesh_of(), Kernel(), peer()
+    mesh.update_peers([one], (), 0.0)
+    assert not any(isinstance(action, LoadConnection) for action in mesh.step(0.0).actions)
+    watch(mesh, kernel)
+    (guard,) = mesh.step(1.0).actions
+    assert isinstance(guard, ChangeGuard)
+    kernel.take(guard.change)
+    mesh.done(guard, None, 1.0)
+    (load,) = (action for action in mesh.step(1.0).actions if isinstance(action, LoadConnection))
+    mesh.done(load, None, 1.0)
+    mesh.update_peers((), [one.source], 2.0)
+    (unload,) = (action for action in mesh.step(2.0).actions if not isinstance(action, ObserveKernel))
+    assert isinstance(unload, UnloadConnection), "the guard outlives the connection"
+    mesh.done(unload, None, 2.0)
+    gone = [action for at in (2.0, 2.1) for action in mesh.step(at).actions]
+    (guard,) = (action for action in gone if isinstance(action, ChangeGuard))
+    kernel.take(guard.change)
+    assert kernel.policies == {}
+
+
+def test_connections_wait_for_no_guard_that_cannot_come() -> None:
+    mesh = mesh_of()
+    mesh.update_peers([peer()], (), 0.0)
+    mesh.kernel_event(KernelUnwatched("no such module"), 0.0)
+    assert any(isinstance(action, LoadConnection) for action in mesh.step(0.0).actions)
+
+
+def test_a_restart_finds_nothing_to_do() -> None:
+    mesh, kernel = mesh_of(), standing(closed(PEER))
+    mesh.update_peers([peer()], (), 0.0)
+    watch(mesh, kernel)
+    assert not any(isinstance(action, ChangeGuard) for action in mesh.step(0.0).actions)
+
+
+def test_what_is_taken_from_the_guard_is_put_back_without_a_look_and_without_charon() -> None:
+    mesh, kernel = mesh_of(), standing(closed(PEER))
+    mesh.update_peers([peer()], (), 0.0)
+    watch(mesh, kernel)
+    mesh.step(0.0)
+    mesh.charon_lost(mesh.state.charon.reason, 1.0)
+    for event in (PoliciesFlushed(), PolicyDeleted(next(iter(closed(PEER).policies())))):
+        mesh.kernel_event(event, 1.0)
+        (guard,) = (action for action in mesh.step(1.0).actions if isinstance(action, ChangeGuard))
+        assert guard.reason.code == "guard-taken"
+        mesh.done(guard, None, 1.0)
+
+
+def test_a_guard_of_peers_that_no_file_names_stays_until_charon_was_asked() -> None:
+    host = settings()
+    mesh, kernel = Mesh(host, seed=1, kernel=True), standing(closed(PEER), closed(OTHER))
+    mesh.update_peers([peer()], (), 0.0)
+    watch(mesh, kernel)
+    assert not any(isinstance(action, ChangeGuard) for action in mesh.step(0.0).actions)
+    mesh.charon_back("5.9.8", holdings(host), 1.0)
+    for at in (1.0, 2.0, 3.0):
+        for action in mesh.step(at).actions:
+            match action:
+                case ObserveKernel():
+                    mesh.kernel_observed(KernelHoldings((), tuple(kernel.policies.values())), at)
+                case ChangeGuard(change=change):
+                    kernel.take(change)
+                    mesh.done(action, None, at)
+                case _ if action.pair:
+                    mesh.done(action, None, at)
+    assert not kernel.passes(OUT) and kernel.passes(OUT._replace(destination=OTHER))
+
+
+def test_under_prefer_a_pair_is_open_until_some_time_after_it_came_up() -> None:
+    mesh, kernel = mesh_of(Policy.PREFER), Kernel()
+    mesh.update_peers([peer()], (), 0.0)
+    watch(mesh, kernel)
+    (guard,) = (action for action in mesh.step(0.0).actions if isinstance(action, ChangeGuard))
+    assert {(p.direction, p.allow, p.priority < 68_000) for p in guard.change.put if p.source_bits} == {
+        (Direction.OUT, True, True),
+        (Direction.IN, True, True),
+    }
