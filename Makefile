@@ -144,6 +144,7 @@ CONFDIR = $(SYSCONFDIR)/swanmesh
 LIBDIR = $(PREFIX)/lib/swanmesh
 WRAPPER = $(PREFIX)/bin/swanmesh
 UNIT = $(UNITDIR)/swanmesh.service
+GUARD_UNIT = $(UNITDIR)/swanmesh-guard.service
 MODULES = $(SYSCONFDIR)/modules-load.d/swanmesh.conf
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 # Each installation has a folder of its own, so that none changes beneath a service that runs from it.
@@ -210,29 +211,34 @@ switch: build-beside
 	@before=$$(sed -n 's|^exec \(.*\)/bin/python .*|\1|p' $(DESTDIR)$(WRAPPER) 2>/dev/null) || true; \
 	printf '#!/bin/sh\nexec %s/bin/python -I -m swanmesh "$$@"\n' $(BUILD) > $(DESTDIR)$(WRAPPER).new; \
 	chmod 0755 $(DESTDIR)$(WRAPPER).new; \
-	sed 's|/usr/local/bin/|$(PREFIX)/bin/|; s|/etc/swanmesh|$(CONFDIR)|' systemd/swanmesh.service \
-	  > $(DESTDIR)$(UNITDIR)/.swanmesh.service.new; \
-	chmod 0644 $(DESTDIR)$(UNITDIR)/.swanmesh.service.new; \
-	mv -f $(DESTDIR)$(UNITDIR)/.swanmesh.service.new $(DESTDIR)$(UNIT); \
+	install -m 0644 swanmesh/kernel/boot.py $(DESTDIR)$(LIBDIR)/.apply-guard.new; \
+	mv -f $(DESTDIR)$(LIBDIR)/.apply-guard.new $(DESTDIR)$(LIBDIR)/apply-guard; \
+	for unit in $(GUARD_UNIT) $(UNIT); do \
+	  sed 's|/usr/local/|$(PREFIX)/|g; s|/etc/swanmesh|$(CONFDIR)|' systemd/$${unit##*/} > $(DESTDIR)$$unit.new; \
+	  chmod 0644 $(DESTDIR)$$unit.new; \
+	  mv -f $(DESTDIR)$$unit.new $(DESTDIR)$$unit; \
+	done; \
 	mv -f $(DESTDIR)$(WRAPPER).new $(DESTDIR)$(WRAPPER); \
 	for old in $(DESTDIR)$(LIBDIR)/*/; do \
 	  old=$${old%/}; \
 	  case $${old#$(DESTDIR)} in $(BUILD) | "$$before") continue ;; esac; \
 	  if [[ -n "$(DESTDIR)" ]] || ! grep -qsF "$$old/bin/python" /proc/[0-9]*/cmdline; then rm -rf "$$old"; fi; \
 	done
-	@if [[ -n "$(LIVE)" ]]; then systemctl daemon-reload; $(load-modules); fi
+	@if [[ -n "$(LIVE)" ]]; then systemctl daemon-reload; $(load-modules); \
+	  if systemctl is-enabled --quiet swanmesh; then systemctl enable --quiet swanmesh-guard; fi; fi
 
 # Missing or built in, a module is no fault. Blacklisted, it is meant to stay away (-b).
 load-modules = grep -v '^\#' $(MODULES) | xargs -r modprobe -abq || true
 
 uninstall:
-	@if [[ -n "$(LIVE)" ]]; then systemctl disable --now --quiet swanmesh || true; fi
+	@if [[ -n "$(LIVE)" ]]; then systemctl disable --now --quiet swanmesh swanmesh-guard || true; fi
 	@if [[ -n "$(PURGE)" ]]; then $(WRAPPER) --config $(CONFDIR)/swanmesh.yaml purge; \
-	elif [[ -z "$(DESTDIR)" ]]; then echo "What charon was given stays in force until it is restarted: associations, and traps that drop packets"; \
+	elif [[ -n "$(LIVE)" ]]; then $(WRAPPER) --config $(CONFDIR)/swanmesh.yaml guard clear --yes; fi
+	@if [[ -z "$(PURGE)$(DESTDIR)" ]]; then echo "What charon was given stays in force until it is restarted: associations, and traps that drop packets"; \
 	  echo "to peers that are down. To end ours alone: make install, then make uninstall PURGE=1"; fi
 	@if cmp -s conf/modules-load.d/swanmesh.conf $(DESTDIR)$(MODULES); then rm -f $(DESTDIR)$(MODULES); fi
 	rm -rf $(DESTDIR)$(LIBDIR)
-	rm -f $(DESTDIR)$(WRAPPER) $(DESTDIR)$(UNIT)
+	rm -f $(DESTDIR)$(WRAPPER) $(DESTDIR)$(UNIT) $(DESTDIR)$(GUARD_UNIT)
 	@if [[ -n "$(LIVE)" ]]; then systemctl daemon-reload; fi
 	@echo "$(CONFDIR) and $(SYSCONFDIR)/strongswan.d/swanmesh*.conf are left in place"
 

@@ -38,6 +38,7 @@ _MODULES = {
     "ca": "ca",
     "enroll": "enroll",
     "cert": "cert",
+    "guard": "guard",
     "purge": "purge",
 }
 """Command to module of this package, in the order that --help shows."""

@@ -15,13 +15,15 @@ from swanmesh.cli.setup import Setup, json_option, pass_setup
 @json_option
 @pass_setup
 def purge(setup: Setup, as_json: bool) -> int:
-    """Take all that is swanmesh's out of charon, with the service stopped.
+    """Take all that is swanmesh's out of charon and the kernel, with the service stopped.
 
-    That is connections, traps and associations. What others loaded is left alone, and charon runs on. From
-    then on traffic with the peers is in clear, or dropped by those of them that still run swanmesh under
-    `require`. Certificates and the key stay in charon's memory until it is restarted.
+    That is connections, traps and associations, and then the guard, which is not put back at the next boot
+    either. What others loaded is left alone, and charon runs on. From then on traffic with the peers is in
+    clear, or dropped by those of them that still run swanmesh under `require`. Certificates and the key stay
+    in charon's memory until it is restarted.
     """
     from swanmesh.control.client import ServiceTimeout, ServiceUnreachable
+    from swanmesh.kernel.guard import clear
     from swanmesh.service import purge as service
 
     try:
@@ -37,11 +39,14 @@ def purge(setup: Setup, as_json: bool) -> int:
         purged = service.purge(config.charon.socket, config.charon.timeout)
     except service.NotPurged as error:
         raise Failure(ExitStatus.FAILED, str(error)) from error
+    policies = 0
+    with contextlib.suppress(OSError):  # a kernel that shows no IPsec has no guard
+        policies = clear(config.state)
     if as_json:
-        say_json({"connections": purged.connections, "ike_sas": purged.ike_sas})
+        say_json({"connections": purged.connections, "ike_sas": purged.ike_sas, "policies": policies})
     else:
         say(
             f"unloaded {plural(len(purged.connections), 'connection')},"
-            f" ended {plural(purged.ike_sas, 'IKE_SA')}"
+            f" ended {plural(purged.ike_sas, 'IKE_SA')}, and took {policies} policies of the guard away"
         )
     return ExitStatus.DONE

@@ -51,6 +51,10 @@ SOCKET = File(limit=107)
 """unix(7): bytes in a Unix socket's address, without the final zero."""
 
 
+STATE = Path("/var/lib/swanmesh")
+"""As StateDirectory in systemd/swanmesh.service; swanmesh-guard.service reads there."""
+
+
 @dataclass(frozen=True, slots=True)
 class FileOrUrl:
     """A path, or where something is fetched from by HTTP."""
@@ -174,7 +178,7 @@ class Config:
     policy: Annotated[Policy, Checked(check_policy, f"write {CHOICE}")] = Policy.REQUIRE
     peers: Annotated[Path, File()] = Path("peers.d")
     hooks: Annotated[Path, File()] = Path("hooks.d")
-    state: Annotated[Path, File()] = Path("/var/lib/swanmesh")
+    state: Annotated[Path, File()] = STATE
     """The service's own folder: what has to outlive it. It and the commands alone write there."""
     renewal: RenewalSection = RenewalSection()
     charon: CharonSection = CharonSection()

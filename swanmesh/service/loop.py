@@ -37,8 +37,10 @@ from swanmesh.core.reasons import Reason
 from swanmesh.core.revocation import own_problems
 from swanmesh.core.xfrm import KernelWatched
 from swanmesh.files.watch import Watch
+from swanmesh.files.write import NotWritten
 from swanmesh.hooks.runner import Hooks
 from swanmesh.kernel.addresses import address_changes
+from swanmesh.kernel.guard import write_file
 from swanmesh.kernel.link import (
     KernelChanged,
     KernelLink,
@@ -64,6 +66,8 @@ if TYPE_CHECKING:
 
 _REKEY_PACE = 0.1
 """Seconds between two peers when all are rekeyed: each costs charon some milliseconds here and there."""
+_PACE = 20
+"""The guard's file is written at most once in so many times as long as it takes."""
 _RECOVERY = 10.0
 """Seconds between two times that the state is made anew."""
 
@@ -87,7 +91,8 @@ class Daemon:
         """`watch_kernel` is for tests against a charon that installs nothing in any kernel. `began`: when the
         service's process began, if it is one."""
         self.sources = sources
-        self.mesh = Mesh(sources.settings, seed=random.SystemRandom().getrandbits(64), began=began)
+        seed = random.SystemRandom().getrandbits(64)
+        self.mesh = Mesh(sources.settings, seed=seed, began=began, kernel=watch_kernel)
         self.feed = Feed()
         self.counters = Counters()
         self.started = now()
@@ -106,6 +111,7 @@ class Daemon:
         self._recovered = 0.0
         self._to_rekey: list[str] = []
         self._rekeying: asyncio.TimerHandle | None = None
+        self._guard_problem = ""
         config = sources.config
         voucher = Voucher(lambda: sources.settings.credentials.authorities)
         self._link = Link(config.charon.socket, self._put, timeout=config.charon.timeout, read=voucher)
@@ -136,7 +142,11 @@ class Daemon:
         degraded = [self._watch.degraded] if self._watch.degraded else []
         kernel = self.mesh.state.kernel
         if self._watch_kernel and not kernel.watched and kernel.reason:
-            degraded.append(f"the kernel's IPsec is not watched: {kernel.reason}")
+            degraded.append(f"the kernel's IPsec is not watched, and has no guard: {kernel.reason}")
+        if self.mesh.state.guard.refused:
+            degraded.append(f"the kernel's guard is not whole: {self.mesh.state.guard.refused}")
+        if self._guard_problem:
+            degraded.append(self._guard_problem)
         if self._unprobed:
             degraded.append(f"data paths are not probed: {self._unprobed}")
         config, state = self.sources.config, self.mesh.state
@@ -312,6 +322,7 @@ class Daemon:
                 self._follow_files(),
                 self._lists.run(),
                 self._follow_addresses(),
+                self._keep_guard(),
                 self._live(),
             )
         ]
@@ -490,6 +501,22 @@ class Daemon:
                 if self.sources.look_at_addresses():
                     self._guarded(self.reload, None)
         await self._stop.wait()
+
+    async def _keep_guard(self) -> None:
+        """Keeps the file that the next boot puts into the kernel, as often as that takes next to no time."""
+        guard, written = self.mesh.state.guard, -1
+        while True:
+            if guard.expected and written != guard.version:
+                written, began = guard.version, now()
+                try:
+                    await asyncio.to_thread(write_file, self.sources.config.state, guard.lasting)
+                    self._guard_problem = ""
+                except NotWritten as error:
+                    self._guard_problem = f"the next boot would begin with another guard: {error}"
+                    self.log.error("guard not kept", problem=str(error))
+                await asyncio.sleep((now() - began) * _PACE)
+            else:
+                await self.next_step()
 
     def _hangup(self) -> None:
         self._notifier.reloading("reading files")

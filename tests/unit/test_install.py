@@ -130,6 +130,9 @@ def test_a_first_installation_runs_and_says_what_comes_next(first: tuple[Place, 
         0o644,
     ]
     assert f"ExecStart={place.command} run" in (place.folder / "units/swanmesh.service").read_text()
+    guard = (place.folder / "units/swanmesh-guard.service").read_text()
+    assert f"-I -S {place.library}/apply-guard /var/lib/swanmesh/guard" in guard
+    assert (place.library / "apply-guard").read_bytes() == (ROOT / "swanmesh/kernel/boot.py").read_bytes()
     assert (place.folder / "etc/modules-load.d/swanmesh.conf").exists()
     shipped = {path.name for path in (place.folder / "etc/strongswan.d").iterdir()}
     assert shipped == set(shipped_settings())
