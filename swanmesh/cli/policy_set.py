@@ -54,7 +54,7 @@ def _consider(reply: PolicyReply, policy: Policy, named: bool, sessions: Collect
     affected = tuple(peer for peer in chosen if peer.policy != policy)
     kept = () if named else tuple(peer for peer in reply.peers if peer.own not in (None, policy))
     risks: dict[str, list[str]] = {}
-    if policy.meaning.closed_while_down:
+    if policy.meaning.closed:
         if cut := [f"{peer.name}: {peer.obstacle}" for peer in affected if peer.obstacle]:
             risks["cut-peers"] = cut
         for peer in affected:

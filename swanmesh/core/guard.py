@@ -22,9 +22,12 @@ import ipaddress
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, TypeAlias
 
-from swanmesh.core.model import Address, AddressPair, Peer, Settings
+from swanmesh.core.blocks import BlockTable
+from swanmesh.core.model import Address, AddressPair, Block, Peer, Settings
 from swanmesh.core.xfrm import Direction, XfrmPolicy
 
+BLOCKS = ""
+"""The source of all covers of blocks: a peer has a name."""
 OWNER = 0x73776D
 """Marks our policies: the `user` of their selectors, which is 0 in everybody else's."""
 _NEVER_CAUGHT, _OPENING, _LET_PASS, _COVER = 100, 1_000, 3_000_000, 4_000_000
@@ -177,11 +180,25 @@ def policies_of(part: Part | None) -> dict[Key, XfrmPolicy]:
     return {} if part is None else {policy.selector: policy for policy in part.policies()}
 
 
-def peer_covers(settings: Settings, peer: Peer) -> Iterator[Cover]:
-    """What the peer's own addresses take."""
-    if settings.policy_of(peer).meaning.closed:
-        for address in peer.addresses:
-            yield Cover(address, address.max_prefixlen, closed=True, source=peer.name)
+def peer_covers(settings: Settings, peer: Peer, blocks: BlockTable) -> Iterator[Cover]:
+    """What the peer's own addresses take. One that passes in clear takes none, unless a block around it is
+    closed."""
+    closed = settings.policy_of(peer).meaning.closed
+    for address in peer.addresses:
+        if closed or _closed(settings, blocks.find(address)):
+            yield Cover(address, address.max_prefixlen, closed=closed, source=peer.name)
+
+
+def block_covers(settings: Settings, blocks: BlockTable) -> Iterator[Cover]:
+    """What blocks and their exceptions take."""
+    for rule in blocks.rules:
+        network = rule.network
+        closed = _closed(settings, rule.block)
+        yield Cover(network.network_address, network.prefixlen, closed=closed, source=BLOCKS)
+
+
+def _closed(settings: Settings, block: Block | None) -> bool:
+    return block is not None and settings.policy_of(block).meaning.closed
 
 
 def opening(pair: AddressPair, up_since: float | None, now: float) -> tuple[Opening | None, float | None]:

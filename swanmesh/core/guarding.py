@@ -21,7 +21,7 @@ from swanmesh.core.guard import (
     last_refused,
     policies_of,
 )
-from swanmesh.core.model import Address, AddressPair
+from swanmesh.core.model import Address
 from swanmesh.core.reasons import GUARD_TAKEN, GUARD_WANTED, NONE, WAITING_FOR_GUARD, Reason
 from swanmesh.core.xfrm import Direction, XfrmPolicy
 
@@ -121,13 +121,12 @@ class Guard:
         """Whether the kernel holds what is wanted there."""
         return self.held.get(key) == self.wanted.get(key)
 
-    def missing(self, pair: AddressPair | None) -> Reason:
-        """Why a connection of this pair has to wait; empty if the kernel holds what is wanted for the pair,
-        or nobody can tell."""
-        if not self.expected or self.refused or pair is None:
+    def missing(self, *keys: Key) -> Reason:
+        """Why a connection has to wait that these parts are for; empty if the kernel holds of them what is
+        wanted, or nobody can tell."""
+        if not self.expected or self.refused or all(map(self.stands, keys)):
             return NONE
-        keys = ((pair.local, pair.remote), (pair.remote, pair.remote.max_prefixlen))
-        return NONE if all(map(self.stands, keys)) else WAITING_FOR_GUARD
+        return WAITING_FOR_GUARD
 
     @property
     def due(self) -> float | None:

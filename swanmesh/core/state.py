@@ -13,8 +13,8 @@ from swanmesh.core.blocks import BlockTable
 from swanmesh.core.certificates import Certificates
 from swanmesh.core.early_peers import EarlyPeers
 from swanmesh.core.events import MeshEvent
-from swanmesh.core.members import Members
 from swanmesh.core.guarding import Guard
+from swanmesh.core.members import Members
 from swanmesh.core.model import Peer, Settings
 from swanmesh.core.observation import ObservationSchedule
 from swanmesh.core.pair import Pair, Refusals

@@ -28,6 +28,7 @@ from swanmesh.core.decide.duplicates import HANDFUL, PILE, end_extras, extras
 from swanmesh.core.decide.mending import mend
 from swanmesh.core.decide.reauthentication import reauthentication
 from swanmesh.core.decide.revoking import revoking
+from swanmesh.core.model import Block
 from swanmesh.core.observed import IkeSa
 from swanmesh.core.pair import Pair
 from swanmesh.core.reasons import NONE, Reason
@@ -116,12 +117,23 @@ def _unloaded(pair: Pair, state: State, now: float) -> Decision | None:
     if pair.connection is None or pair.loaded == pair.connection.child:
         return None
     load = LoadConnection(connection=pair.connection, peer=pair.peer, reason=pair.reason)
-    return Decision(load, blocked=state.guard.missing(pair.addresses), reason=pair.reason)
+    return Decision(load, blocked=_unguarded(pair, state), reason=pair.reason)
 
 
 def _gate(pair: Pair, state: State, now: float) -> Decision | None:
     """A block's gate lets in what others begin."""
     return Decision() if pair.connection is not None and pair.connection.kind is Kind.GATE else None
+
+
+def _unguarded(pair: Pair, state: State) -> Reason:
+    """Why a connection must not be loaded yet: what the guard is to cover stands before it."""
+    entry = state.registry.entry(pair.peer)
+    if isinstance(entry, Block):
+        return state.guard.missing((entry.cidr.network_address, entry.cidr.prefixlen))
+    if pair.addresses is None:
+        return NONE
+    local, remote = pair.addresses.local, pair.addresses.remote
+    return state.guard.missing((remote, remote.max_prefixlen), (local, remote))
 
 
 def _shunt(pair: Pair, state: State, now: float) -> Decision | None:

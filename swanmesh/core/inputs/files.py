@@ -19,7 +19,7 @@ from swanmesh.core.connections import (
     text,
 )
 from swanmesh.core.initiation import initiates
-from swanmesh.core.inputs.guard import cover_peer
+from swanmesh.core.inputs.guard import cover_blocks, cover_peer
 from swanmesh.core.inputs.transitions import first_attempt, judge, judge_peer
 from swanmesh.core.membership import not_let_in, refusal
 from swanmesh.core.model import AddressPair, Block, Peer
@@ -46,6 +46,7 @@ def _is_block(state: State, name: str) -> bool:
 def _reconcile_block(state: State, name: str, block: Block | None, now: float, why: Reason) -> None:
     """What lets the hosts of a block in. The hosts themselves are looked at in the next step."""
     wanted = gates(state.settings, block, state.charon.abilities) if block is not None else {}
+    cover_blocks(state)
     for pair in state.pairs.of(name):
         if pair.connection is not None and pair.name not in wanted:
             unwant(state, pair, reasons.BLOCK_REMOVED)

@@ -4,25 +4,32 @@ it."""
 from __future__ import annotations
 
 from swanmesh.core.actions import ChangeGuard
-from swanmesh.core.guard import opening, peer_covers
+from swanmesh.core.guard import BLOCKS, block_covers, opening, peer_covers
 from swanmesh.core.pair import Pair
 from swanmesh.core.state import State
 
 
 def cover_peer(state: State, name: str) -> None:
-    """A peer's file, or what is left of a peer in charon, changed. Whatever charon may still hold for an
-    address goes first, and its cover then."""
+    """A peer's file, or what is left of a peer in charon, changed. An address that is the peer's no more
+    stays covered until charon has nothing of it left; another policy is in force at once."""
     peer = state.registry.named(name)
-    covers = peer_covers(state.settings, peer) if peer is not None else ()
+    covers = peer_covers(state.settings, peer, state.registry.table) if peer is not None else ()
     left = {pair.addresses.remote for pair in state.pairs.of(name) if pair.addresses is not None}
-    state.guard.cover(name, covers, left)
+    state.guard.cover(name, covers, left.difference(peer.addresses if peer is not None else ()))
+
+
+def cover_blocks(state: State) -> None:
+    """Blocks changed, and with them the peers whose addresses lie in them."""
+    state.guard.cover(BLOCKS, block_covers(state.settings, state.registry.table))
+    for peer in state.registry.peers.values():
+        cover_peer(state, peer.name)
 
 
 def open_pair(state: State, pair: Pair, now: float) -> float | None:
     """How a pair is open between clear and encrypted. Returns when that changes if nothing happens before."""
     if pair.addresses is None or not pair.peer:
         return None
-    peer, key = state.registry.named(pair.peer), (pair.addresses.local, pair.addresses.remote)
+    peer, key = state.peer(pair.peer), (pair.addresses.local, pair.addresses.remote)
     associates = pair.connection is not None and not pair.connection.shunt
     if peer is None or not associates or not state.settings.policy_of(peer).meaning.opens:
         state.guard.want(key, None)

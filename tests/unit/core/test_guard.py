@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swanmesh.core.actions import ChangeGuard, LoadConnection, ObserveKernel, UnloadConnection
+from swanmesh.core.blocks import parse_block
 from swanmesh.core.guard import Cover, Opening
 from swanmesh.core.guarding import Change, Guard
 from swanmesh.core.mesh import Mesh
@@ -332,3 +333,22 @@ def test_under_prefer_a_pair_is_open_until_some_time_after_it_came_up() -> None:
         (Direction.OUT, True, True),
         (Direction.IN, True, True),
     }
+
+
+def test_a_block_is_closed_but_for_its_exceptions_and_the_peers_that_say_otherwise() -> None:
+    mesh, kernel = mesh_of(), Kernel()
+    block = parse_block("rack", "203.0.113.0/24", exceptions=["203.0.113.9"], source="rack.yaml")
+    mesh.update_peers([peer(policy="prefer"), block], (), 0.0)
+    watch(mesh, kernel)
+    (guard,) = (action for action in mesh.step(0.0).actions if isinstance(action, ChangeGuard))
+    kernel.take(guard.change)
+    assert kernel.passes(OUT) and kernel.passes(IN), "a peer that says prefer"
+    assert kernel.passes(OUT._replace(destination="203.0.113.9")), "an exception"
+    assert not kernel.passes(OUT._replace(destination=OTHER)) and not kernel.passes(IN._replace(source=OTHER))
+    mesh.done(guard, None, 0.0)
+    mesh.update_peers((), ["rack.yaml"], 1.0)
+    for at in (1.0, 2.0):
+        for action in mesh.step(at).actions:
+            mesh.done(action, None, at)
+            kernel.take(action.change if isinstance(action, ChangeGuard) else None)
+    assert kernel.passes(OUT._replace(destination=OTHER))
