@@ -204,6 +204,7 @@ switch: build-beside
 	$(call keep,conf/strongswan.d/swanmesh.conf,$(SYSCONFDIR)/strongswan.d/swanmesh.conf)
 	$(if $(PATIENT),$(call keep,conf/strongswan.d/swanmesh.patient.conf,$(SYSCONFDIR)/strongswan.d/swanmesh.patient.conf))
 	$(call keep,conf/modules-load.d/swanmesh.conf,$(MODULES))
+	$(call keep,conf/bench.conf.disabled,$(CONFDIR)/bench.conf.disabled)
 	$(call keep,conf/hooks.d/mail-when-down.disabled,$(CONFDIR)/hooks.d/mail-when-down.disabled,0755)
 	$(call keep,conf/hooks.d/chat-webhook.disabled,$(CONFDIR)/hooks.d/chat-webhook.disabled,0755)
 	$(call keep,conf/renewal.d/ssh,$(CONFDIR)/renewal.d/ssh,0755)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from swanmesh.core import throughput
+
 NAMES = {
     "plain": "no encryption",
     "esp": "swanmesh, without the modules",
@@ -33,8 +35,7 @@ def ceiling(path: str, family: int, mtu: int) -> float:
         return (inner - ip - _TCP) / (inner + _WIREGUARD + ip + _ETHERNET)
     if path == "plain":
         return (mtu - ip - _TCP) / (mtu + _ETHERNET)
-    within = (mtu - ip - 8 - 8 - 16) // 4 * 4  # SPI and number, IV, tag; padded to four bytes
-    return (within - 2 - _TCP) / (ip + 8 + 8 + within + 16 + _ETHERNET)
+    return throughput.ceiling(family, mtu)
 
 
 def table(figures: list[dict[str, Any]]) -> str:

@@ -29,6 +29,7 @@ _MODULES = {
     "up": "control",
     "down": "control",
     "rekey": "control",
+    "bench": "bench",
     "confirm": "confirm",
     "policy": "policy",
     "disable": "disable",

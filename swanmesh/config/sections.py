@@ -26,7 +26,7 @@ from swanmesh.core.model import (
 )
 from swanmesh.core.peers import check_name, parse_addresses
 from swanmesh.core.policy import CHOICE, Policy, check_policy
-from swanmesh.core.setting import Checked, Choice, ListOf, Misfit, Seconds
+from swanmesh.core.setting import Checked, Choice, Count, Flag, ListOf, Misfit, Seconds
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "console", "json"]
@@ -168,6 +168,14 @@ class DataPathSection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BenchSection:
+    allow: Annotated[bool, Flag()] = False
+    """Whether peers may measure throughput with this host."""
+    port: Annotated[int, Count(1024, 65535)] = 5200
+    """Of TCP, where they ask for it, at each of this host's addresses; the same on every host."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """All that `swanmesh.yaml` says, checked. Paths are absolute, durations in seconds."""
 
@@ -185,6 +193,7 @@ class Config:
     control: ControlSection = ControlSection()
     log: LogSection = LogSection()
     data_path: DataPathSection = DataPathSection()
+    bench: BenchSection = BenchSection()
     connection: ConnectionSettings = field(default_factory=ConnectionSettings)
     initiation: InitiationSettings = field(default_factory=InitiationSettings)
     probe: ProbeSettings = field(default_factory=ProbeSettings)

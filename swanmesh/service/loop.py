@@ -33,6 +33,7 @@ from swanmesh.core.agreement import uncertified
 from swanmesh.core.events import MeshEvent
 from swanmesh.core.inputs.removal import held_problems
 from swanmesh.core.mesh import Mesh
+from swanmesh.core.model import AddressPair
 from swanmesh.core.reasons import Reason
 from swanmesh.core.revocation import own_problems
 from swanmesh.core.xfrm import KernelWatched
@@ -60,6 +61,7 @@ from swanmesh.service.revocation import RevocationSource
 from swanmesh.service.sources import Sources
 from swanmesh.service.status import Clock
 from swanmesh.service.systemd import Notifier
+from swanmesh.throughput.offering import Offering
 
 if TYPE_CHECKING:
     from swanmesh.control.server import ControlServer
@@ -119,6 +121,7 @@ class Daemon:
             lambda: sources.config, lambda: sources.settings, time.time, self._lists_fetched
         )
         self._kernel = KernelLink(self._put)
+        self.offering = Offering(self._partner, self.log.info)
         self._watch_kernel = watch_kernel
         self._probe = ProbeLink(self._put, self.mesh.watched)
         self._probe.configure(config.probe.port, config.host.addresses)
@@ -161,6 +164,7 @@ class Daemon:
             *(*self.sources.problems, *state.registry.problems, *held_problems(state)),
             *(*unable, *ends, *lists, *mine),
         )
+        degraded += filter(None, [self.offering.problem])
         return [str(problem) for problem in problems] + degraded
 
     @property
@@ -172,6 +176,16 @@ class Daemon:
     def events_lost(self) -> int:
         """What charon told in this process's life that could not be understood."""
         return self._link.skipped
+
+    def _offer(self) -> None:
+        """Take part in measurements of throughput, where that is allowed."""
+        config = self.sources.config
+        self.offering.configure(config.host.addresses, config.bench.port if config.bench.allow else None)
+
+    def _partner(self, addresses: AddressPair) -> str:
+        """The peer with which an association between these addresses is up; empty if there is none."""
+        pairs = self.mesh.state.pairs
+        return next((pair.peer for pair in pairs if pair.addresses == addresses and pair.up), "")
 
     def stop(self) -> None:
         """End `run`, as SIGTERM does."""
@@ -246,6 +260,7 @@ class Daemon:
             self._take_lists()
         self.hooks.directory, self.hooks.environment = config.hooks, config.environment
         self._probe.configure(config.probe.port, config.host.addresses)
+        self._offer()
         self.counters.reloads += 1
         self._complain(before)
         self._wake.set()
@@ -348,7 +363,9 @@ class Daemon:
             self._announcer.service("stopping")
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, self.certificates.close(), return_exceptions=True)
+            await asyncio.gather(
+                *tasks, self.certificates.close(), self.offering.close(), return_exceptions=True
+            )
             # Before the control socket closes: hooks may ask for the status.
             await self.hooks.close()
             if control is not None:

@@ -17,7 +17,7 @@ ROOT = Path(swanmesh.__file__).parent
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 
 BASE = {"files", "programs", "core"}
-MIDDLE = {"charon", "kernel", "config", "pki", "hooks", "control", "probe"}
+MIDDLE = {"charon", "kernel", "config", "pki", "hooks", "control", "probe", "throughput"}
 ALLOWED = {
     "core": {"core"},
     "files": {"files", "core"},
@@ -25,7 +25,8 @@ ALLOWED = {
     **{room: {room} | BASE for room in MIDDLE},
     "probe": {"probe", "kernel"} | BASE,
     "service": {"service"} | MIDDLE | BASE,
-    "cli": {"cli", "kernel", "config", "pki", "hooks", "control"} | BASE,
+    "throughput": {"throughput", "kernel"} | BASE,
+    "cli": {"cli"} | (MIDDLE - {"charon"}) | BASE,
 }
 """Room of the importer -> the rooms that it may import."""
 

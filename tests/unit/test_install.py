@@ -232,6 +232,7 @@ def test_uninstalling_says_what_stays_in_force_and_leaves_what_is_the_administra
     assert left == {
         "etc/modules-load.d/swanmesh.conf",
         *(f"etc/strongswan.d/{name}" for name in shipped_settings()),
+        "etc/swanmesh/bench.conf.disabled",
         "etc/swanmesh/pki/web1.key",
         "etc/swanmesh/swanmesh.yaml",
     }
