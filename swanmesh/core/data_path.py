@@ -137,7 +137,7 @@ class DataPath:
 
     def tries_again(self, now: float) -> None:
         """Another association is begun; the next one, if it does not help either, after longer."""
-        self.mend_at = now + min(_MEND_CEILING, _MEND * 2.0**self.mended)
+        self.mend_at = now + min(_MEND_CEILING, _MEND * 2.0 ** min(self.mended, 30))
         self.mended += 1
 
     def probed(self, now: float) -> None:
