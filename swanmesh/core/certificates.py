@@ -19,6 +19,11 @@ class Certificates:
 
     offset: float | None = None
     """What the wall's clock is ahead of the core's; None until it is known."""
+    dropped: frozenset[str] = frozenset()
+    """Authorities that this host believed in this process's life, and does not any more: what stands on them
+    ends."""
+    spared: frozenset[str] = frozenset()
+    """The same, but many stood on them."""
     _seen: dict[str, dict[str, SeenCertificate]] = field(default_factory=dict)
 
     def take(self, certificates: Iterable[SeenCertificate], names: frozenset[str]) -> None:

@@ -27,6 +27,7 @@ from swanmesh.core.data_path import Heard
 from swanmesh.core.decide.rules import FRESH, decide
 from swanmesh.core.events import MeshEvent
 from swanmesh.core.guarding import Guard
+from swanmesh.core.inputs.authorities import authorities_changed
 from swanmesh.core.inputs.charon import (
     charon_back,
     charon_lost,
@@ -117,6 +118,7 @@ class Mesh:
         state.settings = settings
         if settings.credentials != before.credentials:
             state.charon.credentials_loaded = False
+            authorities_changed(state, before.credentials)
         names = state.registry.set_host(settings.host) | everybody(state)
         state.members.review_all()
         state.admission.configure(settings.initiation)

@@ -125,6 +125,8 @@ class Credentials:
     serial: int = field(default=0, compare=False)
     issuer: str = field(default="", compare=False)
     """Which authority signed this certificate, as `SeenCertificate.issuer` names it."""
+    issuers: frozenset[str] = field(default=frozenset(), compare=False)
+    """The authorities that this host believes, named likewise."""
     addresses: tuple[Address, ...] = field(default=(), compare=False)
     """Those that this certificate lists."""
     since: float = field(default=0.0, compare=False)

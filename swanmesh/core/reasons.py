@@ -137,6 +137,10 @@ REVOCATION_DOUBT = Reason(
 )
 CERTIFICATE_DATES = Reason("certificate-dates", "the peer's certificate has ended, and it showed no other")
 
+AUTHORITY_DROPPED = Reason(
+    "authority-dropped", "the peer's certificate is of an authority that is believed no more"
+)
+
 # Meddling in the kernel.
 POLICIES_FLUSHED = Reason("policies-flushed", "somebody flushed the kernel's IPsec policies")
 STATES_FLUSHED = Reason("states-flushed", "somebody flushed the kernel's IPsec states")

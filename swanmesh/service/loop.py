@@ -31,6 +31,7 @@ from swanmesh.core import abilities
 from swanmesh.core.actions import Action, Outcome
 from swanmesh.core.agreement import uncertified
 from swanmesh.core.events import MeshEvent
+from swanmesh.core.inputs.authorities import authority_problems
 from swanmesh.core.inputs.removal import held_problems
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import AddressPair
@@ -162,6 +163,7 @@ class Daemon:
         )
         problems = (
             *(*self.sources.problems, *state.registry.problems, *held_problems(state)),
+            *authority_problems(state, str(config.path)),
             *(*unable, *ends, *lists, *mine),
         )
         degraded += filter(None, [self.offering.problem])

@@ -19,10 +19,12 @@ from swanmesh.core.certificates import SKEW, Certificates
 from swanmesh.core.model import Settings
 from swanmesh.core.observed import IkeSa, SeenCertificate
 from swanmesh.core.pair import Pair
-from swanmesh.core.reasons import CERTIFICATE_DATES, NEW_CERTIFICATE, Reason
+from swanmesh.core.reasons import AUTHORITY_DROPPED, CERTIFICATE_DATES, NEW_CERTIFICATE, Reason
 
 _SPREAD = 300.0
 """Seconds over which the associations of one host, or of one end of a certificate, are authenticated anew."""
+_SPREAD_SHARE = 0.02
+"""And the share of a certificate's life that this may be at most."""
 _BEFORE = 0.1
 """Share of a certificate's life before its end in which that is done."""
 _PATIENCE = 600.0
@@ -53,15 +55,30 @@ def reauthentication(
     taken_up = mine.since - offset
     if authenticated < taken_up:
         # A certificate that lives for minutes is renewed when few of them are left.
-        spread = min(_SPREAD, _BEFORE * (mine.not_after - mine.not_before))
+        spread = min(_SPREAD, _SPREAD_SHARE * (mine.not_after - mine.not_before))
         return _anew(pair, sa, NEW_CERTIFICATE, taken_up + share * spread)
     known = times.certificate
     possible = [known] if known else certificates.possible(pair.peer, authenticated + offset)
+    if possible and all(one.issuer in certificates.dropped for one in possible):
+        return _without_authority(pair, sa, certificates, authenticated, offset)
     if not possible:
         # Charon is looked at as a whole several times within so long, however seldom that is.
         bound = max(settings.connection.ike_reauth, _LOOKS * settings.initiation.resync)
         return _anew(pair, sa, _UNKNOWN, authenticated + bound * (1.0 - share / 10))
     return _before_its_end(pair, sa, settings, offset, possible, share)
+
+
+def _without_authority(
+    pair: Pair, sa: IkeSa, certificates: Certificates, authenticated: float, offset: float
+) -> Reauthentication:
+    """Who has shown a certificate of an authority that counts is asked for it; anybody else is ended."""
+    others = (one for one in certificates.of(pair.peer) if one.issuer not in certificates.dropped)
+    if any(authenticated + offset < one.not_after for one in others):
+        return _anew(pair, sa, AUTHORITY_DROPPED, authenticated)
+    ended = TerminateIke(
+        unique_ids=(sa.unique_id,), connection=pair.name, peer=pair.peer, reason=AUTHORITY_DROPPED
+    )
+    return Reauthentication(ended, authenticated)
 
 
 def _before_its_end(

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from swanmesh.core.actions import Action, ObserveAll, ObserveSas, RekeyIke, TerminateIke
+from swanmesh.core.inputs.authorities import authority_problems
 from swanmesh.core.observed import ChildUp, Holdings, IkeDown, IkeSa, IkeUp, SeenCertificate
-from tests.unit.core.build import association, holdings, ike_sa
+from tests.unit.core.build import association, holdings, ike_sa, peer
 from tests.unit.core.life import Life
 
 DAY = 86400.0
@@ -16,32 +17,35 @@ OFFSET = 1.993e9
 """The wall's time when the core's clock began."""
 
 
+def seen(name: str, end: float, issuer: str = "") -> SeenCertificate:
+    """A certificate of ninety days, that ends then on the core's clock."""
+    return SeenCertificate(
+        fingerprint=f"{end} {issuer}",
+        names=(name,),
+        not_before=OFFSET + end - 90 * DAY,
+        not_after=OFFSET + end,
+        issuer=issuer,
+    )
+
+
 class Aging(Life):
     """An association that stands, and a charon that shows the peer's certificates at each look."""
 
-    def __init__(self, *ends: float, ike_reauth: int = 24 * 3600) -> None:
+    def __init__(self, *ends: float, ike_reauth: int = 24 * 3600, issuer: str = "") -> None:
         """`ends`: of the peer's certificates, each of a life of 90 days, on the core's clock."""
         super().__init__()
         self.host = replace(self.host, connection=replace(self.host.connection, ike_reauth=ike_reauth))
         self.mesh.configure(self.host, 0.0)
         self.mesh.wall_clock(OFFSET)
         self.sa: IkeSa | None = self.up()
-        self.ends = ends
+        self.ends, self.issuer = ends, issuer
         self.done: list[tuple[float, Action]] = []
 
     def held(self) -> Holdings:
         sas = (replace(self.sa, age=None),) if self.sa is not None else ()
         held = holdings(self.host, *sas, loaded={self.name: str(self.pair.loaded)})
-        seen = tuple(
-            SeenCertificate(
-                fingerprint=f"{end}",
-                names=(self.peer.name,),
-                not_before=OFFSET + end - 90 * DAY,
-                not_after=OFFSET + end,
-            )
-            for end in self.ends
-        )
-        return replace(held, credentials=replace(held.credentials, seen=seen))
+        shown = tuple(seen(self.peer.name, end, issuer=self.issuer) for end in self.ends)
+        return replace(held, credentials=replace(held.credentials, seen=shown))
 
     def until(self, end: float, *, works: bool = True) -> list[tuple[float, Action]]:
         """What is done up to `end`, looks apart. `works`: whether a reauthentication brings a new IKE_SA."""
@@ -147,3 +151,56 @@ def test_who_has_two_certificates_and_proves_itself_by_neither_is_ended_after_th
     actions = [action for _, action in life.until(21 * DAY, works=False)]
     assert [type(action) for action in actions[:2]] == [RekeyIke, TerminateIke]
     assert isinstance(actions[1], TerminateIke) and actions[1].reason.code == "certificate-dates"
+
+
+def believes(life: Life, *authorities: str) -> None:
+    """The host's files name these authorities from now on."""
+    believed = replace(
+        life.host.credentials,
+        authorities=tuple(name.encode() for name in authorities),
+        issuers=frozenset(authorities),
+    )
+    life.host = replace(life.host, credentials=believed)
+    life.mesh.configure(life.host, life.now)
+
+
+def test_who_never_showed_a_certificate_of_another_authority_is_ended_when_his_is_dropped() -> None:
+    life = Aging(80 * DAY, issuer="old")
+    believes(life, "old", "new")
+    assert not [action for _, action in life.until(DAY) if isinstance(action, TerminateIke | RekeyIke)]
+    believes(life, "new")
+    actions = [action for at, action in life.until(DAY + 60) if isinstance(action, TerminateIke | RekeyIke)]
+    assert [(type(action), action.reason.code) for action in actions] == [(TerminateIke, "authority-dropped")]
+
+
+def test_who_showed_one_is_asked_for_it_and_stays() -> None:
+    life = Aging(80 * DAY, issuer="old")
+    believes(life, "old", "new")
+    life.until(DAY)
+    life.mesh.state.certificates.take(
+        [seen(life.peer.name, 85 * DAY, issuer="new")], frozenset({life.peer.name})
+    )
+    (times,) = life.pair.associations.times.values()
+    assert times.certificate is None
+    believes(life, "new")
+    life.issuer = "new"
+    life.ends = (85 * DAY,)
+    actions = [action for _, action in life.until(30 * DAY) if isinstance(action, TerminateIke | RekeyIke)]
+    assert all(isinstance(action, RekeyIke) for action in actions) and len(actions) <= 1
+    assert life.pair.up
+
+
+def test_an_authority_that_many_stand_on_is_not_dropped_by_a_slip() -> None:
+    life = Aging(80 * DAY, issuer="old")
+    believes(life, "old", "new")
+    others = [peer(f"web{number}.mesh.example", f"203.0.113.{number}") for number in range(3, 8)]
+    life.mesh.update_peers(others, (), life.now)
+    state = life.mesh.state
+    for each in (life.peer, *others):
+        state.certificates.take([seen(each.name, 80 * DAY, issuer="old")], frozenset({each.name}))
+    believes(life, "new")
+    assert not [action for action in life.step() if isinstance(action, TerminateIke)]
+    (problem,) = authority_problems(state, "swanmesh.yaml")
+    assert "6 peers stand" in problem.message and life.pair.up
+    believes(life, "old", "new")
+    assert authority_problems(state, "swanmesh.yaml") == []

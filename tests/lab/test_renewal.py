@@ -1,0 +1,101 @@
+"""Certificates renewed, an authority replaced, and certificates that must not do, in a mesh under traffic."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from functools import partial
+
+from lab import Host, mesh, wait_until
+from lab.asking import Journal, everyone_up, full, status, view
+from lab.measuring import Measurement
+from lab.mesh import ROOM
+from swanmesh.pki.authority import Authority
+from tests.lab.signing import renews_by
+
+LIFE = 300.0
+"""Seconds from issue to end. Certificates are backdated by five minutes: it is due after 40 to 94."""
+
+
+def ends(host: Host) -> float:
+    """When the host's certificate in force ends."""
+    return float(status(host)["certificates"][0]["not_after"])
+
+
+def ike_sas(host: Host) -> set[str]:
+    return {sa["uniqueid"] for sa in host.sas()}
+
+
+def test_every_host_is_renewed_by_itself_and_nothing_is_lost() -> None:
+    with mesh(3) as lab:
+        for host in lab:
+            host.write_config(renewal={"command": renews_by(host, ROOM / "ca", 10 * LIFE)})
+            lab.authority.issue(
+                host.name,
+                host.addresses,
+                certificate=host.folder / "host.pem",
+                private_key=host.folder / "host.key",
+                days=LIFE / 86400,
+            )
+        full(lab)
+        everyone_up(lab.hosts)
+        journals = [Journal(host) for host in lab]
+        before = {host.short: (ends(host), ike_sas(host)) for host in lab}
+        measurement = Measurement(lab, lab.hosts)
+
+        def anew(host: Host) -> bool:
+            """It shows another certificate in all of its associations."""
+            end, held = before[host.short]
+            return ends(host) > end and not ike_sas(host) & held
+
+        for host in lab:
+            wait_until(partial(anew, host), 2 * LIFE, f"{host.short} stands on a new certificate everywhere")
+        lab.wait_until_full()
+        result = measurement.finish()
+        print(f"{result.pings} pings, {result.lost} lost, {result.esp} packets of ESP")
+        assert (result.lost, result.clear) == (0, ())
+        for journal in journals:
+            assert journal.lines("certificate-renewed")
+            assert journal.lines("peer-down") == []
+            assert {line["code"] for line in journal.lines("reauthenticate")} <= {"new-certificate"}
+            assert journal.lines("initiate") == journal.lines("terminate") == []
+
+
+def give(host: Host, authority: Authority, *, begins: float, lifetime: float) -> None:
+    """A certificate of this authority's, that begins so many seconds from now."""
+    addresses = [ipaddress.ip_address(address) for address in host.addresses]
+    issued = authority.issue(host.name, addresses, now=time.time() + begins, lifetime=lifetime)
+    (host.folder / "host.pem").write_bytes(issued.certificate)
+    (host.folder / "host.key").write_bytes(issued.private_key)
+
+
+DAY = 86400.0
+BAD = {
+    "ended": ("has ended on", "certificate expired or not yet valid: the peer's holds from"),
+    "not-begun": ("is not valid before", "certificate expired or not yet valid: the peer's holds from"),
+    "strangers": ("holds until", "no trusted authority issued its certificate"),
+}
+"""What the host that has it says of it, and what its peers say."""
+
+
+def test_what_must_not_do_never_comes_up_and_each_end_says_why() -> None:
+    with mesh(4) as lab:
+        good, *bad = lab.hosts
+        own = Authority.load(ROOM / "ca")
+        stranger = Authority.create(ROOM / "stranger", now=time.time())
+        give(bad[0], own, begins=-2 * DAY, lifetime=DAY)
+        give(bad[1], own, begins=DAY, lifetime=2 * DAY)
+        give(bad[2], stranger, begins=0, lifetime=DAY)
+        # It believes its own authority, and the mesh's: else nothing of it would reach the peers.
+        together = (ROOM / "stranger/ca.pem").read_bytes() + (ROOM / "ca/ca.pem").read_bytes()
+        (bad[2].folder / "ca.pem").write_bytes(together)
+        lab.start()
+        for host, (ours, theirs) in zip(bad, BAD.values(), strict=True):
+            wait_until(partial(says, host, good, ours), 60, f"{host.short} says {ours}")
+            wait_until(partial(says, good, host, theirs), 60, f"{good.short} says {theirs} of {host.short}")
+            assert not host.spis() and host.ping(good).received == 0
+        assert not good.spis()
+
+
+def says(host: Host, other: Host, words: str) -> bool:
+    return words in str(view(host, other)["reason"])
