@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
+from typing import Any
 
 from swanmesh.charon.cause_rules import ALERTS, LAST, RULES
 from swanmesh.charon.codec import Section
@@ -27,9 +28,24 @@ _NO_CONFIG = "no IKE config found for "
 """sa/ikev2/task_manager_v2.c; what is refused there never gets an IKE_SA with a name."""
 _REFUSED_INITIATION = re.compile(rf"\s*{_NO_CONFIG}([0-9a-fA-F.:]+)\.\.\.([0-9a-fA-F.:]+), sending ")
 _KERNEL_WORDS = "received netlink error: "
+_END_ENTITY = "received end entity cert "
+_SHOWN = re.compile(rf'{_END_ENTITY}"(.*)"')
+"""sa/ikev2/tasks/ike_cert_post.c, ike_cert_pre.c."""
+_OF_CERTIFICATES = frozenset(
+    {
+        Cause.AUTHENTICATION_FAILED_HERE,
+        Cause.AUTHORITY_UNKNOWN,
+        Cause.CERTIFICATE_DATES,
+        Cause.CERTIFICATE_REVOKED,
+        Cause.IDENTITY_MISMATCH,
+    }
+)
+"""Causes that want the certificate named that the peer has shown."""
 _COMPILED = tuple((rule.needle, re.compile(r"\s*" + rule.pattern), rule) for rule in RULES)
 _TELLING = re.compile(
-    "|".join(re.escape(n) for n in sorted({r.needle for r in RULES} | {_KERNEL_WORDS, _NO_CONFIG})).encode()
+    "|".join(
+        re.escape(n) for n in sorted({r.needle for r in RULES} | {_KERNEL_WORDS, _NO_CONFIG, _END_ENTITY})
+    ).encode()
 )
 
 
@@ -52,6 +68,8 @@ class Causes:
     def __init__(self) -> None:
         self._known: OrderedDict[int, int] = OrderedDict()
         self._kernel: dict[int, str] = {}
+        self._shown: OrderedDict[int, str] = OrderedDict()
+        """Subjects of the certificates that peers sent last, by unique id."""
 
     def from_log(self, section: Section) -> Diagnosis | None:
         """What a `log` event tells of an IKE_SA of a connection, if it tells a cause."""
@@ -62,9 +80,16 @@ class Causes:
             self._kernel.clear()  # the next lines of the same IKE_SA use it, or nobody
             self._kernel[unique_id] = shown(line.removeprefix(_KERNEL_WORDS))
             return None
+        if match := _SHOWN.match(line):
+            self._shown[unique_id] = shown(match[1])
+            _bound(self._shown)
+            return None
         for needle, pattern, rule in _COMPILED:
             if needle in line and (match := pattern.match(line)):
                 words = rule.words.format(*(shown(group or "") for group in match.groups()))
+                subject = self._shown.get(unique_id, "")
+                if subject and subject not in words and rule.code in _OF_CERTIFICATES:
+                    words = f"{words}; its certificate is {subject}"
                 if rule.code is Cause.KERNEL_REFUSED and (detail := self._kernel.pop(unique_id, "")):
                     words = f"{words}: {detail}"
                 return self._tell(text(section, "ikesa-name"), unique_id, Reason(rule.code, words), rule.rank)
@@ -88,6 +113,10 @@ class Causes:
             return None
         self._known[unique_id] = rank
         self._known.move_to_end(unique_id)
-        if len(self._known) > _REMEMBERED:
-            self._known.popitem(last=False)
+        _bound(self._known)
         return Diagnosis(connection, unique_id, cause)
+
+
+def _bound(remembered: OrderedDict[int, Any]) -> None:
+    if len(remembered) > _REMEMBERED:
+        remembered.popitem(last=False)

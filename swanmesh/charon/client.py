@@ -208,11 +208,16 @@ class Charon:
     async def load_credentials(
         self, certificate: bytes, private_key: bytes, authorities: Iterable[bytes] = ()
     ) -> str:
-        """Load authorities, this host's key and its certificate, all DER; returns charon's id of the key."""
+        """Load authorities, this host's key and its certificate, all DER; returns charon's id of the key.
+
+        charon looks for the certificate to show in its cache first, where the one before still is
+        (libstrongswan credentials/credential_manager.c): so that is let go.
+        """
         for authority in authorities:
             await self._request("load-cert", {"type": "X509", "flag": "CA", "data": authority})
         reply = await self._request("load-key", {"type": "any", "data": private_key})
         await self._request("load-cert", {"type": "X509", "flag": "NONE", "data": certificate})
+        await self._request("flush-certs", {"type": "X509"})
         return messages.text(reply, "id").replace(":", "").lower()
 
     async def load_revocation_lists(self, lists: Iterable[bytes]) -> None:

@@ -34,6 +34,7 @@ class _Collector:
     def collect(self) -> Iterator[Metric]:
         yield from self._gauges()
         yield from self._ends()
+        yield from self._lists()
         yield from self._counts()
         yield from self._totals()
         yield from self._peers()
@@ -77,6 +78,21 @@ class _Collector:
         for (file, subject), end in ends.items():
             family.add_metric([file, subject], end)
         yield family
+
+    def _lists(self) -> Iterable[Metric]:
+        families = [
+            GaugeMetricFamily(f"swanmesh_crl_{name}", text, labels=["authority", "held"])
+            for name, text in (
+                ("next_update_timestamp_seconds", "By when a revocation list is to be replaced."),
+                ("number", "Its number."),
+                ("entries", "Certificates on it."),
+            )
+        ]
+        for one in self._status.revocation_lists:
+            label = [one.authority, "yes" if one.held else "no"]
+            for family, value in zip(families, (one.expires, one.number, one.entries), strict=True):
+                family.add_metric(label, value)
+        yield from families
 
     def _counts(self) -> Iterable[Metric]:
         counters = self._counters

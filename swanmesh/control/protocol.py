@@ -190,6 +190,21 @@ class CertificateStatus(msgspec.Struct, kw_only=True, frozen=True):
     not_after: float
 
 
+class RevocationListStatus(msgspec.Struct, kw_only=True, frozen=True):
+    """One authority's revocation list."""
+
+    authority: str
+    number: int
+    entries: int
+    issued: float
+    expires: float
+    """By when it was to be replaced."""
+    source: str
+    """The file or URL that it came from."""
+    held: bool = False
+    """Whether it is not in force, because it would end many peers at once."""
+
+
 class StatusReply(msgspec.Struct, kw_only=True):
     schema: int = SCHEMA
     host: HostStatus
@@ -203,6 +218,7 @@ class StatusReply(msgspec.Struct, kw_only=True):
     data_path_problems: list[str] = []
     """What an operator should know of it, and do."""
     certificates: list[CertificateStatus] = []
+    revocation_lists: list[RevocationListStatus] = []
     """The host's own first, then those of its authorities."""
     next_renewal: float | None = None
     """When the host's certificate is renewed, or that is tried again; null where no command is set for it."""

@@ -16,6 +16,7 @@ from swanmesh.control.protocol import (
     PeerStatus,
     PlannedAction,
     PlanReply,
+    RevocationListStatus,
     StatusReply,
     StrangerStatus,
     Traffic,
@@ -27,6 +28,7 @@ from swanmesh.core.model import Peer
 from swanmesh.core.observed import ChildSa, IkeSa, SeenCertificate
 from swanmesh.core.pair import Pair
 from swanmesh.core.readiness import lacking_families
+from swanmesh.core.revocation import Revocations
 from swanmesh.core.state import State
 from swanmesh.core.verdict import Planned, pair_verdict, peer_verdict, planned
 
@@ -78,6 +80,7 @@ def status(
         ),
         peers=[peer_status(mesh, peer, clock) for peer in peers],
         problems=list(problems),
+        revocation_lists=[*_lists(state.revocations)],
         data_path=segmentation.summary(mesh.state.kernel.segmenting, setting),
         data_path_problems=[
             str(problem)
@@ -134,6 +137,20 @@ def block_statuses(mesh: Mesh, clock: Clock, names: set[str], addresses: set[str
             )
         )
     return sorted(found, key=lambda block: block.name)
+
+
+def _lists(revocations: Revocations) -> Iterable[RevocationListStatus]:
+    for lists, held in ((revocations.in_force, False), (revocations.held, True)):
+        for one in lists.values():
+            yield RevocationListStatus(
+                authority=one.authority,
+                number=one.number,
+                entries=len(one.revoked),
+                issued=one.issued,
+                expires=one.expires,
+                source=one.source,
+                held=held,
+            )
 
 
 def peer_status(mesh: Mesh, peer: Peer, clock: Clock) -> PeerStatus:

@@ -155,7 +155,6 @@ def test_a_line_becomes_its_reason(line: str) -> None:
         ("ENC", "parsed INFORMATIONAL response 12 [ ]"),
         ("IKE", "IKE_SA one[7] established between 192.0.2.1[a]...192.0.2.2[b]"),
         ("IKE", "retransmit 1 of request with message ID 0"),
-        ("IKE", 'received end entity cert "CN=b.mesh.example"'),
     ],
 )
 def test_an_ordinary_line_is_passed_over_undecoded(group: str, line: str) -> None:
@@ -199,6 +198,22 @@ def test_the_kernels_words_go_with_what_they_led_to() -> None:
     assert diagnosis.cause.words == "the kernel refused the SA: No such file or directory (2)"
 
 
+def test_what_fails_names_the_certificate_that_the_peer_has_shown() -> None:
+    causes = Causes()
+    shown = 'received end entity cert "C=XX, CN=b.mesh.example"'
+    assert may_tell(wire.serialize(_log(shown)))
+    # The responder's IKE_SA has no name yet.
+    assert causes.from_log(_log(shown, connection="(unnamed)")) is None
+    revoked = "certificate was revoked on Nov 24 02:50:21 UTC 2026, reason: key compromise"
+    diagnosis = causes.from_log(_log(revoked))
+    assert diagnosis is not None
+    assert diagnosis.cause.words.endswith("(key compromise); its certificate is C=XX, CN=b.mesh.example")
+    other = causes.from_log(_log(revoked, unique_id="8"))
+    assert other is not None and "its certificate is" not in other.cause.words
+    ended = causes.from_log(_log("received DELETE for IKE_SA one[7]"))
+    assert ended is None or "certificate" not in ended.cause.words
+
+
 def test_a_line_of_no_connection_is_nobodys_cause() -> None:
     line = "giving up after 5 retransmits"
     assert Causes().from_log(_log(line, connection="(unnamed)")) is None
@@ -209,7 +224,8 @@ def test_what_is_remembered_is_bounded() -> None:
     causes = Causes()
     for unique_id in range(20_000):
         causes.from_log(_log("received DELETE for IKE_SA one", unique_id=str(unique_id)))
-    assert len(causes._known) <= 4096
+        causes.from_log(_log('received end entity cert "CN=x"', unique_id=str(unique_id)))
+    assert len(causes._known) <= 4096 and len(causes._shown) <= 4096
 
 
 def test_a_hundred_thousand_ordinary_lines_cost_little() -> None:

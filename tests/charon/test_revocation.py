@@ -107,6 +107,22 @@ async def test_a_newer_one_counts_at_once_though_charon_remembers_the_older(
 
 
 @asynchronous
+async def test_a_new_certificate_is_shown_at_once_though_charon_remembers_the_older(
+    pair: tuple[RealServer, RealServer],
+) -> None:
+    new = MESH.issue(NAMES[1])
+    async with initiated(pair, revocation="") as charon, client(pair[1]) as other:
+        assert await outcome(charon) == GOOD
+        await other.load_credentials(*new, [MESH.der])
+        await charon.load_revocation_lists([REVOKED])  # the older is on it
+        for sa in await charon.observe_sas():
+            await charon.terminate_ike(sa.unique_id, force=True)
+        await charon.initiate("one", "one-child")
+        while (code := await outcome(charon)) != GOOD:
+            assert code != REVOKED_CODE
+
+
+@asynchronous
 async def test_one_that_is_too_large_never_gets_there(pair: tuple[RealServer, RealServer]) -> None:
     async with connected(pair[0]) as charon:
         with pytest.raises(CommandFailed, match="too large"):

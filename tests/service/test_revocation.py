@@ -174,7 +174,12 @@ async def test_a_list_past_its_date_is_said_and_ends_nobody(place: Mesh) -> None
     await place.start()
     async with service(place) as daemon:
         await all_up(place, daemon)
-        assert any("was to be replaced by" in one for one in (await status(place)).problems)
+        reply = await status(place)
+        assert any("was to be replaced by" in one for one in reply.problems)
+        (one,) = reply.revocation_lists
+        assert (one.number, one.entries, one.held) == (2, 0, False) and one.expires < time.time()
+        metrics = (await asked(place.client.metrics)).decode()
+        assert f'swanmesh_crl_number{{authority="{one.authority}",held="no"}} 2.0' in metrics
     await place.charon.stop()
 
 

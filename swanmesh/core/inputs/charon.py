@@ -32,6 +32,7 @@ from swanmesh.core.observed import (
 )
 from swanmesh.core.pair import Pair, Refusals
 from swanmesh.core.reasons import LACKING_CREDENTIALS, NONE, Cause, Reason
+from swanmesh.core.revocation import own_revoked
 from swanmesh.core.state import State
 
 _DOUBT = 10.0
@@ -260,7 +261,9 @@ def _with_ours(state: State, cause: Reason, now: float) -> Reason:
     offset = state.certificates.offset
     if cause.code != Cause.AUTHENTICATION_FAILED_AT_PEER or offset is None:
         return cause
-    return Reason(cause.code, f"{cause.words}; {in_words(state.settings.credentials, now + offset)}")
+    mine = state.settings.credentials
+    told = own_revoked(state.revocations, mine).words or in_words(mine, now + offset)
+    return Reason(cause.code, f"{cause.words}; {told}")
 
 
 def charon_back(state: State, holdings: Holdings, abilities: Abilities, now: float) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable
 
-from swanmesh.core.certificates import SKEW
 from swanmesh.core.inputs.members import pair_of
 from swanmesh.core.inputs.transitions import judge
 from swanmesh.core.observed import CertificatesShown, SeenCertificate
@@ -78,10 +77,9 @@ def _suppose(state: State, pair: Pair) -> None:
     for unique_id, times in pair.associations.times.items():
         if times.certificate is not None:
             continue
-        at = times.authenticated + offset
-        can_be = [one for one in state.certificates.of(name) if one.not_before - SKEW <= at < one.not_after]
-        if len(can_be) == 1:
-            pair.associations.note_certificate(unique_id, can_be[0], certain=False)
+        possible = state.certificates.possible(name, times.authenticated + offset)
+        if len(possible) == 1:
+            pair.associations.note_certificate(unique_id, possible[0], certain=False)
 
 
 def _cut(state: State, one: RevocationList, known: RevocationList | None) -> list[str]:

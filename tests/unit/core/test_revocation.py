@@ -345,3 +345,17 @@ def test_this_hosts_own_certificate_on_a_list_is_told_and_ends_nothing_here() ->
     life.mesh.configure(replace(life.host, credentials=mine), life.now)
     assert life.take(crl(1, 3)) == []
     assert life.told == ["certificate-revoked"] and life.pair.up
+
+
+def test_at_the_other_end_it_says_that_its_certificate_is_revoked() -> None:
+    life = Standing(7)
+    life.mesh.configure(
+        replace(life.host, credentials=replace(life.host.credentials, serial=3, issuer=OURS)), life.now
+    )
+    life.take(crl(1, 3))
+    life.event(IkeDown(ike_sa(life.name, 1, "DELETING")))
+    refused = Reason(Cause.AUTHENTICATION_FAILED_AT_PEER, "authentication failed at the peer")
+    life.event(Diagnosis(life.name, 1, refused))
+    life.step()
+    assert life.pair.decision is not None
+    assert "this host's certificate 3 was revoked" in life.pair.decision.reason.words
