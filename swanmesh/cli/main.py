@@ -22,6 +22,8 @@ _MODULES = {
     "run": "run",
     "add-peer": "peers",
     "remove-peer": "peers",
+    "add-block": "blocks",
+    "remove-block": "blocks",
     "status": "status",
     "plan": "plan",
     "check": "check",

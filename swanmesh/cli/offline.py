@@ -8,13 +8,14 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from swanmesh.config.block_files import block_directory
 from swanmesh.config.peer_files import peer_directory
 from swanmesh.config.sections import Config
 from swanmesh.config.settings import load_config, missing_addresses
 from swanmesh.control.protocol import PlannedAction, PlanReply
 from swanmesh.core.agreement import uncertified
 from swanmesh.core.expiry import expiring
-from swanmesh.core.model import Credentials, Host, InvalidInput, Peer, Problem
+from swanmesh.core.model import Block, Credentials, Host, InvalidInput, Peer, Problem
 from swanmesh.core.peer_registry import PeerRegistry
 from swanmesh.core.revocation import Revocations, own_problems
 from swanmesh.core.segmentation import remarks
@@ -24,6 +25,7 @@ from swanmesh.hooks.discovery import find_hooks
 from swanmesh.kernel.addresses import own_addresses
 from swanmesh.kernel.link import holdings
 from swanmesh.kernel.segmentation import generic_cipher, segmenting
+from swanmesh.kernel.surroundings import needed
 from swanmesh.pki.certificates import load_credentials
 from swanmesh.pki.revocation import LIMIT, read_lists
 
@@ -36,6 +38,7 @@ class Files:
     credentials: Credentials | None = None
     peers: list[Peer] = field(default_factory=list)
     """Those that would be in force."""
+    blocks: list[Block] = field(default_factory=list)
     errors: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
 
@@ -115,12 +118,16 @@ def _read_peers(files: Files, config_path: Path) -> None:
     config = files.config
     directory = config.peers if config is not None else config_path.parent / "peers.d"
     scan = peer_directory(directory).scan()
-    files.errors.extend(scan.problems)
+    blocks = block_directory(config.blocks if config is not None else config_path.parent / "blocks.d").scan()
+    files.errors.extend((*scan.problems, *blocks.problems))
     registry = PeerRegistry(config.host if config is not None else Host(name="", addresses=()))
-    registry.update(scan.entries.values())
+    registry.update((*scan.entries.values(), *blocks.entries.values()))
     files.errors.extend(registry.problems)
     files.peers = sorted(registry.peers.values(), key=lambda peer: peer.name)
-    if scan.complete and not files.peers and not files.errors:
+    files.blocks = sorted(registry.blocks, key=lambda block: block.name)
+    if config is not None:
+        files.warnings.extend(registry.caught(needed(), config.policy))
+    if scan.complete and not files.peers and not files.blocks and not files.errors:
         message, remedy = "describes no other host", "add one: swanmesh add-peer NAME ADDRESS…"
         files.warnings.append(Problem(str(directory), "", "", message, remedy))
 
@@ -137,6 +144,6 @@ def offline_plan(files: Files) -> PlanReply:
             target=planned.action.target,
             reason=planned.action.reason.words,
         )
-        for planned in offline(files.config.settings(files.credentials), files.peers)
+        for planned in offline(files.config.settings(files.credentials), [*files.peers, *files.blocks])
     ]
     return PlanReply(actions=actions, charon_reachable=False)

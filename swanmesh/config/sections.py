@@ -185,6 +185,7 @@ class Config:
     credentials: CredentialsSection
     policy: Annotated[Policy, Checked(check_policy, f"write {CHOICE}")] = Policy.REQUIRE
     peers: Annotated[Path, File()] = Path("peers.d")
+    blocks: Annotated[Path, File()] = Path("blocks.d")
     hooks: Annotated[Path, File()] = Path("hooks.d")
     state: Annotated[Path, File()] = STATE
     """The service's own folder: what has to outlive it. It and the commands alone write there."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from swanmesh.core.model import Address, Block, InvalidInput, Network, Problem, shown
@@ -52,6 +53,11 @@ def parse_block(
     if problems or network is None:
         raise InvalidInput(*problems)
     return Block(name=good_name, cidr=network, policy=good_policy, exceptions=outside, source=source)
+
+
+def default_name(cidr: str) -> str:
+    """What a block is called that nobody gives a name."""
+    return "block-" + re.sub(r"[^0-9a-f]+", "-", cidr.lower()).strip("-")
 
 
 def _network(value: object) -> Network:
@@ -154,6 +160,16 @@ class BlockTable:
 
     def __bool__(self) -> bool:
         return bool(self.rules)
+
+    def caught(self, needed: Mapping[Address, str], closed: Callable[[Block], bool]) -> Iterator[Problem]:
+        """Which of the addresses that this host needs, each with what it is, are shut off by a block that is
+        `closed` to clear text."""
+        for address, what in needed.items():
+            block = self.find(address)
+            if block is not None and closed(block):
+                message = f"catches {what}: nothing crosses in clear with it"
+                remedy = f"add it to `except:` of {block.source} if it is no member of the mesh"
+                yield Problem(block.source, "cidr", str(address), message, remedy)
 
     def find(self, address: Address) -> Block | None:
         """The block of an address; None if it belongs to none."""

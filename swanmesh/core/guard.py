@@ -10,7 +10,7 @@ Of the policies that match a packet the kernel takes the one with the lowest pri
     1,000 - bits  an opening
     from 68,000   charon's: shunts, associations, traps
     3,000,000     what a closed network is to let pass nevertheless
-    4,000,000 - bits  covers: the longest prefix counts
+    from 3,999,743    covers: the longest prefix counts, and at each of them the trap before the cover
 
 IKE passes all of them: charon's sockets carry policies of their own. So does ESP: what comes in is looked at
 when it is decrypted, and what goes out before it is encrypted (net/ipv4/esp4.c: no_policy).
@@ -89,6 +89,9 @@ class Cover(NamedTuple):
     closed: bool
     source: str
     """Who brought it: a peer's name, for one."""
+    trapped: tuple[Address, ...] = ()
+    """Addresses of this host from which a packet there has the kernel ask for an association: who is there
+    is not known."""
 
     @property
     def key(self) -> Key:
@@ -96,7 +99,10 @@ class Cover(NamedTuple):
 
     def policies(self) -> Iterator[XfrmPolicy]:
         them, anybody = (self.network, self.bits), (_ANYWHERE[self.network.version], 0)
-        allow, priority = not self.closed, _COVER - self.bits
+        allow, priority = not self.closed, _COVER - 2 * self.bits
+        for local in self.trapped:
+            trap = _policy(Direction.OUT, (local, local.max_prefixlen), them, True, priority - 1)
+            yield trap._replace(reqid=OWNER, optional=allow)
         yield _policy(Direction.OUT, anybody, them, allow, priority)
         yield _policy(Direction.IN, them, anybody, allow, priority)
         yield _policy(Direction.FORWARD, them, anybody, allow, priority)
@@ -192,9 +198,13 @@ def peer_covers(settings: Settings, peer: Peer, blocks: BlockTable) -> Iterator[
 def block_covers(settings: Settings, blocks: BlockTable) -> Iterator[Cover]:
     """What blocks and their exceptions take."""
     for rule in blocks.rules:
-        network = rule.network
-        closed = _closed(settings, rule.block)
-        yield Cover(network.network_address, network.prefixlen, closed=closed, source=BLOCKS)
+        network, closed = rule.network, _closed(settings, rule.block)
+        asks = rule.block is not None and settings.policy_of(rule.block).meaning.connects
+        trapped = [local for local in settings.host.addresses if asks and local.version == network.version]
+        yield Cover(network.network_address, network.prefixlen, closed, BLOCKS, tuple(trapped))
+    for own in settings.host.addresses:
+        if _closed(settings, blocks.find(own)):  # what a host sends to itself meets policies, over IPv6
+            yield Cover(own, own.max_prefixlen, closed=False, source=BLOCKS)
 
 
 def _closed(settings: Settings, block: Block | None) -> bool:

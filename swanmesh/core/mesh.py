@@ -41,7 +41,7 @@ from swanmesh.core.inputs.data_path import data_path_step, ready, take_heard, ta
 from swanmesh.core.inputs.files import everybody, host_changed, peers_changed
 from swanmesh.core.inputs.guard import change_guard, open_pair
 from swanmesh.core.inputs.kernel import forget_kernel_doubts, kernel_step, take_kernel, take_kernel_event
-from swanmesh.core.inputs.members import members_due, step_members, take_packet
+from swanmesh.core.inputs.members import members_due, step_members
 from swanmesh.core.inputs.operator import hold_up_or_down, rekey
 from swanmesh.core.inputs.outcomes import begin_action, take_outcome
 from swanmesh.core.inputs.removal import (
@@ -53,7 +53,7 @@ from swanmesh.core.inputs.removal import (
     take_files,
 )
 from swanmesh.core.inputs.revocation import confirm_lists, take_lists
-from swanmesh.core.model import Address, AddressPair, Block, Settings
+from swanmesh.core.model import AddressPair, Block, Settings
 from swanmesh.core.observation import ObservationSchedule
 from swanmesh.core.observed import Event, Holdings, IkeSa
 from swanmesh.core.pair import Pair
@@ -216,10 +216,6 @@ class Mesh:
     def done(self, action: Action, error: str | None, now: float) -> None:
         """The outcome of an action other than a look; `error` None means done."""
         take_outcome(self.state, action, error, now)
-
-    def packet(self, local: Address, remote: Address, now: float) -> None:
-        """The kernel has a packet for a host of a block, and no association with it."""
-        take_packet(self.state, local, remote, now)
 
     def kernel_event(self, event: KernelEvent, now: float) -> None:
         take_kernel_event(self.state, event, now)

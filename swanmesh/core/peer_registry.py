@@ -3,11 +3,12 @@ newer one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeAlias
 
 from swanmesh.core.blocks import BlockTable
 from swanmesh.core.model import Address, Block, Host, Network, Peer, Problem
+from swanmesh.core.policy import Policy
 from swanmesh.core.reasons import FILES_IN_DOUBT, NONE, Reason
 from swanmesh.core.removals import Removals
 
@@ -267,6 +268,12 @@ class PeerRegistry:
         """How many hosts go with all that is in force."""
         blocks = self.blocks
         return len(self._peers) + sum(map(self.weigh, blocks))
+
+    def caught(self, needed: Mapping[Address, str], policy: Policy) -> Iterator[Problem]:
+        """Which of the addresses that this host needs, each with what it is, a block shuts off. `policy`: the
+        host's, for blocks that have none of their own."""
+        unknown = {address: what for address, what in needed.items() if self.at(address) is None}
+        return self.table.caught(unknown, lambda block: (block.policy or policy).meaning.trap)
 
     @property
     def held(self) -> dict[str, Entry]:

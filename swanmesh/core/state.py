@@ -247,6 +247,10 @@ class State:
         """All that are known: by their files, and those met under blocks that proved who they are."""
         return [*self.registry.peers.values(), *self.members.proven]
 
+    def identities(self) -> frozenset[str]:
+        """The names that certificates of peers have."""
+        return frozenset((*self.pairs.peers(), *(peer.proved for peer in self.members.proven)))
+
     def emit(self, kind: str, peer: Peer | None = None, reason: Reason = NONE) -> None:
         self.events.append(MeshEvent.of(kind, peer, reason))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +12,7 @@ from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import Peer, Settings
 from swanmesh.core.observed import Holdings, LoadedCredentials
 from swanmesh.core.pair import Pair, Violation
+from swanmesh.core.peer_registry import Entry
 from swanmesh.core.reasons import NONE, Reason
 from swanmesh.core.state import State
 
@@ -112,7 +114,7 @@ EMPTY = Holdings(
 """What a charon that was just started holds of ours."""
 
 
-def offline(settings: Settings, peers: list[Peer]) -> list[Planned]:
+def offline(settings: Settings, peers: Iterable[Entry]) -> list[Planned]:
     """What a charon that holds nothing yet would be asked for: `plan --offline`."""
     mesh = Mesh(settings, seed=0)
     mesh.update_peers(peers, (), 0.0)

@@ -59,6 +59,9 @@ class XfrmPolicy(NamedTuple):
     owner: int = 0
     """The selector's `user`, which no lookup heeds: with another one the same packets may have two policies
     (net/xfrm/xfrm_policy.c: selector_cmp compares it, xfrm_selector_match does not)."""
+    optional: bool = False
+    """Whether packets pass in clear where there is no association for its template: the kernel tells of the
+    first of them all the same."""
     used: int = 0
     """When a packet met it last, in seconds since the epoch; 0 if none did."""
 
@@ -156,6 +159,14 @@ class EventsLost:
     """The kernel had more to tell than there was room for."""
 
 
+@dataclass(frozen=True, slots=True)
+class PacketCalls:
+    """A packet to a host of a block met a trap of ours, and there is no association with the host."""
+
+    local: Address
+    remote: Address
+
+
 KernelEvent: TypeAlias = (
     KernelWatched
     | KernelUnwatched
@@ -164,4 +175,5 @@ KernelEvent: TypeAlias = (
     | StateDeleted
     | PolicyDeleted
     | EventsLost
+    | PacketCalls
 )

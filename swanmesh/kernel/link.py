@@ -38,6 +38,7 @@ from swanmesh.core.actions import (
     Outcome,
     RestorePolicies,
 )
+from swanmesh.core.guard import OWNER
 from swanmesh.core.guarding import Change
 from swanmesh.core.xfrm import (
     EventsLost,
@@ -45,6 +46,7 @@ from swanmesh.core.xfrm import (
     KernelHoldings,
     KernelUnwatched,
     KernelWatched,
+    PacketCalls,
     PoliciesFlushed,
     PolicyDeleted,
     StateDeleted,
@@ -339,5 +341,8 @@ def _events_of(data: bytes) -> Iterator[KernelEvent]:
             yield PoliciesFlushed()
         elif message.kind == netlink.DEL_SA:
             yield StateDeleted(netlink.deleted_spi(message.body))
+        elif message.kind == netlink.ACQUIRE:
+            if (found := netlink.acquired(message.body)) is not None and found[0] == OWNER:
+                yield PacketCalls(*found[1:])
         elif message.kind == netlink.DEL_POLICY:
             yield PolicyDeleted(netlink.deleted_policy(message.body))

@@ -16,13 +16,14 @@ from typing import NamedTuple
 from swanmesh.core.model import Address, AddressPair
 from swanmesh.core.xfrm import Direction, XfrmPolicy, XfrmState
 
-GROUPS = 1 << 2 | 1 << 3
-"""Bits of XFRMNLGRP_SA (3) and XFRMNLGRP_POLICY (4)."""
+GROUPS = 1 << 0 | 1 << 2 | 1 << 3
+"""Bits of XFRMNLGRP_ACQUIRE (1), XFRMNLGRP_SA (3) and XFRMNLGRP_POLICY (4)."""
 
 ERROR, DONE = 2, 3
 NEW_SA, DEL_SA, GET_SA = 16, 17, 18
 NEW_POLICY, DEL_POLICY, GET_POLICY, UPDATE_POLICY = 19, 20, 21, 25
 FLUSH_SA, FLUSH_POLICY = 28, 29
+ACQUIRE = 23
 
 _REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
 _HEADER = struct.Struct("=IHHII")
@@ -49,6 +50,11 @@ _LIMITS = struct.pack("=8Q", *(2**64 - 1,) * 4, 0, 0, 0, 0)
 """xfrm_lifetime_cfg: no limit of bytes or packets, and no end."""
 _TMPL = struct.Struct("=16s4sB3xH2x16sIBBBxIII")
 """xfrm_user_tmpl: daddr, spi, proto, family, saddr, reqid, mode, share, optional, aalgos, ealgos, calgos."""
+_ACQUIRE_ENDS = struct.Struct("=16s8x16s")
+"""xfrm_user_acquire: id.daddr, saddr."""
+_ACQUIRE_POLICY = struct.Struct("=96x40xH10xI")
+"""Of its policy's selector: family, user."""
+_ACQUIRE_SIZE = 280
 _TRANSPORT, _ALLOW = 0, 0
 _BLOCK = 1
 _ANY_ALGORITHM = 2**32 - 1
@@ -113,8 +119,23 @@ def policy(body: memoryview) -> XfrmPolicy | None:
     found = _selected(body, direction, index)
     if found is None:
         return None
-    allow, reqid = action == _ALLOW, _template_reqid(body)
-    return found._replace(allow=allow, reqid=reqid, priority=priority, used=used)
+    reqid, optional = _template_of(body)
+    return found._replace(
+        allow=action == _ALLOW, reqid=reqid, priority=priority, optional=optional, used=used
+    )
+
+
+def acquired(body: memoryview) -> tuple[int, Address, Address] | None:
+    """An ACQUIRE: whose policy a packet met for which there is no association (the mark in its selector), and
+    source and destination; None if it is cut short."""
+    if len(body) < _ACQUIRE_SIZE:
+        return None
+    (destination, source), (family, owner) = (
+        _ACQUIRE_ENDS.unpack_from(body),
+        _ACQUIRE_POLICY.unpack_from(body),
+    )
+    local, remote = _address(family, source), _address(family, destination)
+    return (owner, local, remote) if local is not None and remote is not None else None
 
 
 def deleted_policy(body: memoryview) -> XfrmPolicy | None:
@@ -188,11 +209,13 @@ def packets_of(body: memoryview) -> tuple[str, int] | None:
 
 
 def put(policy: XfrmPolicy, sequence: int) -> bytes:
-    """Installs a policy without template. One with the same selector is replaced, and no packet falls between
-    the two: both stand in the table for a moment (net/xfrm/xfrm_policy.c, xfrm_policy_insert)."""
+    """Installs a policy. One with the same selector is replaced, and no packet falls between the two: both
+    stand in the table for a moment (net/xfrm/xfrm_policy.c, xfrm_policy_insert)."""
     action = _ALLOW if policy.allow else _BLOCK
     info = _LIMITS + bytes(32) + struct.pack("=IIBBBB4x", policy.priority, 0, policy.direction, action, 0, 0)
-    return _message(UPDATE_POLICY, sequence, _selector(policy) + info)
+    family = AF_INET6 if policy.source.version == 6 else AF_INET
+    template = _template(family, policy.reqid, optional=policy.optional) if policy.reqid else b""
+    return _message(UPDATE_POLICY, sequence, _selector(policy) + info + template)
 
 
 def drop(policy: XfrmPolicy, sequence: int) -> bytes:
@@ -237,20 +260,28 @@ def _policy_message(
     # the same in 5.9.8 and 6.0.6.
     priority = 400_000 - 2 * bits * 512 - 1
     info = selector + _LIMITS + bytes(32) + struct.pack("=IIBBBB4x", priority, 0, direction, _ALLOW, 0, 0)
+    return _message(kind, sequence, info + _template(family, reqid, optional=False))
+
+
+def _template(family: int, reqid: int, *, optional: bool) -> bytes:
+    """The attribute that asks for ESP in transport mode, by any state of the reqid."""
+    algorithms = (_ANY_ALGORITHM,) * 3
     template = _TMPL.pack(
-        *(_ANYWHERE, b"", IPPROTO_ESP, family, _ANYWHERE, reqid, _TRANSPORT, 0, 0, *(_ANY_ALGORITHM,) * 3)
+        *(_ANYWHERE, b"", IPPROTO_ESP, family, _ANYWHERE, reqid, _TRANSPORT, 0, optional, *algorithms)
     )
-    body = info + _ATTRIBUTE.pack(_ATTRIBUTE.size + len(template), _TEMPLATE) + template
-    return _message(kind, sequence, body)
+    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(template), _TEMPLATE) + template
 
 
-def _template_reqid(body: memoryview) -> int:
+def _template_of(body: memoryview) -> tuple[int, bool]:
+    """The reqid of a policy's ESP template in transport mode, 0 if none; and whether it is optional."""
     for kind, offset in _attributes(body, _POLICY_SIZE):
         if kind == _TEMPLATE and len(body) >= offset + _TMPL.size:
             fields = _TMPL.unpack_from(body, offset)
-            protocol, reqid, mode = fields[2], fields[5], fields[6]
-            return int(reqid) if protocol == IPPROTO_ESP and mode == _TRANSPORT else 0
-    return 0
+            protocol, reqid, mode, optional = fields[2], fields[5], fields[6], fields[8]
+            return (
+                (int(reqid), bool(optional)) if protocol == IPPROTO_ESP and mode == _TRANSPORT else (0, False)
+            )
+    return 0, False
 
 
 def _attributes(body: memoryview, offset: int) -> Iterator[tuple[int, int]]:

@@ -161,8 +161,9 @@ class Daemon:
             *own_problems(state.revocations, state.settings.credentials),
             *uncertified(state.settings.credentials, state.settings.host),
         )
+        caught = state.registry.caught(self.sources.needed, state.settings.host_policy)
         problems = (
-            *(*self.sources.problems, *state.registry.problems, *held_problems(state)),
+            *(*self.sources.problems, *state.registry.problems, *held_problems(state), *caught),
             *authority_problems(state, str(config.path)),
             *(*unable, *ends, *lists, *mine),
         )

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from swanmesh.config.block_files import block_directory
 from swanmesh.config.directory import Scan
 from swanmesh.config.override import Overrides, TrialRecord, forget_trial, read_overrides
 from swanmesh.config.peer_files import peer_directory
@@ -22,6 +23,7 @@ from swanmesh.core.override import HOST
 from swanmesh.core.peer_registry import Entry, PeerRegistry
 from swanmesh.core.reasons import FILES_IN_DOUBT, NONE, Reason
 from swanmesh.kernel.addresses import own_addresses
+from swanmesh.kernel.surroundings import needed
 from swanmesh.pki.certificates import load_credentials
 
 
@@ -54,7 +56,7 @@ class Source(Protocol):
 
 
 def _all_sources(config: Config) -> tuple[Source, ...]:
-    return (peer_directory(config.peers),)
+    return (peer_directory(config.peers), block_directory(config.blocks))
 
 
 class Sources:
@@ -69,6 +71,8 @@ class Sources:
         self._path = path
         self._addresses = addresses
         self._present: frozenset[Address] | None = None
+        self.needed: dict[Address, str] = {}
+        """Addresses that this machine cannot do without, each with what it is."""
         self.config = load_config(path)
         self.settings = _settings(self.config)
         self.overrides = Overrides()
@@ -118,6 +122,8 @@ class Sources:
         except OSError:
             self._present = None
         wanted = set(self.config.host.addresses)
+        more = (self._present or frozenset()) - wanted
+        self.needed = needed() | dict.fromkeys(more, "an address of this host that is not in host.addresses")
         changed = (before or frozenset()) ^ (self._present or frozenset())
         return bool(changed & wanted) or (bool(changed) and bool(self._config_problems))
 

@@ -58,7 +58,8 @@ def reauthentication(
         spread = min(_SPREAD, _SPREAD_SHARE * (mine.not_after - mine.not_before))
         return _anew(pair, sa, NEW_CERTIFICATE, taken_up + share * spread)
     known = times.certificate
-    possible = [known] if known else certificates.possible(pair.peer, authenticated + offset)
+    name = sa.remote_id.lower() or pair.peer  # a host of a block goes by its address otherwise
+    possible = [known] if known else certificates.possible(name, authenticated + offset)
     if possible and all(one.issuer in certificates.dropped for one in possible):
         return _without_authority(pair, sa, certificates, authenticated, offset)
     if not possible:

@@ -107,7 +107,7 @@ def _unloaded(state: State, now: float) -> Reason:
 
 def take_credentials(state: State, credentials: LoadedCredentials) -> None:
     mine, charon = state.settings.credentials, state.charon
-    state.certificates.take(credentials.seen, frozenset(state.pairs.peers()))
+    state.certificates.take(credentials.seen, state.identities())
     wanted = {mine.certificate_id, *mine.authority_ids}
     loaded = mine.key_id in credentials.key_ids and wanted <= credentials.certificates
     # Where others cleared charon's credentials the lists went with them, though its cache may show some.

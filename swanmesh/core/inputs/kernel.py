@@ -15,6 +15,7 @@ from swanmesh.core import reasons
 from swanmesh.core.actions import InstallPolicies, ObserveKernel, RekeyChild, RestorePolicies
 from swanmesh.core.decide.mending import KernelView, needs_policies, settled
 from swanmesh.core.inputs.guard import tidy, watch_guard
+from swanmesh.core.inputs.members import take_packet
 from swanmesh.core.observed import ChildSa
 from swanmesh.core.pair import Pair
 from swanmesh.core.reasons import POLICIES_FLUSHED, STATES_FLUSHED, STATES_MISSING, Reason
@@ -25,6 +26,7 @@ from swanmesh.core.xfrm import (
     KernelHoldings,
     KernelUnwatched,
     KernelWatched,
+    PacketCalls,
     PoliciesFlushed,
     PolicyDeleted,
     StateDeleted,
@@ -60,6 +62,8 @@ def take_kernel_event(state: State, event: KernelEvent, now: float) -> None:
             _guard_taken(state, event)
             if state.charon.reachable:
                 _policies_gone(state, event, now)
+        case PacketCalls(local, remote):
+            take_packet(state, local, remote, now)
         case _ if not state.charon.reachable:
             pass
         case StatesFlushed():

@@ -14,6 +14,7 @@ from swanmesh.control.gate import Limits
 from swanmesh.control.metrics import render
 from swanmesh.control.protocol import (
     Association,
+    BlockStatus,
     CharonStatus,
     ConfirmReply,
     ConfirmRequest,
@@ -85,6 +86,7 @@ class PlainService:
 
     def __init__(self) -> None:
         self.peers: dict[str, PeerStatus] = {}
+        self.blocks: list[BlockStatus] = []
         self.problems: list[str] = []
         self.actions: list[PlannedAction] = []
         self.reloads: list[ReloadRequest] = []
@@ -121,7 +123,9 @@ class PlainService:
         if self.failing:
             raise RuntimeError("secret detail")
         self.looks += fresh
-        return self.reply([*self.peers.values()] if peers is None else [self._find(name) for name in peers])
+        blocks = {block.name for block in self.blocks}
+        named = None if peers is None else [self._find(name) for name in peers if name not in blocks]
+        return self.reply([*self.peers.values()] if named is None else named)
 
     def reply(self, chosen: list[PeerStatus]) -> StatusReply:
         return StatusReply(
@@ -139,6 +143,7 @@ class PlainService:
                 reason=self.charon_lost,
             ),
             peers=chosen,
+            blocks=list(self.blocks),
             problems=list(self.problems),
             observed=self.observed,
         )

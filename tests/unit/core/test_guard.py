@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swanmesh.core.actions import ChangeGuard, LoadConnection, ObserveKernel, UnloadConnection
-from swanmesh.core.blocks import parse_block
-from swanmesh.core.guard import Cover, Opening
+from swanmesh.core.blocks import BlockTable, parse_block
+from swanmesh.core.guard import Cover, Opening, block_covers
 from swanmesh.core.guarding import Change, Guard
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import AddressPair
@@ -61,7 +61,8 @@ class Kernel:
 
     def passes(self, packet: Packet) -> bool:
         found = [policy for policy in self.policies.values() if matches(policy, packet)]
-        return min(found, key=lambda policy: policy.priority).allow if found else True
+        first = min(found, key=lambda policy: policy.priority, default=None)
+        return first is None or (first.allow and (not first.reqid or first.optional))
 
 
 def matches(policy: XfrmPolicy, packet: Packet) -> bool:
@@ -333,6 +334,32 @@ def test_under_prefer_a_pair_is_open_until_some_time_after_it_came_up() -> None:
         (Direction.OUT, True, True),
         (Direction.IN, True, True),
     }
+
+
+def test_a_block_has_the_kernel_ask_before_it_refuses_and_leaves_the_host_to_itself() -> None:
+    host = settings("web1.mesh.example", "203.0.113.1", "2001:db8::1")
+    table = BlockTable(
+        [
+            parse_block("wide", "203.0.113.0/24", source=""),
+            parse_block("open", "203.0.113.64/26", "prefer", source=""),
+            parse_block("left", "203.0.113.128/26", "off", source=""),
+            parse_block("six", "2001:db8::/64", source=""),
+        ]
+    )
+    policies = [policy for cover in block_covers(host, table) for policy in cover.policies()]
+
+    def first(source: str, destination: str) -> tuple[bool, bool]:
+        """Whether the kernel asks who is there, and whether a packet passes in clear meanwhile."""
+        packet = Packet(Direction.OUT, source, destination)
+        found = [policy for policy in policies if matches(policy, packet)]
+        one = min(found, key=lambda policy: policy.priority)
+        return bool(one.reqid), one.allow and (not one.reqid or one.optional)
+
+    assert first("203.0.113.1", "203.0.113.2") == first("2001:db8::1", "2001:db8::2") == (True, False)
+    assert first("203.0.113.1", "203.0.113.65") == (True, True)
+    assert first("203.0.113.1", "203.0.113.129") == (False, True)
+    assert first("203.0.113.99", "203.0.113.2") == (False, False), "from no address of the mesh"
+    assert first("203.0.113.1", "203.0.113.1") == first("2001:db8::1", "2001:db8::1") == (False, True)
 
 
 def test_a_block_is_closed_but_for_its_exceptions_and_the_peers_that_say_otherwise() -> None:

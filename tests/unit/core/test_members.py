@@ -17,6 +17,7 @@ from swanmesh.core.observed import ChildUp, IkeDown, IkeRekeyed, IkeSa, IkeUp
 from swanmesh.core.policy import Policy
 from swanmesh.core.reasons import NOT_AS_AGREED
 from swanmesh.core.verdict import peer_verdict
+from swanmesh.core.xfrm import PacketCalls
 from tests.unit.core.build import address, association, peer, settings
 from tests.unit.core.ideal import IdealCharon
 from tests.unit.core.test_blocks import block
@@ -95,7 +96,7 @@ class World:
     def packet(self, remote: str) -> list[Action]:
         """A packet goes there. Returns what was done."""
         local = OWN[0] if ":" not in remote else OWN[1]
-        self.mesh.packet(address(local), address(remote), self.now)
+        self.mesh.kernel_event(PacketCalls(address(local), address(remote)), self.now)
         return self.settle()
 
     def up(self) -> dict[str, str]:
@@ -330,7 +331,7 @@ def test_a_network_of_strangers_costs_a_few_initiations_at_a_time_and_little_mem
     began = world.now
     for number in range(20_000):
         remote = f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"
-        world.mesh.packet(address(OWN[0]), address(remote), world.now)
+        world.mesh.kernel_event(PacketCalls(address(OWN[0]), address(remote)), world.now)
         if number % 100 == 0:
             world.settle(world.now + 0.1)
         under_way = world.mesh.state.members.unproven

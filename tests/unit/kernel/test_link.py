@@ -9,6 +9,7 @@ import ipaddress
 import os
 import socket
 import struct
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from functools import wraps
 from typing import Any
@@ -18,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swanmesh.core.actions import ChangeGuard, ObserveKernel, Outcome, RestorePolicies
-from swanmesh.core.guard import Cover, Ground, Opening
+from swanmesh.core.guard import OWNER, Cover, Ground, Opening
 from swanmesh.core.guarding import Change
 from swanmesh.core.model import AddressPair
 from swanmesh.core.reasons import Reason
@@ -29,6 +30,7 @@ from swanmesh.core.xfrm import (
     KernelHoldings,
     KernelUnwatched,
     KernelWatched,
+    PacketCalls,
     PoliciesFlushed,
     PolicyDeleted,
     StateDeleted,
@@ -422,8 +424,26 @@ GUARDS = [
     *Ground(6).policies(),
     *Cover(V4.remote, 32, closed=True, source="p").policies(),
     *Cover(V6.remote, 48, closed=False, source="p").policies(),
+    *Cover(V4.remote, 24, closed=True, source="", trapped=(V4.local,)).policies(),
+    *Cover(V6.remote, 64, closed=False, source="", trapped=(V6.local,)).policies(),
     *Opening(V6, out=True).policies(),
 ]
+
+ACQUIRE = bytes.fromhex(
+    "c0000203000000000000000000000000"
+    "0000000032000000"
+    "c0000201000000000000000000000000"
+    "c0000203000000000000000000000000"
+    "c0000201000000000000000000000000"
+    "0401ffffc674ffff"
+    "02002020110000000200000000000000"
+    "c0000200000000000000000000000000"
+    "c0000201000000000000000000000000"
+    "0000000000000000"
+    "02001820000000000000000000000000"
+) + bytes(208)
+"""As Linux 6.1 tells of a UDP packet from 192.0.2.1 to 192.0.2.3 that met a policy for 192.0.2.0/24; what is
+of no interest is zeroed."""
 
 
 @pytest.mark.parametrize("policy", GUARDS)
@@ -487,6 +507,20 @@ async def test_whose_policy_was_deleted_is_told_if_it_is_the_guards() -> None:
         assert isinstance(told, PolicyDeleted) and told.policy is not None
         assert told.policy.selector == GUARDS[0].selector
         assert await reports.event() == PolicyDeleted()
+
+
+@asynchronous
+async def test_a_packet_that_met_a_trap_of_ours_is_told_and_no_other() -> None:
+    ours = bytearray(ACQUIRE)
+    ours[148:152] = OWNER.to_bytes(4, sys.byteorder)
+    fake = FakeKernel()
+    async with linked(fake) as (_, reports):
+        await reports.event()
+        fake.tell(message(netlink.ACQUIRE, ACQUIRE), message(netlink.ACQUIRE, bytes(ours[:200])))
+        fake.tell(message(netlink.ACQUIRE, bytes(ours)))
+        told = await reports.event()
+        assert told == PacketCalls(ipaddress.ip_address("192.0.2.1"), ipaddress.ip_address("192.0.2.3"))
+        assert reports.empty
 
 
 # This machine's own kernel, where it shows IPsec.
