@@ -206,19 +206,31 @@ class Charon:
         await self._request("unload-conn", {"name": name})
 
     async def load_credentials(
-        self, certificate: bytes, private_key: bytes, authorities: Iterable[bytes] = ()
+        self, certificate: bytes, private_key: bytes, authorities: Iterable[bytes] = (), name: str = ""
     ) -> str:
         """Load authorities, this host's key and its certificate, all DER; returns charon's id of the key.
 
         charon looks for the certificate to show in its cache first, where the one before still is
-        (libstrongswan credentials/credential_manager.c): so that is let go.
+        (libstrongswan credentials/credential_manager.c): so that is let go. And it shows one that leads to an
+        authority that the peer asks for, the first that it names: so older keys for certificates of `name`
+        are let go as well, where an authority of the mesh vouches for these. The older certificate would
+        otherwise be shown for as long as its authority is loaded anywhere.
         """
         for authority in authorities:
             await self._request("load-cert", {"type": "X509", "flag": "CA", "data": authority})
         reply = await self._request("load-key", {"type": "any", "data": private_key})
         await self._request("load-cert", {"type": "X509", "flag": "NONE", "data": certificate})
         await self._request("flush-certs", {"type": "X509"})
-        return messages.text(reply, "id").replace(":", "").lower()
+        key_id = messages.text(reply, "id").replace(":", "").lower()
+        if name:
+            await self._unload_keys_but(key_id, name)
+        return key_id
+
+    async def _unload_keys_but(self, key_id: str, name: str) -> None:
+        held = messages.key_ids(await self._request("get-keys"))
+        older = {one.key_id for one in await self.certificates_of(name) if name in one.names}
+        for other in (held & older) - {key_id}:
+            await self._request("unload-key", {"id": other})
 
     async def load_revocation_lists(self, lists: Iterable[bytes]) -> None:
         """Load lists, DER. charon keeps the newest of each authority (libstrongswan mem_cred.c, add_crl).
@@ -281,7 +293,9 @@ class Charon:
         """Carry `action` out."""
         match action:
             case LoadCredentials():
-                await self.load_credentials(action.certificate, action.private_key, action.authorities)
+                await self.load_credentials(
+                    action.certificate, action.private_key, action.authorities, action.name
+                )
             case LoadRevocationLists():
                 await self.load_revocation_lists(action.lists)
             case LoadConnection():

@@ -45,6 +45,8 @@ class LoadCredentials(Action):
     certificate: bytes
     private_key: bytes
     authorities: tuple[bytes, ...] = ()
+    name: str = ""
+    """This host's: older keys for certificates of this name are let go."""
 
     @property
     def target(self) -> str:
@@ -54,11 +56,12 @@ class LoadCredentials(Action):
         return f"LoadCredentials(reason={self.reason!r})"
 
 
-def load_credentials(mine: Credentials, reason: Reason) -> LoadCredentials:
+def load_credentials(mine: Credentials, name: str, reason: Reason) -> LoadCredentials:
     return LoadCredentials(
         certificate=mine.certificate,
         private_key=mine.private_key,
         authorities=mine.authorities,
+        name=name,
         reason=reason,
     )
 

@@ -354,7 +354,9 @@ class Mesh:
         if charon.credentials_loaded or charon.credentials_loading or now < refusals.retry_at:
             return []
         charon.credentials_loading = True
-        return [load_credentials(self.state.settings.credentials, refusals.reason or MISSING_CREDENTIALS)]
+        settings = self.state.settings
+        reason = refusals.reason or MISSING_CREDENTIALS
+        return [load_credentials(settings.credentials, settings.host.name, reason)]
 
     def _revocation_lists(self, now: float) -> list[Action]:
         charon, revocations = self.state.charon, self.state.revocations

@@ -138,6 +138,8 @@ class SeenCertificate:
     """Those among its subjectAltNames."""
     subject: str = ""
     """For people, printable."""
+    key_id: str = ""
+    """charon's name of its key, as `LoadedCredentials.key_ids` has them."""
     der: bytes = field(default=b"", repr=False, compare=False)
 
 

@@ -92,7 +92,9 @@ def planned(state: State) -> list[Planned]:
     found: list[Planned] = []
     charon = state.charon
     if not charon.credentials_loaded and not charon.credentials_loading:
-        loading = load_credentials(state.settings.credentials, charon.lacks_credentials)
+        loading = load_credentials(
+            state.settings.credentials, state.settings.host.name, charon.lacks_credentials
+        )
         found.append(Planned(loading, charon.unreachable))
     for pair in state.pairs:
         decision = pair.decision

@@ -13,6 +13,7 @@ from cryptography import x509
 
 from swanmesh.core.model import shown
 from swanmesh.core.observed import SeenCertificate
+from swanmesh.pki.certificates import key_id
 from swanmesh.pki.reading import addresses_in, der, is_authority, issued, names_in, read_certificates
 from swanmesh.pki.revocation import authority_id
 
@@ -78,5 +79,6 @@ def _seen(fingerprint: str, certificate: x509.Certificate, issuer: x509.Certific
         serial=certificate.serial_number,
         addresses=tuple(addresses_in(certificate)),
         subject=shown(certificate.subject.rfc4514_string() or "no subject"),
+        key_id=key_id(certificate),
         der=der(certificate),
     )

@@ -203,6 +203,12 @@ class Daemon:
             self.keys.append(key)
         return {"success": "yes", "id": key}
 
+    def _do_unload_key(self, message: Section, _: Stream) -> Section:
+        if _text(message, "id") not in self.keys:
+            return _refused("key not found")
+        self.keys.remove(_text(message, "id"))
+        return {"success": "yes"}
+
     def _do_get_keys(self, _: Section, __: Stream) -> Section:
         return {"keys": list(self.keys)}
 
