@@ -9,10 +9,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import add, commands, guard, idle, load
+from bench import add, commands, guard, idle, load, revoking
 from bench.results import Results
 
-SECTIONS = ("load", "add", "idle", "commands", "guard")
+SECTIONS = ("load", "add", "idle", "commands", "guard", "revoke")
 
 
 def main() -> int:
@@ -27,6 +27,7 @@ def main() -> int:
             "idle": lambda: idle.measure(results, folder, peers, arguments.idle),
             "commands": lambda: commands.measure(results, folder, sorted({50, peers}), rounds),
             "guard": lambda: guard.measure(results, folder, peers, rounds),
+            "revoke": lambda: revoking.measure(results, folder, peers, rounds),
         }
         for section in arguments.sections or SECTIONS:
             print(f"measuring: {section}", file=sys.stderr, flush=True)

@@ -1,4 +1,5 @@
-"""`python -m bench.fake SOCKET`: a charon without a network, whose every peer comes up by itself.
+"""`python -m bench.fake SOCKET [PEM]`: a charon without a network, whose every peer comes up by itself, and
+shows its certificate in that file.
 
 No kernel here holds thousands of associations on demand; this one tells of them as a real charon would, and
 faster: what is measured is who asks. Its lists are encoded once and sent as they are.
@@ -9,8 +10,12 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from tests.charon import wire
 from tests.charon.fake import FakeCharon
@@ -21,8 +26,9 @@ _LISTS = {"list-sas": "list-sa", "list-conns": "list-conn"}
 class EagerCharon(FakeCharon):
     """Every connection that is loaded comes up at once, begun by the peer."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, shown: Path | None = None) -> None:
         super().__init__(path)
+        self._shown = dict(_by_name(shown.read_bytes())) if shown is not None else {}
         self._encoded: dict[str, bytes] = {}
         self._up: set[str] = set()
 
@@ -34,6 +40,13 @@ class EagerCharon(FakeCharon):
             for name in message:
                 asyncio.get_running_loop().call_soon(self._come_up, name)
         return reply
+
+    def _do_list_certs(self, asked: dict[str, Any], stream: Any) -> dict[str, Any]:
+        if "subject" not in asked:
+            return super()._do_list_certs(asked, stream)
+        if (data := self._shown.get(asked["subject"].decode())) is not None:
+            stream("list-cert", {"type": "X509", "flag": "NONE", "data": data})
+        return {}
 
     def _come_up(self, name: str) -> None:
         children = self.connections[name]["children"]
@@ -53,14 +66,20 @@ class EagerCharon(FakeCharon):
         writer.write(self._encoded[name])
 
 
-async def _serve(path: Path) -> None:
+def _by_name(data: bytes) -> Iterator[tuple[str, bytes]]:
+    for one in x509.load_pem_x509_certificates(data):
+        names = one.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        yield names.get_values_for_type(x509.DNSName)[0], one.public_bytes(serialization.Encoding.DER)
+
+
+async def _serve(path: Path, shown: Path | None) -> None:
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
-    charon = EagerCharon(path)
+    charon = EagerCharon(path, shown)
     await charon.start()
     await stopped.wait()
     await charon.stop()
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(Path(sys.argv[1])))
+    asyncio.run(_serve(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None))

@@ -95,11 +95,10 @@ def charon(site: Site) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @contextlib.contextmanager
-def fake_charon(site: Site) -> Iterator[subprocess.Popen[bytes]]:
-    """A charon whose every peer comes up by itself; see `fake`."""
-    process = subprocess.Popen(
-        (*_WITH_US, sys.executable, "-m", "bench.fake", str(site.charon_socket)), cwd=ROOT
-    )
+def fake_charon(site: Site, shown: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """A charon whose every peer comes up by itself, with its certificate in the file `shown`; see `fake`."""
+    arguments = (str(site.charon_socket), *([str(shown)] if shown is not None else []))
+    process = subprocess.Popen((*_WITH_US, sys.executable, "-m", "bench.fake", *arguments), cwd=ROOT)
     with ended(process):
         wait_until(lambda: answers(site.charon_socket), 20, "the fake charon answers", interval=0.02)
         yield process

@@ -106,6 +106,7 @@ def build(folder: Path, count: int, *, passive: bool = False, **sections: Any) -
         "charon": {"socket": "charon.vici"},
         "control": {"socket": "control.sock"},
         "hooks": "hooks.d",
+        "state": "state",
     }
     site = Site(folder, [])
     site.config.write_text(yaml.safe_dump(document | sections, sort_keys=False))
