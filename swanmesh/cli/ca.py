@@ -26,6 +26,7 @@ from swanmesh.cli.setup import json_option
 if TYPE_CHECKING:
     from cryptography import x509
 
+    from swanmesh.core.model import Network
     from swanmesh.pki.authority import Authority
 
 _replace_option = click.option(
@@ -58,6 +59,13 @@ def ca() -> None:
     show_default=True,
     help="How many authorities may stand between it and a host.",
 )
+@click.option(
+    "--permit",
+    "permitted",
+    multiple=True,
+    metavar="DOMAIN|NETWORK",
+    help="It may certify nothing but names below DOMAIN, or addresses in NETWORK. More than once.",
+)
 @click.option("--passphrase", "ask", is_flag=True, help="Ask for a passphrase, and encrypt the key by it.")
 @passphrase_file_option
 @json_option
@@ -68,6 +76,7 @@ def init(
     days: int,
     key_type: str,
     path_length: int,
+    permitted: tuple[str, ...],
     ask: bool,
     passphrase_file: Path | None,
     as_json: bool,
@@ -92,6 +101,7 @@ def init(
         lifetime=days * DAY,
         kind=key_type,
         path_length=path_length,
+        permitted=[_permitted(one) for one in permitted],
         key_path=key,
         passphrase=secret,
     )
@@ -99,6 +109,22 @@ def init(
         say_json({"certificate": str(certificate), "private_key": str(key)})
     else:
         say(f"authority {name!r}: {certificate} for every host, {key} to be kept safe")
+
+
+def _permitted(text: str) -> str | Network:
+    """A network, or a domain. Raises BadParameter."""
+    from ipaddress import ip_network
+
+    from swanmesh.core.peers import check_name
+
+    try:
+        return ip_network(text)
+    except ValueError:
+        pass
+    try:
+        return check_name(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is neither a domain nor a network: {error}") from None
 
 
 @ca.command()

@@ -16,14 +16,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes as PublicKey
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from swanmesh.core.model import Address, InvalidInput, Problem
+from swanmesh.core.model import Address, InvalidInput, Network, Problem, shown
 from swanmesh.core.peers import check_name
 from swanmesh.files.read import read_trusted
 from swanmesh.files.trust import Fault, find_fault
 from swanmesh.files.write import Change, make_folder, not_written, write_whole
 from swanmesh.pki.judging import IPSEC_IKE, belongs
 from swanmesh.pki.keys import KINDS, Encrypted, PrivateKey, digest_for, key_pem, read_key, weakness
-from swanmesh.pki.reading import LIMIT, extension, is_authority, pem, read_certificates
+from swanmesh.pki.reading import LIMIT, extension, is_authority, not_allowed, pem, read_certificates
 
 DAY = 86400.0
 AUTHORITY_LIFETIME = 3650 * DAY
@@ -92,11 +92,13 @@ class Authority:
         lifetime: float = AUTHORITY_LIFETIME,
         kind: str = "p256",
         path_length: int = 0,
+        permitted: Sequence[str | Network] = (),
         key_path: Path | None = None,
         passphrase: bytes | None = None,
     ) -> Authority:
         """Make an authority in `directory`: ca.pem (0644), and ca.key (0600) there or at `key_path`,
-        encrypted if there is a passphrase. The directory is made if only it is missing.
+        encrypted if there is a passphrase. The directory is made if only it is missing. `permitted`: domains
+        and networks; if there are any, it may certify nothing else of that kind.
 
         Raises NotWritten if an authority is there already: it is never replaced. Raises InvalidInput where
         others could write, and for a name that no certificate can hold.
@@ -106,12 +108,15 @@ class Authority:
             raise InvalidInput(Problem(str(directory), "name", name, message, "choose another name"))
         key = KINDS[kind]()
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        certificate = (
+        builder = (
             _builder(subject, subject, key.public_key(), now, lifetime)
             .add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
             .add_extension(_usage(authority=True), critical=True)
-            .sign(key, digest_for(key))
         )
+        if permitted:
+            trees = [x509.DNSName(one) if isinstance(one, str) else x509.IPAddress(one) for one in permitted]
+            builder = builder.add_extension(x509.NameConstraints(trees, None), critical=True)
+        certificate = builder.sign(key, digest_for(key))
         prepare(directory)
         key_path = key_path or directory / "ca.key"
         if key_path.parent != directory:
@@ -181,6 +186,11 @@ class Authority:
             name = check_name(name)
         except ValueError as error:
             raise InvalidInput(Problem("", "name", name, str(error), "give the host's name")) from None
+        if wrong := not_allowed(self.certificate, [name], addresses):
+            message = "may not certify this: its name constraints do not allow it"
+            remedy = "have another authority issue it"
+            path = str(self.directory / "ca.pem")
+            raise InvalidInput(Problem(path, "", shown(", ".join(wrong)), message, remedy))
         left = self.certificate.not_valid_after_utc.timestamp() - now
         if left <= 0:
             remedy = "make a new authority (`swanmesh ca init` in another directory)"

@@ -25,6 +25,7 @@ from swanmesh.pki.reading import (
     is_authority,
     issued,
     names_in,
+    not_allowed,
     read_certificates,
     strange_extensions,
 )
@@ -181,6 +182,13 @@ class Judge:
             if basic is not None and basic.path_length is not None and basic.path_length < depth:
                 message = f"allows {basic.path_length} authorities below it, and {depth} stand there"
                 self.problem(issuer.path, issuer.key, message, "have the chain issued anew", issuer.subject)
+            wrong = not_allowed(
+                issuer.certificate, names_in(leaf.certificate), addresses_in(leaf.certificate)
+            )
+            if wrong:
+                message = "may not certify this: its name constraints do not allow it"
+                remedy = "have another authority issue it"
+                self.problem(issuer.path, issuer.key, message, remedy, ", ".join(wrong))
             if issued(issuer.certificate, issuer.certificate) and issuer in trusted:
                 return
             here = issuer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from typing import TypeVar
 
 from cryptography import x509
@@ -86,6 +87,36 @@ def addresses_in(certificate: x509.Certificate | x509.CertificateSigningRequest)
     found = [] if names is None else names.get_values_for_type(x509.IPAddress)
     # A block stands in name constraints only: RFC 5280 §4.2.1.10.
     return [one for one in found if isinstance(one, Address)]
+
+
+def not_allowed(authority: x509.Certificate, names: Iterable[str], addresses: Iterable[Address]) -> list[str]:
+    """Which of these an authority may not certify by its name constraints (RFC 5280 §4.2.1.10)."""
+    constraints = extension(authority, x509.NameConstraints)
+    if constraints is None:
+        return []
+    permitted = list(constraints.permitted_subtrees or ())
+    excluded = list(constraints.excluded_subtrees or ())
+    general: list[x509.GeneralName] = [
+        *map(x509.DNSName, names),
+        *(x509.IPAddress(address) for address in addresses),
+    ]
+    bad = []
+    for one in general:
+        of_kind = [subtree for subtree in permitted if type(subtree) is type(one)]
+        if (of_kind and not any(_within(one, subtree) for subtree in of_kind)) or any(
+            _within(one, subtree) for subtree in excluded
+        ):
+            bad.append(str(one.value))
+    return bad
+
+
+def _within(one: x509.GeneralName, subtree: x509.GeneralName) -> bool:
+    if isinstance(one, x509.DNSName) and isinstance(subtree, x509.DNSName):
+        return f".{one.value}".lower().endswith(f".{subtree.value.lstrip('.')}".lower())
+    if isinstance(one, x509.IPAddress) and isinstance(subtree, x509.IPAddress):
+        # Of another IP version it is in none.
+        return not isinstance(subtree.value, Address) and one.value in subtree.value
+    return False
 
 
 def is_authority(certificate: x509.Certificate) -> bool:

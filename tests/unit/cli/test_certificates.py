@@ -293,3 +293,14 @@ def test_what_a_peer_has_shown(machine: Machine, ca: Callable[..., Ended], serve
     assert facts["names"] == ["web2.mesh.example"] and facts["associations"] == [7]
     assert machine.swanmesh("cert", "show", "./web2").status == 2  # a file, which is not there
     assert "nobody.mesh.example" in machine.swanmesh("cert", "show", "nobody.mesh.example").err
+
+
+def test_an_authority_of_one_domain_and_network_alone(machine: Machine) -> None:
+    folder = ("--directory", str(machine.folder / "ca"))
+    permit = ("--permit", "mesh.example", "--permit", "203.0.113.0/24")
+    assert "neither a domain nor a network" in machine.swanmesh("ca", "init", *folder, "--permit", "a_b").err
+    assert machine.swanmesh("ca", "init", *folder, *permit).status == 0
+    assert machine.swanmesh("ca", "issue", NAME, "203.0.113.1", *folder).status == 0
+    for name, address in (("web1.example.org", "203.0.113.2"), ("web2.mesh.example", "198.51.100.1")):
+        ended = machine.swanmesh("ca", "issue", name, address, *folder)
+        assert ended.status == 2 and "name constraints do not allow it" in ended.err
