@@ -83,7 +83,8 @@ def renew(setup: Setup, now: bool, as_json: bool) -> int:
     """Get this host a new key and certificate by the program that `renewal.command` names.
 
     The running service does it, within its sandbox, and takes them up without an association lost; without
-    one it is done here. Exit status 1 if it failed: the certificate in use stays then.
+    one it is done here. With --now the new one may also end before the one in use. Exit status 1 if it
+    failed: the certificate in use stays then.
     """
     from swanmesh.cli.failures import ExitStatus, complain
     from swanmesh.control.client import ServiceUnreachable
@@ -129,7 +130,12 @@ def _renew_here(setup: Setup, *, now: bool) -> RenewReply:
         if due(mine) > time.time():
             return RenewReply(outcome="not-due", not_after=mine.not_after, next_renewal=due(mine))
     renewing = renew(
-        place, how.command, environment=config.environment, time_limit=how.time_limit, clock=time.time
+        place,
+        how.command,
+        environment=config.environment,
+        time_limit=how.time_limit,
+        clock=time.time,
+        outlives=not now,
     )
     try:
         made = asyncio.run(renewing)

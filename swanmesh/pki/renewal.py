@@ -31,12 +31,14 @@ async def renew(
     environment: Mapping[str, str],
     time_limit: float,
     clock: Callable[[], float],
+    outlives: bool = True,
 ) -> x509.Certificate:
     """Have `command` answer a request, and put what it answers in place. `clock` tells the seconds since the
     epoch. Returns the new certificate.
 
-    The answer is judged as `enroll install` judges, and must end later than the certificate in use. Raises
-    NotRenewed; cancelled, it ends the command with all that this started.
+    The answer is judged as `enroll install` judges. With `outlives` it must end later than the certificate in
+    use: a program that answers with an old one is not asked without end. Raises NotRenewed; cancelled, it
+    ends the command with all that this started.
     """
     try:
         if fault := distrust(Path(command[0])):
@@ -46,7 +48,7 @@ async def renew(
     try:
         asked = await asyncio.to_thread(request, place, None, now=clock())
         answer = await _answer(command, asked, environment, time_limit)
-        return await asyncio.to_thread(install, place, answer, command[0], now=clock(), outlives=True)
+        return await asyncio.to_thread(install, place, answer, command[0], now=clock(), outlives=outlives)
     except (InvalidInput, NotWritten) as error:
         raise NotRenewed("; ".join(str(error).splitlines())) from None
 

@@ -126,11 +126,11 @@ class Certificates:
         if at is not None and at <= wall:
             self.renew()
 
-    def renew(self) -> asyncio.Task[str]:
+    def renew(self, *, outlives: bool = True) -> asyncio.Task[str]:
         """Renew now, or go on with the renewal that is under way. The task returns why it came to nothing;
-        nothing if it did not."""
+        nothing if it did not. `outlives`: only with a certificate that ends later than the one in use."""
         if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._renew())
+            self._task = asyncio.get_running_loop().create_task(self._renew(outlives=outlives))
         return self._task
 
     async def asked(self, request: RenewRequest) -> RenewReply:
@@ -139,7 +139,7 @@ class Certificates:
         why = ""
         if request.now or due(self._mine) <= time.time():
             # The renewal goes on if the caller does not wait for it.
-            done, _ = await asyncio.wait([self.renew()], timeout=request.wait)
+            done, _ = await asyncio.wait([self.renew(outlives=not request.now)], timeout=request.wait)
             why = done.pop().result() if done else ""
             outcome = "failed" if why else "renewed" if self._task and self._task.done() else "under-way"
         end, at = self._mine.not_after, self.next_attempt
@@ -161,7 +161,7 @@ class Certificates:
     def _overdue(self, wall: float) -> Problem | None:
         return overdue(self._mine, self._attempts, wall, automatic=self._automatic)
 
-    async def _renew(self) -> str:
+    async def _renew(self, *, outlives: bool) -> str:
         config, mine = self._config, self._mine
         how = config.renewal
         if not how.command:
@@ -172,6 +172,7 @@ class Certificates:
                 how.command,
                 environment=config.environment,
                 time_limit=how.time_limit,
+                outlives=outlives,
                 clock=time.time,
             )
         except NotRenewed as error:

@@ -39,10 +39,15 @@ def program(place: Place, *answers: Certified, text: str = "") -> str:
     return str(path)
 
 
-def renewed(place: Place, *command: str, time_limit: float = 20.0) -> x509.Certificate:
+def renewed(place: Place, *command: str, time_limit: float = 20.0, outlives: bool = True) -> x509.Certificate:
     async def main() -> x509.Certificate:
         return await renew(
-            place, command, environment={}, time_limit=time_limit, clock=lambda: NOW.timestamp() + 60
+            place,
+            command,
+            environment={},
+            time_limit=time_limit,
+            clock=lambda: NOW.timestamp() + 60,
+            outlives=outlives,
         )
 
     return asyncio.run(main())
@@ -122,6 +127,13 @@ def test_an_answer_that_does_not_fit_changes_nothing(
         renewed(held, command)
     assert contents(held) == before
     assert renewed(held, program(held, later(held))), "the key that waits is good for the next attempt"
+
+
+def test_one_that_was_asked_for_at_once_may_end_sooner(held: Place) -> None:
+    """Who gives a key up early gets a certificate whose end chance has put before that of the one in use."""
+    sooner = later(held, end=NOW + timedelta(days=29))
+    assert renewed(held, program(held, sooner), outlives=False) == sooner.certificate
+    assert credentials(held).certificate == sooner.der
 
 
 def test_a_program_that_others_could_change_is_not_run(held: Place) -> None:
