@@ -14,6 +14,8 @@ _DAY = 86400.0
 _STAGES = ((30 * _DAY, 1 / 3), (7 * _DAY, 1 / 8), (1 * _DAY, 1 / 24), (0.0, 0.0))
 """Seconds left at which an end is told (again), and the share of a life that this is at most where a program
 renews it at two thirds of its life: before, there is no cause for alarm."""
+_FORGOTTEN = 60 * _DAY
+"""Seconds after an end until nobody needs to know any more that it was told."""
 _REMEDY = "have a new one issued, and put it in its place: it is taken up from the files"
 _THERE = "have it renewed there: `swanmesh cert renew`, or see what its `swanmesh status` says"
 
@@ -39,7 +41,8 @@ def expiring(validities: Iterable[Validity], wall: float, *, automatic: bool = F
 class ExpiryNews:
     """Which ends have come nearer since they were last told."""
 
-    _told: dict[Validity, int] = field(default_factory=dict)
+    told: dict[str, tuple[int, float]] = field(default_factory=dict)
+    """The stage that was told last of each certificate, and its end: what is worth keeping over a restart."""
 
     def take(self, validities: Iterable[Validity], wall: float, *, automatic: bool = False) -> list[Reason]:
         """One reason for each certificate that entered another stage; each stage is told once."""
@@ -49,16 +52,18 @@ class ExpiryNews:
         self, validities: Iterable[Validity], wall: float, *, automatic: bool = False
     ) -> list[tuple[Validity, Reason]]:
         """The same with the certificate of each."""
-        news, told = [], {}
+        news = []
         for one in validities:
             left = one.not_after - wall
-            told[one] = stage = sum(left <= limit for limit in _limits(one, automatic))
-            if stage > self._told.get(one, 0):
+            stage = sum(left <= limit for limit in _limits(one, automatic))
+            which = f"{one.file} {one.subject} {one.not_after:.0f}"
+            if stage > self.told.get(which, (0, 0.0))[0]:
+                self.told[which] = stage, one.not_after
                 ends = f"ends in {_days(left)}" if left > 0 else f"has ended on {date(one.not_after)}"
                 where, remedy = (f" ({one.file})", _REMEDY) if one.key else ("", _THERE)
                 reason = Reason("certificate-expiring", f"{one.subject}{where} {ends}; {remedy}")
                 news.append((one, reason))
-        self._told = told
+        self.told = {which: each for which, each in self.told.items() if each[1] > wall - _FORGOTTEN}
         return news
 
 

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 import structlog
@@ -30,8 +30,9 @@ from swanmesh.pki.enrolment import place_of
 from swanmesh.pki.renewal import NotRenewed, renew
 from swanmesh.service.sources import Sources
 
-_LIMIT = 64 * 1024
+_LIMIT = 4 * 1024 * 1024
 _PEERS_EVERY = 600.0
+_Kept = TypeVar("_Kept")
 DUE = "certificate-due"
 
 
@@ -47,12 +48,10 @@ class Certificates:
     ) -> None:
         """`tell` gets the events, and `taken_up` is called when a new certificate lies in its place."""
         self._sources, self._tell, self._log, self._taken_up = sources, tell, log, taken_up
-        self._news, self._peers_news = ExpiryNews(), ExpiryNews()
+        self._news = ExpiryNews(_read(self._told_file, dict[str, tuple[int, float]], {}))
         self._looked_at_peers = 0.0
-        self._attempts = _read(self._file)
+        self._attempts = _read(self._file, Attempts, Attempts())
         self._task: asyncio.Task[str] | None = None
-        self._told_due = ""
-        """The certificate of which it was told that it is due."""
 
     @property
     def _mine(self) -> Credentials:
@@ -65,6 +64,10 @@ class Certificates:
     @property
     def _file(self) -> Path:
         return self._config.state / "renewal.json"
+
+    @property
+    def _told_file(self) -> Path:
+        return self._config.state / "expiry.json"
 
     @property
     def _automatic(self) -> bool:
@@ -110,18 +113,25 @@ class Certificates:
         self._looked_at_peers = wall
         shown = [(peer, certificate_of(state, peer.name)) for peer in state.peers()]
         validities = {of_peer(peer, seen): peer for peer, seen in shown if seen is not None}
-        for one, reason in self._peers_news.entered(validities, wall, automatic=True):
+        news = self._news.entered(validities, wall, automatic=True)
+        for one, reason in news:
             self._tell(MeshEvent.of("certificate-expiring", validities[one], reason))
+        if news:
+            self._keep(self._told_file, self._news.told)
 
     def look(self) -> None:
         """Begin a renewal if one is due, and tell what is new."""
         wall = time.time()
-        for news in self._news.take(self._mine.validities, wall, automatic=self._automatic):
-            self._tell(MeshEvent.of("certificate-expiring", reason=news))
-        problem = self._overdue(wall)
-        if problem is not None and self._told_due != self._mine.certificate_id:
-            self._told_due = self._mine.certificate_id
+        news = self._news.take(self._mine.validities, wall, automatic=self._automatic)
+        for reason in news:
+            self._tell(MeshEvent.of("certificate-expiring", reason=reason))
+        if news:
+            self._keep(self._told_file, self._news.told)
+        problem, which = self._overdue(wall), f"{DUE} {self._mine.certificate_id}"
+        if problem is not None and which not in self._news.told:
+            self._news.told[which] = 1, self._mine.not_after
             self._tell(MeshEvent.of(DUE, reason=Reason(DUE, str(problem))))
+            self._keep(self._told_file, self._news.told)
         at = self.next_attempt
         if at is not None and at <= wall:
             self.renew()
@@ -189,17 +199,20 @@ class Certificates:
     def _failed(self, mine: Credentials, why: str) -> None:
         self._attempts = self._attempts.failure(mine, time.time(), why)
         self._log.error("certificate not renewed", failed=self._attempts.failed, reason=why)
+        self._keep(self._file, self._attempts)
+
+    def _keep(self, path: Path, what: object) -> None:
         try:
-            make_folder(self._file.parent, 0o700)
-            write_whole([Change(path=self._file, content=msgspec.json.encode(self._attempts), mode=0o600)])
+            make_folder(path.parent, 0o700)
+            write_whole([Change(path=path, content=msgspec.json.encode(what), mode=0o600)])
         except NotWritten as error:
             # It is remembered for as long as this process lives.
-            self._log.warning("attempts to renew are not kept", reason=str(error))
+            self._log.warning("not kept over a restart", reason=str(error))
 
 
-def _read(path: Path) -> Attempts:
-    """What was kept; nothing, if that cannot be read: then it is tried once more than need be."""
+def _read(path: Path, kind: type[_Kept], nothing: _Kept) -> _Kept:
+    """What was kept; nothing, if that cannot be read: then something is tried or told once more."""
     try:
-        return msgspec.json.decode(read_trusted(path, _LIMIT), type=Attempts)
+        return msgspec.json.decode(read_trusted(path, _LIMIT), type=kind)
     except (InvalidInput, msgspec.MsgspecError):
-        return Attempts()
+        return nothing

@@ -88,6 +88,18 @@ async def test_without_a_program_it_is_told_once_that_it_is_due(place: Place) ->
 
 
 @asynchronous
+async def test_an_end_that_comes_near_is_told_once_over_restarts(place: Place) -> None:
+    (place.folder / "hooks.d").mkdir()
+    told = place.folder / "told"
+    write_hook(place.folder / "hooks.d/tell", f"echo $SWANMESH_EVENT >> {told}")
+    for _ in range(2):
+        async with service(place) as daemon:
+            await until(daemon, lambda: told.exists() and "started" in told.read_text(), 20)
+            daemon.certificates.look()
+    assert told.read_text().split().count("certificate-expiring") == 1
+
+
+@asynchronous
 async def test_renewed_by_hand(place: Place) -> None:
     """Through the service: at once, and then not without being asked for."""
     renews_by(place, f"test -e {place.folder}/open || {{ echo closed >&2; exit 1; }}; {signs(place)}")
