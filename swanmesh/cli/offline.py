@@ -27,6 +27,7 @@ from swanmesh.kernel.link import holdings
 from swanmesh.kernel.segmentation import generic_cipher, segmenting
 from swanmesh.kernel.surroundings import needed
 from swanmesh.pki.certificates import load_credentials
+from swanmesh.pki.renewal import program_fault
 from swanmesh.pki.revocation import LIMIT, read_lists
 
 
@@ -85,6 +86,10 @@ def _read_credentials(files: Files, config: Config) -> None:
         files.errors.extend(invalid.problems)
         return
     automatic = bool(config.renewal.command)
+    if automatic and (fault := program_fault(config.renewal.command)):
+        message, _, remedy = fault.rpartition("; ")
+        problem = Problem(str(config.path), "renewal.command", config.renewal.command[0], message, remedy)
+        files.errors.append(problem)
     files.warnings.extend(expiring(files.credentials.validities, now, automatic=automatic))
     files.warnings.extend(uncertified(files.credentials, config.host))
     _read_lists(files, config, files.credentials, now)

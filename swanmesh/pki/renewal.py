@@ -40,17 +40,23 @@ async def renew(
     use: a program that answers with an old one is not asked without end. Raises NotRenewed; cancelled, it
     ends the command with all that this started.
     """
-    try:
-        if fault := distrust(Path(command[0])):
-            raise NotRenewed(f"{command[0]} is not run: {fault}")
-    except OSError as error:
-        raise NotRenewed(f"{command[0]} cannot be run: {words(error)}") from None
+    if fault := program_fault(command):
+        raise NotRenewed(f"{command[0]} {fault}")
     try:
         asked = await asyncio.to_thread(request, place, None, now=clock())
         answer = await _answer(command, asked, environment, time_limit)
         return await asyncio.to_thread(install, place, answer, command[0], now=clock(), outlives=outlives)
-    except (InvalidInput, NotWritten) as error:
+    except (InvalidInput, NotWritten, OSError) as error:
         raise NotRenewed("; ".join(str(error).splitlines())) from None
+
+
+def program_fault(command: Sequence[str]) -> str:
+    """Why the program is not run, or cannot be; empty if it can."""
+    try:
+        fault = distrust(Path(command[0]))
+    except OSError as error:
+        return f"cannot be run: {words(error)}; put it there, or correct renewal.command"
+    return f"is not run: {fault}" if fault else ""
 
 
 async def _answer(

@@ -188,6 +188,11 @@ class Certificates:
         except NotRenewed as error:
             self._failed(mine, str(error))
             return str(error)
+        except Exception as error:
+            # An edge of its own: who asked may be gone, and a loop without a pause must not come of it.
+            self._log.exception("a fault of swanmesh; please report it")
+            self._failed(mine, f"a fault of swanmesh: {error!r}")
+            return str(error)
         self._log.info("certificate put in place", until=f"{made.not_valid_after_utc:%Y-%m-%d %H:%M} UTC")
         self._taken_up()
         if self._mine.certificate != mine.certificate:

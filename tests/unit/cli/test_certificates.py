@@ -220,6 +220,11 @@ def test_renewed_by_hand_without_a_service(machine: Machine, ca: Callable[..., E
     assert (ended.status, ended.out[:15]) == (0, "renewed: until ")
     (after,) = machine.swanmesh("cert", "show", "--json").json
     assert after["not_after"] > before["not_after"] and after["key_id"] != before["key_id"]
+    machine.peers.mkdir()
+    assert machine.swanmesh("check").status == 0
+    program.chmod(0o777)
+    ended = machine.swanmesh("check")
+    assert ended.status == 2 and f"renewal.command ({program}): is not run: " in ended.err
     write_hook(program, "echo nobody is there >&2; exit 255")
     ended = machine.swanmesh("cert", "renew", "--now")
     assert ended.status == 1 and "exit status 255: nobody is there" in ended.err
