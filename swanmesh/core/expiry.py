@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from swanmesh.core.model import Credentials, Peer, Problem, Validity
 from swanmesh.core.observed import SeenCertificate
-from swanmesh.core.reasons import Reason
+from swanmesh.core.reasons import NONE, Reason
 
 _DAY = 86400.0
 _STAGES = ((30 * _DAY, 1 / 3), (7 * _DAY, 1 / 8), (1 * _DAY, 1 / 24), (0.0, 0.0))
@@ -76,6 +76,14 @@ def of_peer(peer: Peer, seen: SeenCertificate) -> Validity:
         not_before=seen.not_before,
         not_after=seen.not_after,
     )
+
+
+def peer_renewed(before: Sequence[SeenCertificate], after: SeenCertificate) -> Reason:
+    """That a peer shows another certificate than those seen before; empty if it is not a newer one."""
+    if not before or after.not_after <= (last := max(one.not_after for one in before)):
+        return NONE
+    words = f"it shows another certificate (serial {after.serial:x}) until {date(after.not_after)}"
+    return Reason("certificate-renewed", f"{words}, before until {date(last)}")
 
 
 def in_words(mine: Credentials, wall: float) -> str:

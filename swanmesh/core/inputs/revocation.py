@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable
 
+from swanmesh.core.expiry import peer_renewed
 from swanmesh.core.inputs.members import pair_of
 from swanmesh.core.inputs.transitions import judge
 from swanmesh.core.observed import CertificatesShown, SeenCertificate
@@ -56,6 +57,8 @@ def take_shown(state: State, event: CertificatesShown, now: float) -> None:
         return
     mine = [one for one in event.certificates if name in one.names]
     news = state.certificates.news(name, mine)
+    if len(news) == 1 and (reason := peer_renewed(state.certificates.of(name), news[0])):
+        state.emit("certificate-renewed", state.peer(pair.peer), reason)
     state.certificates.take(mine, frozenset({name}))
     # One that was never seen before is the one that was shown now; so is one that stands alone.
     likely = news if len(news) == 1 else mine

@@ -128,7 +128,7 @@ def test_what_is_not_known_of_the_peer_is_bounded() -> None:
     assert action.reason.code == "certificate-unknown"
 
 
-@pytest.mark.parametrize("set_by", [-400 * DAY, 4000 * DAY])
+@pytest.mark.parametrize("set_by", [-400 * DAY, -DAY / 8, DAY / 8, 4000 * DAY])
 def test_a_clock_that_is_set_wrong_ends_nothing(set_by: float) -> None:
     life = Aging(20 * DAY)
     assert life.until(DAY) == []

@@ -359,3 +359,15 @@ def test_at_the_other_end_it_says_that_its_certificate_is_revoked() -> None:
     life.step()
     assert life.pair.decision is not None
     assert "this host's certificate 3 was revoked" in life.pair.decision.reason.words
+
+
+def test_a_peer_that_shows_a_newer_certificate_is_told_once() -> None:
+    life = Standing(1)
+    life.step()
+    assert "certificate-renewed" not in life.told
+    newer = replace(certificate(life.peer.name, 2), not_after=OFFSET + 140 * DAY)
+    ike = replace(ike_sa(life.name, 1), remote_id=life.peer.name)
+    for told in (True, False):
+        life.event(CertificatesShown(ike, (certificate(life.peer.name, 1), newer)))
+        life.step()
+        assert ("certificate-renewed" in life.told) == told
