@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from swanmesh.core.observed import SeenCertificate
@@ -24,6 +24,8 @@ class Certificates:
     ends."""
     spared: frozenset[str] = frozenset()
     """The same, but many stood on them."""
+    changes: int = 0
+    """How often one came that was not known."""
     _seen: dict[str, dict[str, SeenCertificate]] = field(default_factory=dict)
 
     def take(self, certificates: Iterable[SeenCertificate], names: frozenset[str]) -> None:
@@ -31,6 +33,7 @@ class Certificates:
         for certificate in certificates:
             for name in names.intersection(certificate.names):
                 known = self._seen.setdefault(name, {})
+                self.changes += certificate.fingerprint not in known
                 known[certificate.fingerprint] = certificate
                 if len(known) > _KEPT:
                     del known[min(known, key=lambda one: known[one].not_after)]
@@ -38,6 +41,10 @@ class Certificates:
     def of(self, name: str) -> list[SeenCertificate]:
         """All that were seen of this name, the one that ends first at the head."""
         return sorted(self._seen.get(name, {}).values(), key=lambda one: one.not_after)
+
+    def all(self) -> Iterator[SeenCertificate]:
+        for known in self._seen.values():
+            yield from known.values()
 
     def news(self, name: str, certificates: Iterable[SeenCertificate]) -> list[SeenCertificate]:
         """Those of this name that were never seen before."""

@@ -161,11 +161,12 @@ class Mesh:
         return names
 
     def revocation_lists(
-        self, lists: Iterable[RevocationList], now: float, *, held: frozenset[str] = frozenset()
+        self, lists: Iterable[RevocationList], now: float, before: Mapping[str, bool] | None = None
     ) -> None:
         """All that is known of them: the newest of each authority comes into force, unless it would take away
-        too many peers at once. `held`: fingerprints of those that were held back before this began."""
-        take_lists(self.state, lists, now, held)
+        too many peers at once. `before`: of those that were there before this began, by fingerprint, whether
+        they were in force, or held back."""
+        take_lists(self.state, lists, now, before or {})
 
     def confirm_lists(self, now: float) -> list[str]:
         """Let lists come into force that are held. Returns the names of the peers that they end."""

@@ -136,8 +136,6 @@ class SeenCertificate:
     serial: int = 0
     addresses: tuple[Address, ...] = ()
     """Those among its subjectAltNames."""
-    subject: str = ""
-    """For people, printable."""
     key_id: str = ""
     """charon's name of its key, as `LoadedCredentials.key_ids` has them."""
     der: bytes = field(default=b"", repr=False, compare=False)

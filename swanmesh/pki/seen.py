@@ -7,11 +7,11 @@ so that none of that says anything about a peer.
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterable, Sequence
 
 from cryptography import x509
 
-from swanmesh.core.model import shown
 from swanmesh.core.observed import SeenCertificate
 from swanmesh.pki.certificates import key_id
 from swanmesh.pki.reading import addresses_in, der, is_authority, issued, names_in, read_certificates
@@ -51,6 +51,12 @@ class Voucher:
             found.append(seen)
         return tuple(found)
 
+    @property
+    def issuers(self) -> frozenset[str]:
+        """What names the authorities of the moment."""
+        self._look_up()
+        return frozenset(map(authority_id, self._anchors))
+
     def _look_up(self) -> None:
         authorities = self._authorities()
         if authorities != self._for:
@@ -75,10 +81,9 @@ def _seen(fingerprint: str, certificate: x509.Certificate, issuer: x509.Certific
         names=tuple(names_in(certificate)),
         not_before=certificate.not_valid_before_utc.timestamp(),
         not_after=certificate.not_valid_after_utc.timestamp(),
-        issuer=authority_id(issuer),
+        issuer=sys.intern(authority_id(issuer)),  # thousands have the same
         serial=certificate.serial_number,
         addresses=tuple(addresses_in(certificate)),
-        subject=shown(certificate.subject.rfc4514_string() or "no subject"),
         key_id=key_id(certificate),
         der=der(certificate),
     )

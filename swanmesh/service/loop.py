@@ -59,6 +59,7 @@ from swanmesh.service.certificates import Certificates
 from swanmesh.service.feed import Feed
 from swanmesh.service.requests import DaemonService
 from swanmesh.service.revocation import RevocationSource
+from swanmesh.service.seen import SeenStore
 from swanmesh.service.sources import Sources
 from swanmesh.service.status import Clock
 from swanmesh.service.systemd import Notifier
@@ -135,6 +136,8 @@ class Daemon:
         }
         self._watch = self._new_watch()
         self.sources.apply(self.mesh, sources.first(self.mesh.state.registry), self.started)
+        self._seen = SeenStore(config.state)
+        self._seen.recall(self.mesh.state.certificates, voucher.issuers, time.time())
         self._take_lists()
 
     # What the control socket reads and asks for.
@@ -292,9 +295,9 @@ class Daemon:
 
     def _take_lists(self) -> None:
         """The revocation lists that there are, to the core; and what came into force, to the disk."""
-        lists, held = self._lists.gather()
+        lists, before = self._lists.gather()
         self.mesh.wall_clock(time.time() - now())
-        self.mesh.revocation_lists(lists, now(), held=held)
+        self.mesh.revocation_lists(lists, now(), before)
         self._lists.older(lists, self.mesh.state.revocations)
         self._lists.keep(self.mesh.state.revocations)
         self._wake.set()
@@ -364,6 +367,7 @@ class Daemon:
                 self._rekeying.cancel()
             self.log.info("stopping", associations="left as they are")
             self._announcer.service("stopping")
+            self._seen.keep(self.mesh.state.certificates, now(), at_once=True)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(
@@ -553,6 +557,7 @@ class Daemon:
                 self._guarded(self.reload, None)
             self._guarded(self.certificates.look)
             self._guarded(self.certificates.look_at_peers, self.mesh.state)
+            self._guarded(self._seen.keep, self.mesh.state.certificates, now())
             for news in self.mesh.state.revocations.news(time.time()):
                 self._announcer.event(MeshEvent.of("crl-expired", reason=news))
             try:

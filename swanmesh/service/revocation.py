@@ -72,24 +72,25 @@ class RevocationSource:
         """Whether there is anything to gather."""
         return bool(self.config().credentials.crls)
 
-    def gather(self) -> tuple[list[RevocationList], frozenset[str]]:
-        """All lists that can be had now, the last good ones among them, and the fingerprints of those that
-        were held back."""
+    def gather(self) -> tuple[list[RevocationList], dict[str, bool]]:
+        """All lists that can be had now, the last good ones among them; and of those that were kept, by
+        fingerprint, whether they were in force."""
         problems: list[Problem] = []
-        found, held = [], set()
+        found: list[RevocationList] = []
+        before: dict[str, bool] = {}
         if self.known:
             for path in self._stored():
                 lists = self._lists(lambda path=path: read_trusted(path, LIMIT), str(path), None)  # type: ignore[misc]
                 found += lists
-                if path.name.endswith(_HELD):
-                    held |= {one.fingerprint for one in lists}
                 for one in lists:
+                    before[one.fingerprint] = not path.name.endswith(_HELD)
                     self._kept[path.name] = one.fingerprint
         for index, source in enumerate(self.config().credentials.crls):
             found += self._of(source, f"{_KEY}[{index}]", problems)
         self.problems = tuple(problems)
         self._wake.set()
-        return found, frozenset(held)
+        # The same list may lie in several places; where it came from is what people know.
+        return [*{one.fingerprint: one for one in found}.values()], before
 
     def _of(self, source: Path | str, key: str, problems: list[Problem]) -> list[RevocationList]:
         if isinstance(source, Path):

@@ -27,6 +27,8 @@ class Mesh(Place):
         super().__init__(folder)
         self.authority = Authority.load(folder / "pki")
         self.shown: dict[str, x509.Certificate] = {}
+        self.stood: dict[int, str] = {}
+        """Connections by the unique ids of their IKE_SAs, at some moment."""
         for number, name in enumerate(PEERS, 2):
             self.write_peer(name, f"192.0.2.{number}")
             issued = self.authority.issue(name, [], now=time.time())
@@ -42,6 +44,11 @@ class Mesh(Place):
         self.charon.remembered += [
             one.public_bytes(serialization.Encoding.DER) for one in self.shown.values()
         ]
+
+    def asked_to_prove(self) -> set[str]:
+        """Peers that charon was told to authenticate anew."""
+        asked = {int(message["ike-id"]) for command, message in self.charon.requests if command == "rekey"}
+        return {name for name in PEERS for each in asked if name in self.stood[each]}
 
     def signed(self, *names: str, number: int, lifetime: float = 30 * DAY) -> bytes:
         revoked = [
@@ -165,6 +172,27 @@ async def test_what_would_end_many_is_held_over_a_restart_until_it_is_confirmed(
         await until(daemon, lambda: len(place.charon.lists) == 2)
     async with service(place) as daemon:
         assert (await asked(place.client.held)).problems == []
+    await place.charon.stop()
+
+
+@asynchronous
+async def test_what_peers_have_shown_is_known_after_a_restart(place: Mesh) -> None:
+    await place.start()
+    async with service(place) as daemon:
+        await all_up(place, daemon)
+        await known(daemon)
+    place.charon.remembered.clear()
+    async with service(place) as daemon:
+        await all_up(place, daemon)
+        place.charon.requests.clear()
+        place.stood = {sa.unique_id: sa.connection for sa in place.charon.sas.values()}
+        place.revoke(*PEERS[:4], number=2)
+        await until(daemon, lambda: bool(daemon.mesh.state.revocations.held))
+        place.revoke(PEERS[0], number=3)
+        rekeyed = place.asked_to_prove
+        await until(daemon, lambda: bool(rekeyed()))
+        # charon, which has the list, now refuses it.
+        assert rekeyed() == {PEERS[0]}
     await place.charon.stop()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from swanmesh.core.expiry import peer_renewed
 from swanmesh.core.inputs.members import pair_of
@@ -20,9 +20,10 @@ _SPREAD = 60.0
 
 
 def take_lists(
-    state: State, lists: Iterable[RevocationList], now: float, held_before: frozenset[str] = frozenset()
+    state: State, lists: Iterable[RevocationList], now: float, in_force_before: Mapping[str, bool]
 ) -> None:
-    """All lists that are known; those of authorities of which there is none are no longer in force."""
+    """All lists that are known; those of authorities of which there is none are no longer in force.
+    `in_force_before`: whether they were in force or held, by fingerprint, before this controller began."""
     revocations, ordered = state.revocations, sorted(lists, key=lambda each: each.order)
     for gone in revocations.in_force.keys() - {one.issuer for one in ordered}:
         del revocations.in_force[gone]
@@ -34,8 +35,8 @@ def take_lists(
         for pair in state.pairs:
             _suppose(state, pair)
         peers, told = _cut(state, one, known), before.get(one.issuer) == one
-        waits = told or one.fingerprint in held_before
-        if waits or too_many(len(peers), len(state.peers())):
+        settled = in_force_before.get(one.fingerprint)
+        if told or settled is False or (settled is None and too_many(len(peers), len(state.peers()))):
             _hold(state, one, peers, news=not told)
         else:
             _come_into_force(state, one, now)

@@ -307,7 +307,7 @@ class TestBrake:
         mesh = Mesh(host, seed=1)
         mesh.update_peers([peer(f"peer{n}.mesh.example", f"203.0.113.{n + 10}") for n in range(8)], (), 0.0)
         good, slip = crl(1, 99), crl(2, *range(8))
-        mesh.revocation_lists([slip, good], 0.0, held=frozenset({slip.fingerprint}))
+        mesh.revocation_lists([slip, good], 0.0, {slip.fingerprint: False, good.fingerprint: True})
         mesh.charon_back("5.9.8", holdings(host), 0.0)
         (loading,) = (one for one in mesh.step(0.0).actions if isinstance(one, LoadRevocationLists))
         assert loading.fingerprints == {good.fingerprint}
