@@ -120,12 +120,26 @@ class _Collector:
                 code = peer.reason_code or UNCODED
                 reasons[code] = reasons.get(code, 0) + 1
         yield _by("peers", "Peers configured, by state.", "state", states)
+        yield from self._blocks()
         yield _by("peers_not_up", "Peers that are not up, by the code of the reason.", "reason", reasons)
+
+    def _blocks(self) -> Iterable[Metric]:
+        family = GaugeMetricFamily(
+            "swanmesh_block_hosts",
+            "Hosts met under a block: members up and not up, those being asked, and strangers remembered.",
+            labels=["block", "state"],
+        )
+        for block in self._status.blocks:
+            counts = {"up": block.up, "down": block.members - block.up}
+            for state, count in (counts | {"asked": block.asked, "stranger": block.strangers}).items():
+                family.add_metric([block.name, state], count)
+        yield family
 
     def _peers(self) -> Iterable[Metric]:
         families = _peer_families()
         for peer in self._status.peers:
-            label = [peer.name]
+            # One host of blocks may stand at several addresses.
+            label = [f"{peer.name} {peer.addresses[0]}" if peer.block else peer.name]
             for family, value in zip(families, _figures(peer), strict=True):
                 family.add_metric(label, value)
         yield from families

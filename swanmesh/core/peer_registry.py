@@ -30,7 +30,8 @@ class PeerRegistry:
         self.weigh: Callable[[Entry], int] = lambda _: 1
         """How many hosts go with an entry: what the brake on removals counts."""
         self.table = BlockTable()
-        """Which block an address belongs to."""
+        """Which block an address belongs to. Another object whenever blocks changed."""
+        self._tabled: list[Block] = []
         self._host = host
         self._in_force: dict[str, Entry] = {}
         self._peers: dict[str, Peer] = {}
@@ -200,8 +201,8 @@ class PeerRegistry:
 
     def _note_blocks(self) -> None:
         blocks = self.blocks
-        if blocks or self.table:
-            self.table = BlockTable(blocks)
+        if blocks != self._tabled:
+            self._tabled, self.table = blocks, BlockTable(blocks)
 
     def _settle_late(self, waiting: dict[str, Entry]) -> dict[str, tuple[Entry, Problem]]:
         """Accept those of `waiting` that contradict nothing after all: what stood in their way fell back too.

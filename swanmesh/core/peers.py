@@ -127,13 +127,20 @@ def find_peer(asked: str, peers: Collection[Peer]) -> Peer:
 
     Raises NoSuchPeer with those that may have been meant.
     """
+    return find_peers(asked, peers)[0]
+
+
+def find_peers(asked: str, peers: Collection[Peer]) -> list[Peer]:
+    """The same; a host of blocks is met at each of its addresses by itself, and meant with all of them by its
+    name."""
     wanted = asked.strip().rstrip(".").lower()
     found = [peer for peer in peers if peer.title == wanted] or _by_address(wanted, peers)
     found = found or [peer for peer in peers if peer.title.startswith(f"{wanted}.")]
-    if len(found) == 1:
-        return found[0]
+    titles = list(dict.fromkeys(peer.title for peer in found))
+    if len(titles) == 1:
+        return found
     if found:
-        names = _listed([peer.name for peer in found])  # hosts of blocks, which may share one, by address
+        names = _listed(titles)
         raise NoSuchPeer(asked, f"{shown(asked)} may be any of {names}; give more of the name")
     near = _listed(_near(wanted, peers))
     remedy = f"did you mean {near}?" if near else "see `swanmesh status` for the names known"
@@ -152,8 +159,8 @@ def _near(wanted: str, peers: Collection[Peer]) -> list[str]:
     """Names that are spelt alike: first parts with a first part, since in whole names the domain, which all
     share, makes any two look alike."""
     if "." in wanted:
-        return difflib.get_close_matches(wanted, [peer.name for peer in peers], n=3, cutoff=0.88)
-    short = {peer.name.partition(".")[0]: peer.name for peer in peers}
+        return difflib.get_close_matches(wanted, [peer.title for peer in peers], n=3, cutoff=0.88)
+    short = {peer.title.partition(".")[0]: peer.title for peer in peers}
     return [short[word] for word in difflib.get_close_matches(wanted, short, n=3)]
 
 

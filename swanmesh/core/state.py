@@ -244,8 +244,10 @@ class State:
         return self.registry.named(name) or self.members.get(name)
 
     def peers(self) -> list[Peer]:
-        """All that are known: by their files, and those met under blocks that proved who they are."""
-        return [*self.registry.peers.values(), *self.members.proven]
+        """All that are known: by their files, and of those met under blocks who proved who they are, or are
+        held down."""
+        met = (peer for peer in self.members if peer.proved or peer.name in self.down)
+        return [*self.registry.peers.values(), *met]
 
     def identities(self) -> frozenset[str]:
         """The names that certificates of peers have."""

@@ -92,12 +92,13 @@ def dump(kind: int, sequence: int) -> bytes:
 
 
 def state(body: memoryview) -> XfrmState | None:
-    """A NEW_SA's state; None if it is cut short or of a family that has no IPsec."""
+    """A NEW_SA's state; None if it is cut short, of a family that has no IPsec, or but a question for one, as
+    there is for a while for each host that packets go to in vain."""
     if len(body) < _STATE_SIZE:
         return None
     destination, spi, protocol, made, reqid, family, mode = _STATE.unpack_from(body)
     address = _address(family, destination)
-    if address is None:
+    if address is None or spi == bytes(4):
         return None
     keyed = any(kind in _KEYED for kind, _ in _attributes(body, _STATE_SIZE))
     return XfrmState(address, spi.hex(), protocol, mode == _TRANSPORT, reqid, made if keyed else 0)

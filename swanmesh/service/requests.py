@@ -30,7 +30,7 @@ from swanmesh.core.events import MeshEvent
 from swanmesh.core.inputs.removal import held, held_problems
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import Peer
-from swanmesh.core.peers import NoSuchPeer, find_peer
+from swanmesh.core.peers import NoSuchPeer, find_peers
 from swanmesh.core.reasons import STATUS_ASKED, Reason
 from swanmesh.core.verdict import peer_verdict
 from swanmesh.service import rollout
@@ -94,7 +94,7 @@ class DaemonService:
         state = self._daemon.mesh.state
         blocks, strangers = report.blocks_named(state, peers)
         left = None if peers is None else [name for name in peers if name not in blocks | strangers]
-        named = None if left is None else [self._find(name) for name in left]
+        named = None if left is None else self._find(left)
         if fresh:
             await self._look()
         reply = self._status(named)
@@ -106,7 +106,7 @@ class DaemonService:
         return reply
 
     async def policy(self, peers: list[str] | None = None, *, settle: float = 0.0) -> PolicyReply:
-        named = None if peers is None else list(dict.fromkeys(self._find(name) for name in peers))
+        named = None if peers is None else list(dict.fromkeys(self._find(peers)))
         if settle:
             await self._until_none(lambda: rollout.unsettled(self._daemon.mesh, named), settle)
         sources = self._daemon.sources
@@ -145,7 +145,7 @@ class DaemonService:
         state = self._daemon.mesh.state
         if request.command == "rekey" and not request.peers:
             return PeerCommandReply(done={}, waiting={}, spread=self._daemon.rekey_all())
-        wanted = [peer_command(state, request.command, self._find(name)) for name in request.peers]
+        wanted = [peer_command(state, request.command, peer) for peer in self._find(request.peers)]
         for each in wanted:
             self._daemon.command(each.command, each.peer.name)
         waiting = await self._until_none(lambda: dict(self._waiting(wanted)), request.wait)
@@ -159,25 +159,28 @@ class DaemonService:
         if peers is None:
             return WaitReply(missing=await self._until_none(lambda: dict(self._not_up(None)), timeout))
         if gone:
-            names = [self._known(name) for name in peers]
+            names = [known for name in peers for known in self._known(name)]
             return WaitReply(missing=await self._until_none(lambda: dict(self._not_gone(names)), timeout))
-        names = [self._find(name).name for name in peers]
+        names = [peer.name for peer in self._find(peers)]
         return WaitReply(missing=await self._until_none(lambda: dict(self._not_up(names)), timeout))
 
     def events(self) -> AsyncIterator[MeshEvent]:
         return self._daemon.feed.follow()
 
-    def _find(self, asked_for: str) -> Peer:
+    def _find(self, asked_for: Iterable[str]) -> list[Peer]:
         """Raises NoSuchPeer."""
-        state = self._daemon.mesh.state
-        return state.registry.named(asked_for) or find_peer(asked_for, state.peers())
+        state, found = self._daemon.mesh.state, list[Peer]()
+        for name in asked_for:
+            named = state.registry.named(name)
+            found += [named] if named is not None else find_peers(name, state.peers())
+        return found
 
-    def _known(self, asked_for: str) -> str:
+    def _known(self, asked_for: str) -> list[str]:
         """The name of a peer that may be gone already."""
         try:
-            return self._find(asked_for).name
+            return [peer.name for peer in self._find([asked_for])]
         except NoSuchPeer:
-            return asked_for.lower()
+            return [asked_for.lower()]
 
     def _status(self, peers: list[Peer] | None) -> StatusReply:
         daemon = self._daemon

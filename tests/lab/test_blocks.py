@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lab import Host, Mesh, mesh, wait_until
+from lab import Host, Mesh, by_hand, mesh, wait_until
 from lab.asking import Journal, pair_spis, status
 from lab.credentials import Authority
 from swanmesh.control.client import Client
@@ -82,7 +82,7 @@ def standing() -> Iterator[Mesh]:
 
 def test_a_host_meets_another_by_its_first_packet_and_nothing_crosses_in_clear(standing: Mesh) -> None:
     h1, h2, h3 = standing.hosts[:3]
-    wait_until(partial(blocks_closed, h1), 30, "the blocks are closed")
+    wait_until(partial(closed, h1, FOUR, SIX), 30, "the blocks are closed")
     capture = standing.capture()
     for one, other in ((h1, h2), (h3, h1), (h3, h2)):
         for remote in (other.ipv4(), other.ipv6()):
@@ -97,9 +97,9 @@ def test_a_host_meets_another_by_its_first_packet_and_nothing_crosses_in_clear(s
     assert h1.ping(h1.ipv4()).lost == h1.ping(h1.ipv6()).lost == 0, "its own addresses"
 
 
-def blocks_closed(host: Host) -> bool:
+def closed(host: Host, *cidrs: str) -> bool:
     policies = host.exec("ip", "xfrm", "policy").stdout
-    return all(f"dst {cidr} " in policies for cidr in (FOUR, SIX))
+    return all(f"dst {cidr} " in policies for cidr in cidrs)
 
 
 def test_who_is_no_member_is_told_and_gets_and_sends_nothing_in_clear(standing: Mesh) -> None:
@@ -148,7 +148,56 @@ def test_a_block_that_is_removed_ends_its_own_associations_alone(standing: Mesh)
     assert set(up(h1)) == {h2.ipv6(), h3.ipv6()}
     wait_until(lambda: h1.ping(standing[3].ipv4()).lost == 0, 30, "strangers are reached in clear")
     h1.swanmesh("add-block", FOUR, "--name", "four", "--policy", "prefer")
-    wait_until(partial(blocks_closed, h1), 30, "the block is back")
+    wait_until(partial(closed, h1, FOUR, SIX), 30, "the block is back")
     assert h1.ping(standing[3].ipv4()).lost == 0, "under `prefer` a first packet to a stranger passes"
     wait_until(partial(meets, h1, h2, h2.ipv4()), 60, "h1 meets h2")
     assert {spi for spi in h1.spis() if ":" in spi[0]} == six
+
+
+CROWD = range(10, 250)
+"""Last numbers of the addresses of a crowd that one charon plays, each with a certificate of its own."""
+
+
+def play_crowd(lab: Mesh, host: Host, victim: Host) -> None:
+    """Loads the crowd into `host`'s charon, and has each of it begin an association with `victim`."""
+    host.namespace.ip(*(f"addr add 198.51.100.{last}/24 dev eth0" for last in CROWD))
+    by_hand.load_credentials(host)
+    with host.vici() as session:
+        for last in CROWD:
+            address, name = f"198.51.100.{last}", f"m{last}.mesh.example"
+            certificate, key = host.folder / f"{last}.pem", host.folder / f"{last}.key"
+            lab.authority.issue(name, [address], certificate=certificate, private_key=key)
+            session.load_cert({"type": "X509", "flag": "NONE", "data": certificate.read_bytes()})
+            session.load_key({"type": "any", "data": key.read_bytes()})
+            conn = by_hand.connection(host, address, victim, victim.ipv4(1), "none")
+            conn["local"]["id"] = f"fqdn:{name}"
+            session.load_conn({name: conn})
+            list(session.initiate({"ike": name, "child": "esp", "timeout": "-1"}))
+
+
+def test_a_block_of_two_hundred_and_forty_members_and_strangers() -> None:
+    with mesh(1, spare=2, ipv4=2) as lab:
+        h1, crowd, silent = lab
+        write_block(h1, "rack", "198.51.100.0/24")
+        for host in (h1, crowd):
+            host.start_charon()
+        h1.start_swanmesh()
+        wait_until(partial(closed, h1, "198.51.100.0/24"), 60, "the block is closed")
+        capture = silent.capture()
+        play_crowd(lab, crowd, h1)
+        names = {f"198.51.100.{last}": f"m{last}.mesh.example" for last in CROWD}
+        wait_until(lambda: up(h1) == names, 240, "all members are up")
+        spis = h1.spis()
+        assert len(spis) == 2 * len(names) and all(state.transport for state in h1.xfrm_states())
+        strangers = [silent.ipv4(1), *(f"198.51.100.{last}" for last in (4, 5, 6, 7, 250, 251, 252, 253))]
+        for address in strangers:
+            assert h1.ping(address, count=1).received == 0
+        wait_until(lambda: block(h1, "rack")["strangers"] == len(strangers), 120, "strangers are told")
+        for last in (CROWD[0], CROWD[-1]):
+            assert h1.ping(f"198.51.100.{last}").lost == 0
+        assert up(h1) == names and h1.spis() == spis, "nobody is a duplicate of anybody"
+        h1.kill_swanmesh()
+        h1.start_swanmesh()
+        wait_until(lambda: up(h1) == names, 120, "all members are up again")
+        assert h1.spis() == spis
+        assert [packet for packet in capture.clear if packet.source in h1.addresses] == []

@@ -276,7 +276,7 @@ def charon_back(state: State, holdings: Holdings, abilities: Abilities, now: flo
     if terms(state.settings, abilities) != before:
         why = NONE if state.observed_once else reasons.NEW_PEER
         peers_changed(state, everybody(state), now, why)
-    recall(state, holdings.sas, now)
+    recall(state, holdings, now)
     take_connections(state, holdings.connections, now)
     take_credentials(state, holdings.credentials)
     shown = {sa.connection for sa in holdings.sas if sa.works}

@@ -13,14 +13,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from swanmesh.core import reasons
-from swanmesh.core.connections import Kind, connection_name, met_under_block, text
+from swanmesh.core.connections import Kind, connection_name, kind_of, met_under_block, peer_of, text
 from swanmesh.core.initiation import initiates
 from swanmesh.core.inputs.files import reconcile, unwant
 from swanmesh.core.inputs.transitions import judge
 from swanmesh.core.members import NOBODY
 from swanmesh.core.membership import refusal
 from swanmesh.core.model import Address, AddressPair, Block, Peer
-from swanmesh.core.observed import IkeSa
+from swanmesh.core.observed import Holdings, IkeSa, LoadedConnection
 from swanmesh.core.pair import Pair
 from swanmesh.core.reasons import Reason
 from swanmesh.core.state import State
@@ -82,11 +82,27 @@ def block_of(state: State, address: Address) -> Block | None:
     return block
 
 
-def recall(state: State, sas: Iterable[IkeSa], now: float) -> None:
+def recall(state: State, holdings: Holdings, now: float) -> None:
     """What stands under blocks when charon answers: whoever it is with was met before this service began."""
     state.members.ike_sas.clear()
-    for sa in sas:
+    for sa in holdings.sas:
         pair_of(state, sa, now)
+    for connection in holdings.connections:
+        if met_under_block(connection.name) and _is_shunt(connection):
+            _recall_held_down(state, connection, now)
+
+
+def _is_shunt(connection: LoadedConnection) -> bool:
+    return any(kind_of(child) in (Kind.DROP, Kind.PASS) for child in connection.children)
+
+
+def _recall_held_down(state: State, connection: LoadedConnection, now: float) -> None:
+    """What the operator's `down` left of a host of a block: its connection's name tells its address alone."""
+    remote = ipaddress.ip_address(peer_of(connection.name))
+    for local in state.settings.host.addresses:
+        here = connection_name(text(remote), AddressPair(local, remote)) == connection.name
+        if here and block_of(state, remote) is not None:
+            _meet(state, local, remote, now, _MET)
 
 
 def pair_of(state: State, sa: IkeSa, now: float) -> Pair | None:

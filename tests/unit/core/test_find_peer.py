@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 import pytest
 
-from swanmesh.core.peers import NoSuchPeer, find_peer
+from swanmesh.core.model import Peer
+from swanmesh.core.peers import NoSuchPeer, find_peer, find_peers
 from tests.unit.core.build import peer
 
 PEERS = [
@@ -56,3 +59,13 @@ def test_not_found_with_what_may_have_been_meant(asked: str, words: str) -> None
 def test_nobody_at_all() -> None:
     with pytest.raises(NoSuchPeer, match="no such peer: web1"):
         find_peer("web1", [])
+
+
+def test_a_host_of_blocks_is_meant_at_all_its_addresses_by_its_name_and_at_one_by_that() -> None:
+    met = [
+        Peer(name=text, addresses=(ip_address(text),), block="b", proved="web9.mesh.example")
+        for text in ("203.0.113.9", "2001:db8::9")
+    ]
+    for asked in ("web9.mesh.example", "web9"):
+        assert find_peers(asked, met) == met
+    assert find_peers("2001:db8::9", met) == met[1:]

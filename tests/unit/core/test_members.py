@@ -13,7 +13,7 @@ from swanmesh.core.connections import Kind, kind_of, met_under_block, peer_of
 from swanmesh.core.inputs.removal import held
 from swanmesh.core.members import ADDRESSES, ASKED_AT_ONCE
 from swanmesh.core.mesh import Mesh
-from swanmesh.core.observed import ChildUp, IkeDown, IkeRekeyed, IkeSa, IkeUp
+from swanmesh.core.observed import ChildUp, IkeDown, IkeMoved, IkeRekeyed, IkeSa, IkeUp
 from swanmesh.core.policy import Policy
 from swanmesh.core.reasons import NOT_AS_AGREED
 from swanmesh.core.verdict import peer_verdict
@@ -307,6 +307,43 @@ def test_a_member_can_be_held_down_and_called_up() -> None:
     assert any(kind_of(kids[0]) is Kind.DROP for kids in world.charon.loaded.values())
     world.mesh.command("up", "203.0.113.7", world.now)
     assert initiated(world.settle(world.now + 1.0)) == ["203.0.113.7"]
+
+
+def test_a_member_that_is_held_down_stays_so_through_a_restart() -> None:
+    entries = block("four", "203.0.113.0/24"), block("six", "2001:db8::/64")
+    for remote in ("203.0.113.7", "2001:db8::7"):
+        world = World(*entries)
+        world.comes(remote, "web7.mesh.example", 7)
+        world.mesh.command("down", remote, world.now)
+        world.settle(world.now + 60.0)
+        again = World(*entries, charon=world.charon)
+        assert again.done == [] and again.settle(again.now + 600.0) == []
+        assert [peer.name for peer in again.mesh.state.peers()] == [remote]
+        again.mesh.command("up", remote, again.now)
+        assert initiated(again.settle(again.now + 1.0)) == [remote]
+
+
+def test_a_member_that_moves_its_association_to_another_address_loses_it() -> None:
+    world = World(block("four", "203.0.113.0/24"))
+    sa = world.comes("203.0.113.7", "web7.mesh.example", 7)
+    for claimed in ("203.0.113.8", "198.51.100.8"):
+        world.mesh.event(IkeMoved(replace(sa, remote_host=claimed, children=())), world.now)
+        done = world.settle()
+        assert [action.reason.code for action in done if isinstance(action, TerminateIke)] == [NOT_AS_AGREED]
+        assert world.up() == {}
+        sa = world.comes("203.0.113.7", "web7.mesh.example", 70)
+    assert world.up() == {"203.0.113.7": "web7.mesh.example"}
+
+
+def test_another_host_at_a_members_address_is_known_by_its_own_name() -> None:
+    world = World(block("four", "203.0.113.0/24"))
+    sa = world.comes("203.0.113.7", "web7.mesh.example", 7)
+    world.settle(world.now + 300.0)
+    del world.charon.sas[7]
+    world.mesh.event(IkeDown(replace(sa, children=())), world.now)
+    world.comes("203.0.113.7", "web8.mesh.example", 8)
+    assert world.up() == {"203.0.113.7": "web8.mesh.example"}
+    assert world.mesh.state.members.elsewhere("web7.mesh.example", "") == 0
 
 
 def test_a_member_that_is_gone_is_tried_for_a_while_and_then_forgotten() -> None:
