@@ -33,7 +33,7 @@ help:
 	@sed -n 's/^# \{0,1\}make/make/p' Makefile
 
 PACKAGES := charon-systemd strongswan-swanctl libstrongswan-standard-plugins python3 python3-venv \
-	user-mode-linux kmod iproute2 iptables iputils-ping iperf3 tcpdump util-linux shellcheck \
+	user-mode-linux nftables kmod iproute2 iptables iputils-ping iperf3 tcpdump util-linux shellcheck \
 	openssl strongswan-pki
 
 # For guests of QEMU: bench-data and test-data alone.

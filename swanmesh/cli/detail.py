@@ -20,6 +20,10 @@ def detail(peer: PeerStatus, now: float) -> Iterator[str]:
     yield from _field("why", "; ".join(reasons(peer, now)))
     yield from _field("addresses", ", ".join(peer.addresses))
     yield from _field("policy", peer.policy)
+    yield from _field(
+        "exempt", ", ".join(peer.exempt) + " in clear, if it exempts the same" if peer.exempt else ""
+    )
+    yield from _field("clear text", _clear(peer, now))
     if peer.block:
         yield from _field("met under", f"the block {peer.block}")
     for version in peer.lacks:
@@ -35,6 +39,16 @@ def detail(peer: PeerStatus, now: float) -> Iterator[str]:
     for pair in peer.pairs:
         yield from _pair(pair, peer, now)
     yield ""
+
+
+def _clear(peer: PeerStatus, now: float) -> str:
+    """When packets in clear were refused, or passed."""
+    if peer.clear is None:
+        return ""
+    ways = (("out", peer.clear.out), ("in", peer.clear.into))
+    last = ", ".join(f"{way} {span(now - at)} ago" for way, at in ways if at is not None)
+    verb = "refused" if peer.clear.refused else "passed"
+    return f"last {verb}: {last}" if last else ""
 
 
 def block_line(block: BlockStatus) -> str:

@@ -32,12 +32,13 @@ def status(setup: Setup, as_json: bool) -> int:
 
     Asks the kernel itself, so it needs root, and no service. Exit status 1 if the two differ.
     """
-    from swanmesh.core.guard import closed, last_refused
+    from swanmesh.core.guard import closed, last_used
     from swanmesh.kernel import guard as kernel
+    from swanmesh.kernel import udp_filter
 
     with _kernel():
         standing, kept, refused = kernel.standing(), kernel.kept(setup.config.state), kernel.refusals()
-    networks, at_boot, last = closed(standing), closed(kept), last_refused(standing)
+    networks, at_boot, last = closed(standing), closed(kept), last_used(standing)
     if as_json:
         shown = [
             {"network": name, "refused_out": last[key].out or None, "refused_in": last[key].into or None}
@@ -50,6 +51,7 @@ def status(setup: Setup, as_json: bool) -> int:
                 "closed": shown,
                 "policies": len(standing),
                 "refused": refused,
+                "udp_4500_kept_out": udp_filter.stands(),
                 "missing": sorted(at_boot.keys() - networks.keys()),
                 "not_at_boot": sorted(networks.keys() - at_boot.keys()),
             }
@@ -57,6 +59,7 @@ def status(setup: Setup, as_json: bool) -> int:
     else:
         say(f"closed to clear text: {plural(len(networks), 'network')}, by {len(standing)} policies")
         say(f"refused since the kernel started: {refused['out']} packets out, {refused['in']} in")
+        say(f"UDP 4500 from peers without encapsulation: {'kept out' if udp_filter.stands() else 'let in'}")
         rows = [
             (name, _ago(last[key].out), _ago(last[key].into)) for name, key in networks.items() if key in last
         ]

@@ -71,7 +71,10 @@ class PeerEditor:
             previous = read_bytes(path, PEER_LIMIT) if os.path.lexists(path) else None
             old = read_peer(path) if previous is not None else None
             policy = peer.policy if peer.policy is not None or old is None else old.policy
-            new = Peer(name=peer.name, addresses=peer.addresses, policy=policy, source=str(path))
+            exempt = peer.exempt if peer.exempt is not None or old is None else old.exempt
+            new = Peer(
+                name=peer.name, addresses=peer.addresses, policy=policy, exempt=exempt, source=str(path)
+            )
             if old != new and path.is_symlink():
                 message, remedy = "is a symbolic link", f"change {path.resolve()}, or put a file in its place"
                 raise InvalidInput(Problem(str(path), "", "", message, remedy))
@@ -162,4 +165,6 @@ def peer_text(peer: Peer) -> bytes:
     document: dict[str, object] = {"name": peer.name, "addresses": [str(a) for a in peer.addresses]}
     if peer.policy is not None:
         document["policy"] = peer.policy.value
+    if peer.exempt is not None:
+        document["exempt"] = [str(each) for each in peer.exempt]
     return yaml.safe_dump(document, sort_keys=False, default_flow_style=None).encode()

@@ -9,7 +9,7 @@ from swanmesh.config.documents import unknown_keys
 from swanmesh.core.model import InvalidInput, Peer, Problem
 from swanmesh.core.peers import parse_peer
 
-_KEYS = ("name", "addresses", "policy")
+_KEYS = ("name", "addresses", "policy", "exempt")
 
 
 def read_peer(path: Path) -> Peer:
@@ -25,7 +25,11 @@ def peer_from_document(document: object, source: str) -> Peer:
     problems = unknown_keys(document, _KEYS, "peer", source)
     try:
         peer = parse_peer(
-            document.get("name"), document.get("addresses"), document.get("policy"), source=source
+            document.get("name"),
+            document.get("addresses"),
+            document.get("policy"),
+            document.get("exempt"),
+            source=source,
         )
     except InvalidInput as invalid:
         raise InvalidInput(*problems, *invalid.problems) from None

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
+from swanmesh.core.exemptions import EXEMPTIONS, Exemption
 from swanmesh.core.model import (
     DAY,
     Address,
@@ -184,6 +185,8 @@ class Config:
     host: HostSection
     credentials: CredentialsSection
     policy: Annotated[Policy, Checked(check_policy, f"write {CHOICE}")] = Policy.REQUIRE
+    exempt: Annotated[tuple[Exemption, ...], EXEMPTIONS] = ()
+    """What stays in clear with every peer that has no list of its own."""
     peers: Annotated[Path, File()] = Path("peers.d")
     blocks: Annotated[Path, File()] = Path("blocks.d")
     hooks: Annotated[Path, File()] = Path("hooks.d")
@@ -207,6 +210,7 @@ class Config:
             addresses=self.credentials.addresses,
             crl_expired=self.credentials.crl_expired,
             policy=self.policy,
+            exempt=self.exempt,
             connection=self.connection,
             initiation=self.initiation,
             probe=self.probe,

@@ -110,6 +110,16 @@ class _Collector:
             ("charon_events_lost", "Events not taken in.", counters.events_lost),
         ):
             yield CounterMetricFamily(f"swanmesh_{name}", text, value)
+        if (guard := self._status.guard) is not None:
+            yield GaugeMetricFamily("swanmesh_guard_closed", "Networks closed to clear text.", guard.closed)
+            yield GaugeMetricFamily(
+                "swanmesh_guard_missing", "Parts of the guard not in force.", guard.missing
+            )
+            text = "Packets that blocking policies of the kernel refused, the guard's or others'."
+            refused = CounterMetricFamily("swanmesh_guard_refused_packets", text, labels=["direction"])
+            for direction, count in guard.refused.items():
+                refused.add_metric([direction], count)
+            yield refused
 
     def _totals(self) -> Iterable[Metric]:
         states: dict[str, int] = dict.fromkeys(get_args(PeerState), 0)

@@ -89,6 +89,32 @@ class PeerCertificate(msgspec.Struct, kw_only=True, frozen=True):
     """In words, which list says so; empty if none does."""
 
 
+class ClearText(msgspec.Struct, kw_only=True):
+    """Packets in clear with a peer: when they came last, out and in, by the kernel's word. Null: none since
+    its policies were made. How many, the kernel does not count for one peer."""
+
+    refused: bool
+    """Whether they were; else they passed."""
+    out: float | None = None
+    into: float | None = None
+
+
+class GuardStatus(msgspec.Struct, kw_only=True):
+    """The kernel's guard."""
+
+    expected: bool
+    """Whether the kernel can be seen and changed."""
+    closed: int
+    """Networks, single addresses mostly, that are closed to clear text."""
+    missing: int
+    """Parts that are to stand and do not, or not yet."""
+    udp_4500: str = ""
+    """Why UDP 4500 is let in from peers that use no encapsulation; empty if it is kept out."""
+    refused: dict[str, int] = {}
+    """Packets that blocking policies of this host, the guard's or others', refused since it started: `out`,
+    `in`."""
+
+
 class PeerStatus(msgspec.Struct, kw_only=True):
     """One peer. `up` means that every address pair has a working association."""
 
@@ -118,6 +144,10 @@ class PeerStatus(msgspec.Struct, kw_only=True):
     """When the certificate ends that it showed last; null if none was seen."""
     block: str = ""
     """The block under which it was met, if no file describes it; `name` is the identity that it proved."""
+    exempt: list[str] = []
+    """What stays in clear with it by choice, if it exempts the same."""
+    clear: ClearText | None = None
+    """Null where it is not seen: under the policy `off`, and of hosts met under a block."""
 
 
 class StrangerStatus(msgspec.Struct, kw_only=True):
@@ -228,6 +258,7 @@ class StatusReply(msgspec.Struct, kw_only=True):
     """When charon was last looked at: bytes, packets and ages are of then."""
     disabled: float | None = None
     """Since when `disable` holds, and everything is in clear; null if it does not."""
+    guard: GuardStatus | None = None
     trial: TrialStatus | None = None
     """What goes back by itself unless it is confirmed."""
 

@@ -8,6 +8,7 @@ Of the policies that match a packet the kernel takes the one with the lowest pri
 
     100           what must never be caught: neighbour discovery, path MTU messages that come in
     1,000 - bits  an opening
+    2,000 - bits  exemptions
     from 68,000   charon's: shunts, associations, traps
     3,000,000     what a closed network is to let pass nevertheless
     from 3,999,743    covers: the longest prefix counts, and at each of them the trap before the cover
@@ -23,6 +24,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple, TypeAlias
 
 from swanmesh.core.blocks import BlockTable
+from swanmesh.core.exemptions import Exemption
 from swanmesh.core.model import Address, AddressPair, Block, Peer, Settings
 from swanmesh.core.xfrm import Direction, XfrmPolicy
 
@@ -30,7 +32,7 @@ BLOCKS = ""
 """The source of all covers of blocks: a peer has a name."""
 OWNER = 0x73776D
 """Marks our policies: the `user` of their selectors, which is 0 in everybody else's."""
-_NEVER_CAUGHT, _OPENING, _LET_PASS, _COVER = 100, 1_000, 3_000_000, 4_000_000
+_NEVER_CAUGHT, _OPENING, _EXEMPT, _LET_PASS, _COVER = 100, 1_000, 2_000, 3_000_000, 4_000_000
 _ANYWHERE: dict[int, Address] = {4: ipaddress.IPv4Address(0), 6: ipaddress.IPv6Address(0)}
 _MULTICAST: dict[int, tuple[tuple[Address, int], ...]] = {
     4: ((ipaddress.IPv4Address("224.0.0.0"), 4), (ipaddress.IPv4Address("255.255.255.255"), 32)),
@@ -45,6 +47,9 @@ _NEIGHBOUR_DISCOVERY = ((135, 0), (136, 0))
 """Solicitation and advertisement (RFC 4861 §4.3, §4.4). Those of routers come from link-local addresses or go
 to multicast ones."""
 _ALL = 0xFFFF
+_CLIENTS = 0x8000
+"""As port and as mask: all ports from 32768 on."""
+EXEMPT = "exempt"
 _OUT_OPEN = 2.0
 """Seconds that packets still go out in clear after an association came up: the other end has it by then."""
 _IN_OPEN = 10.0
@@ -108,6 +113,39 @@ class Cover(NamedTuple):
         yield _policy(Direction.FORWARD, them, anybody, allow, priority)
 
 
+class Exempt(NamedTuple):
+    """What with a network stays in clear by choice, whatever charon does with the rest."""
+
+    network: Address
+    bits: int
+    exemptions: tuple[Exemption, ...]
+    source: str
+
+    @property
+    def key(self) -> Key:
+        return (self.network, self.bits, EXEMPT)
+
+    def policies(self) -> Iterator[XfrmPolicy]:
+        them, anybody = (self.network, self.bits), (_ANYWHERE[self.network.version], 0)
+        priority = _EXEMPT - self.bits
+        for exemption in self.exemptions:
+            protocol, port = exemption.protocol(self.network.version), exemption.port
+            if not port:
+                yield _policy(Direction.IN, them, anybody, True, priority, (protocol, 0))
+                yield _policy(Direction.OUT, anybody, them, True, priority, (protocol, 0))
+                continue
+            # A packet from the service's port to a port below belongs to no connection to that service, but
+            # could be one to any other: it is not let in.
+            to_service = (protocol, _CLIENTS), (port, _CLIENTS, _ALL)
+            from_service = (protocol, port), (_CLIENTS, _ALL, _CLIENTS)
+            # connect() looks for a way before a port is chosen.
+            unchosen = (protocol, 0), (port, _ALL, _ALL)
+            yield _policy(Direction.OUT, anybody, them, True, priority, *unchosen)
+            for ports in (to_service, from_service):
+                yield _policy(Direction.IN, them, anybody, True, priority, *ports)
+                yield _policy(Direction.OUT, anybody, them, True, priority, *ports)
+
+
 class Opening(NamedTuple):
     """An address pair under a policy that allows clear text, while its association comes up: packets in clear
     pass charon's policies by, so that none is lost that one end sends in clear and the other expects
@@ -129,14 +167,15 @@ class Opening(NamedTuple):
             yield _policy(Direction.OUT, local, remote, True, _OPENING - bits)
 
 
-class Refused(NamedTuple):
-    """When packets in clear were refused last, in seconds since the epoch; 0 if none was."""
+class Used(NamedTuple):
+    """When packets in clear came to a network's policies last, in seconds since the epoch; 0 if none did.
+    They were refused where it is closed, and passed where it is not."""
 
     out: int = 0
     into: int = 0
 
 
-Part: TypeAlias = Ground | Cover | Opening
+Part: TypeAlias = Ground | Cover | Exempt | Opening
 
 
 def _policy(
@@ -165,19 +204,23 @@ def closed(policies: Iterable[XfrmPolicy]) -> dict[str, Key]:
     return {f"{key[0]}/{key[1]}": key for key, found in ways.items() if found == set(Direction)}
 
 
-def last_refused(policies: Iterable[XfrmPolicy]) -> dict[Key, Refused]:
-    """When something to or from each closed network was refused last, by its key. How often, the kernel
-    counts for the whole host alone (`/proc/net/xfrm_stat`)."""
-    found: dict[Key, Refused] = {}
+def last_used(policies: Iterable[XfrmPolicy]) -> dict[Key, Used]:
+    """When there was clear text with each network last, by its cover's key; what was exempted aside. How
+    much, the kernel does not count for a policy; of what is refused for the whole host alone
+    (`/proc/net/xfrm_stat`)."""
+    found: dict[Key, Used] = {}
     for policy in policies:
-        if policy.used and not policy.allow:
-            if policy.direction is Direction.OUT:
-                key = (policy.destination, policy.destination_bits)
-                found[key] = found.get(key, Refused())._replace(out=policy.used)
-            else:
-                key = (policy.source, policy.source_bits)
-                before = found.get(key, Refused())
-                found[key] = before._replace(into=max(before.into, policy.used))
+        if policy.owner != OWNER or not policy.used:
+            continue
+        out = policy.direction is Direction.OUT
+        key = (policy.destination, policy.destination_bits) if out else (policy.source, policy.source_bits)
+        if policy.protocol or not key[1]:
+            continue
+        before = found.get(key, Used())
+        if out:
+            found[key] = before._replace(out=max(before.out, policy.used))
+        else:
+            found[key] = before._replace(into=max(before.into, policy.used))
     return found
 
 
@@ -186,22 +229,27 @@ def policies_of(part: Part | None) -> dict[Key, XfrmPolicy]:
     return {} if part is None else {policy.selector: policy for policy in part.policies()}
 
 
-def peer_covers(settings: Settings, peer: Peer, blocks: BlockTable) -> Iterator[Cover]:
-    """What the peer's own addresses take. One that passes in clear takes none, unless a block around it is
-    closed."""
-    closed = settings.policy_of(peer).meaning.closed
+def peer_covers(settings: Settings, peer: Peer, blocks: BlockTable) -> Iterator[Cover | Exempt]:
+    """What the peer's own addresses take. One that passes in clear takes a cover where that is watched, or a
+    block around it is closed."""
+    meaning, exemptions = settings.policy_of(peer).meaning, _exemptions(settings, peer)
     for address in peer.addresses:
-        if closed or _closed(settings, blocks.find(address)):
-            yield Cover(address, address.max_prefixlen, closed=closed, source=peer.name)
+        bits = address.max_prefixlen
+        if meaning.closed or meaning.watched or _closed(settings, blocks.find(address)):
+            yield Cover(address, bits, closed=meaning.closed, source=peer.name)
+        if exemptions:
+            yield Exempt(address, bits, exemptions, peer.name)
 
 
-def block_covers(settings: Settings, blocks: BlockTable) -> Iterator[Cover]:
+def block_covers(settings: Settings, blocks: BlockTable) -> Iterator[Cover | Exempt]:
     """What blocks and their exceptions take."""
     for rule in blocks.rules:
         network, closed = rule.network, _closed(settings, rule.block)
         asks = rule.block is not None and settings.policy_of(rule.block).meaning.connects
         trapped = [local for local in settings.host.addresses if asks and local.version == network.version]
         yield Cover(network.network_address, network.prefixlen, closed, BLOCKS, tuple(trapped))
+        if rule.block is not None and (exemptions := _exemptions(settings, rule.block)):
+            yield Exempt(network.network_address, network.prefixlen, exemptions, BLOCKS)
     for own in settings.host.addresses:
         if _closed(settings, blocks.find(own)):  # what a host sends to itself meets policies, over IPv6
             yield Cover(own, own.max_prefixlen, closed=False, source=BLOCKS)
@@ -209,6 +257,10 @@ def block_covers(settings: Settings, blocks: BlockTable) -> Iterator[Cover]:
 
 def _closed(settings: Settings, block: Block | None) -> bool:
     return block is not None and settings.policy_of(block).meaning.closed
+
+
+def _exemptions(settings: Settings, entry: Peer | Block) -> tuple[Exemption, ...]:
+    return settings.exemptions_of(entry) if settings.policy_of(entry).meaning.connects else ()
 
 
 def opening(pair: AddressPair, up_since: float | None, now: float) -> tuple[Opening | None, float | None]:

@@ -11,14 +11,16 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 
 from swanmesh.core.guard import (
+    EXEMPT,
     OWNER,
     Cover,
+    Exempt,
     Ground,
     Key,
     Opening,
     Part,
-    Refused,
-    last_refused,
+    Used,
+    last_used,
     policies_of,
 )
 from swanmesh.core.model import Address
@@ -61,9 +63,8 @@ class Guard:
     """Names of the pairs whose connections wait for a change."""
     version: int = 0
     """Grows whenever something else is wanted."""
-    last_refused: dict[Key, Refused] = field(default_factory=dict)
-    """Of the networks to or from which something was refused, when; as the last look at the kernel showed
-    it."""
+    last_used: dict[Key, Used] = field(default_factory=dict)
+    """When there was clear text with each network last, as the last look at the kernel showed it."""
     _seen: bool = False
     """Whether the kernel was looked at: what it holds from before is changed by what differs."""
     _stray: dict[Key, XfrmPolicy] = field(default_factory=dict)
@@ -91,12 +92,12 @@ class Guard:
         if (before is None) != (part is None) and len(key) > 1:
             self._count(_version(key), 1 if before is None else -1)
 
-    def cover(self, source: str, covers: Iterable[Cover], kept: Container[Address] = ()) -> None:
+    def cover(self, source: str, covers: Iterable[Cover | Exempt], kept: Container[Address] = ()) -> None:
         """From now on these from this source. What it brought before at an address among `kept` stays."""
-        wanted = {cover.key: cover for cover in covers}
+        wanted: dict[Key, Part] = {cover.key: cover for cover in covers}
         for key in self.covers.pop(source, ()):
             before = self.wanted.get(key)
-            if key in wanted or not isinstance(before, Cover) or before.source != source:
+            if key in wanted or not isinstance(before, Cover | Exempt) or before.source != source:
                 continue  # another source has it by now
             if before.network in kept:
                 wanted[key] = before
@@ -116,6 +117,11 @@ class Guard:
     def lasting(self) -> list[Part]:
         """What outlives the service and the machine's next start."""
         return [part for part in self.wanted.values() if not isinstance(part, Opening)]
+
+    def used_with(self, addresses: Iterable[Address]) -> Used:
+        """When there was clear text last with any of these addresses."""
+        found = [self.last_used.get((each, each.max_prefixlen), Used()) for each in addresses]
+        return Used(max((one.out for one in found), default=0), max((one.into for one in found), default=0))
 
     def stands(self, key: Key) -> bool:
         """Whether the kernel holds what is wanted there."""
@@ -187,7 +193,7 @@ class Guard:
         """What a look at the kernel showed. `tidy`: what bears our mark and is not wanted is to go."""
         ours = [policy for policy in policies if policy.owner == OWNER]
         shown = {policy.selector: policy._replace(number=0, used=0) for policy in ours}
-        self.last_refused = last_refused(ours)
+        self.last_used = last_used(ours)
         known = [*self.held.items(), *self.wanted.items()]
         for key, part in known:
             if all(shown.get(policy.selector) == policy for policy in part.policies()):
@@ -208,7 +214,7 @@ class Guard:
         out = policy.direction is Direction.OUT
         ours, theirs = (policy.source, policy.destination) if out else (policy.destination, policy.source)
         bits = policy.destination_bits if out else policy.source_bits
-        for key in ((theirs, bits), (ours, theirs), (theirs.version,)):
+        for key in ((theirs, bits), (theirs, bits, EXEMPT), (ours, theirs), (theirs.version,)):
             if policy.selector in policies_of(self.held.get(key)):
                 del self.held[key]
                 if policy.selector in policies_of(self.wanted.get(key)):

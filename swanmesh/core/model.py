@@ -7,6 +7,7 @@ import ipaddress
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, TypeAlias
 
+from swanmesh.core.exemptions import Exemption
 from swanmesh.core.override import HOST, NOTHING, Override
 from swanmesh.core.policy import Policy
 from swanmesh.core.setting import ESP_PROPOSALS, IKE_PROPOSALS, Count, Flag, Port, Seconds
@@ -55,6 +56,8 @@ class Peer:
     addresses: tuple[Address, ...]
     policy: Policy | None = None
     """The peer's own policy; None takes the host's."""
+    exempt: tuple[Exemption, ...] | None = None
+    """The peer's own exemptions; None takes the host's."""
     source: str = field(default="", compare=False)
     """The file that says so, for errors."""
     block: str = ""
@@ -229,8 +232,15 @@ class Settings:
 
     addresses: CertifiedAddresses = "match"
     """Whether a certificate that lists addresses must list the peer's."""
+    exempt: tuple[Exemption, ...] = ()
+    """What stays in clear with every peer that has no list of its own."""
     crl_expired: ExpiredLists = "warn"
     """Whether a revocation list past its date still lets peers be authenticated that are not on it."""
+
+    def exemptions_of(self, peer: Peer | Block) -> tuple[Exemption, ...]:
+        """What stays in clear with the peer or block by choice: its own list, else the host's."""
+        own = peer.exempt if isinstance(peer, Peer) else None
+        return self.exempt if own is None else own
 
     def policy_of(self, peer: Peer | Block) -> Policy:
         """What holds for the peer or block: its own policy, else the host's."""

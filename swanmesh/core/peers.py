@@ -12,8 +12,10 @@ import ipaddress
 import re
 from collections.abc import Collection
 
+from swanmesh.core.exemptions import EXEMPTIONS, Exemption
 from swanmesh.core.model import Address, InvalidInput, Peer, Problem, shown
 from swanmesh.core.policy import CHOICE, check_policy
+from swanmesh.core.setting import Misfit
 
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 _BROADCAST = ipaddress.IPv4Address("255.255.255.255")
@@ -71,7 +73,9 @@ def check_address(value: object) -> Address:
     return address
 
 
-def parse_peer(name: object, addresses: object, policy: object = None, *, source: str) -> Peer:
+def parse_peer(
+    name: object, addresses: object, policy: object = None, exempt: object = None, *, source: str
+) -> Peer:
     """The peer that a file or a command line describes. Raises InvalidInput with every problem found."""
     problems: list[Problem] = []
     good_name, good_policy = "", None
@@ -88,9 +92,18 @@ def parse_peer(name: object, addresses: object, policy: object = None, *, source
         except ValueError as error:
             remedy = f"write {CHOICE}, or leave it out"
             problems.append(Problem(source, "policy", shown(policy), str(error), remedy))
+    exemptions: tuple[Exemption, ...] | None = None
+    if exempt is not None:
+        try:
+            exemptions = EXEMPTIONS.read(exempt)
+        except Misfit as misfit:
+            value = misfit.value if misfit.place else exempt
+            problems.append(
+                Problem(source, f"exempt{misfit.place}", shown(value), misfit.message, misfit.remedy)
+            )
     if problems:
         raise InvalidInput(*problems)
-    return Peer(name=good_name, addresses=good, policy=good_policy, source=source)
+    return Peer(name=good_name, addresses=good, policy=good_policy, exempt=exemptions, source=source)
 
 
 def parse_addresses(value: object, key: str, source: str, problems: list[Problem]) -> tuple[Address, ...]:

@@ -1,6 +1,6 @@
 """The policies, one row each: what may cross between this host and a peer while no association is up.
 
-Nothing else asks which policy it is. Monitoring and the kernel guard will add their own columns here.
+Nothing else asks which policy it is.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from dataclasses import dataclass
 class Meaning:
     """Consequences of a policy for one peer."""
 
-    offered: bool = True
-    """Whether this release can keep it."""
     connects: bool = True
     """Whether connections are loaded and associations kept up at all."""
     trap: bool = False
@@ -23,6 +21,8 @@ class Meaning:
     closed: bool = False
     """Whether packets in clear are dropped: by the guard (`core/guard.py`), always, and by a shunt of
     charon's while the operator holds the peer down."""
+    watched: bool = False
+    """Whether it is seen when packets cross in clear."""
     opens: bool = False
     """Whether packets in clear are let through past charon's policies while an association comes up."""
 
@@ -39,27 +39,25 @@ class Policy(enum.StrEnum):
 
     REQUIRE = "require", Meaning(trap=True, closed=True)
     """Associations are kept up; a trap stands, so that no packet crosses in clear while none is."""
-    PREFER = "prefer", Meaning(opens=True)
+    PREFER = "prefer", Meaning(watched=True, opens=True)
     """Associations are kept up; while none is, packets cross in clear."""
-    MONITOR = "monitor", Meaning(offered=False)
-    """Associations are kept, clear text is allowed and counted (a later release)."""
+    MONITOR = "monitor", Meaning(connects=False, watched=True)
+    """No association; what crosses in clear is seen."""
     OFF = "off", Meaning(connects=False)
-    """No connection at all: the peer is known, nothing is loaded for it."""
+    """Nothing at all is loaded for it: the peer is known."""
 
 
-OFFERED = tuple(policy.value for policy in Policy if policy.meaning.offered)
+OFFERED = tuple(policy.value for policy in Policy)
 """What people may write."""
 CHOICE = f"{', '.join(OFFERED[:-1])} or {OFFERED[-1]}"
 """The same in one line."""
 
 
 def check_policy(value: object) -> Policy:
-    """A policy that this release can keep. Raises ValueError with what is wrong with it."""
+    """The policy of this name. Raises ValueError with what is wrong with it."""
     if value is False:
         return Policy.OFF  # YAML 1.1 reads a bare `off` as false
     policy = next((policy for policy in Policy if policy == value), None)
     if policy is None:
         raise ValueError(f"is no policy: {CHOICE}")
-    if not policy.meaning.offered:
-        raise ValueError("is not in this release")
     return policy

@@ -28,7 +28,8 @@ _REMEDIES: dict[str, str] = {
     Cause.AUTHENTICATION_FAILED_AT_PEER: "does it know the authority of this host's certificate?",
     Cause.CERTIFICATE_DATES: "renew its certificate, and look at its clock",
     reasons.ONE_WAY: "is ESP (IP protocol 50) let through?",
-    reasons.POLICY_OFF.code: "set it to `prefer` first, and look again",
+    reasons.POLICY_OFF: "set it to `prefer` first, and look again",
+    reasons.POLICY_MONITOR: "set it to `prefer` first, and look again",
     reasons.HELD_DOWN.code: "run: swanmesh up PEER",
     reasons.DISABLED.code: "run: swanmesh enable",
 }

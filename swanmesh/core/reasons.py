@@ -114,7 +114,8 @@ LOST_WITH_CHARON = Reason("lost-with-charon", "charon no longer had it when it a
 CHILD_DELETED = Reason("child-deleted", "its CHILD_SA was deleted")
 HELD_DOWN = Reason("held-down", "held down by the operator")
 HELD_DOWN_UNTIL_UP = Reason("held-down", "held down by the operator until `up`")
-POLICY_OFF = Reason("policy-off", "its policy is off")
+POLICY_OFF = "policy-off"
+POLICY_MONITOR = "policy-monitor"
 DISABLED = Reason("disabled", "everything is in clear: disabled by the operator until `enable`")
 NO_COMMON_FAMILY = Reason("no-common-family", "no address of a family that this host has one of")
 ONE_WAY = "one-way"
@@ -159,6 +160,11 @@ REKEYING = Reason("rekeying", "a CHILD_SA is being replaced")
 STATUS_ASKED = Reason("status-asked", "somebody asks for the status")
 DATA_PATH = Reason("data-path", "whether data passes")
 BEING_ENDED = Reason("being-ended", "an association is being ended")
+
+
+def no_association(policy: str) -> Reason:
+    """Its policy makes none."""
+    return Reason(f"policy-{policy}", f"its policy is {policy}")
 
 
 def refused(words: str) -> Reason:

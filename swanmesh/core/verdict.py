@@ -68,8 +68,9 @@ def peer_verdict(state: State, peer: Peer, now: float) -> Verdict:
     pairs = [pair for pair in state.pairs.of(peer.name) if pair.connection is not None]
     if state.settings.override.disabled:
         return Verdict("disabled", reasons.DISABLED, now)
-    if not state.settings.policy_of(peer).meaning.connects:
-        return Verdict("disabled", reasons.POLICY_OFF, now)
+    policy = state.settings.policy_of(peer)
+    if not policy.meaning.connects:
+        return Verdict("disabled", reasons.no_association(policy), now)
     if not pairs:
         return Verdict("down", reasons.NO_COMMON_FAMILY, now)
     order = {"disabled": 0, "down": 1, "connecting": 2, "up": 3}

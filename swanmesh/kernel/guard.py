@@ -12,12 +12,12 @@ from pathlib import Path
 from swanmesh.core.guard import OWNER, Part, policies_of
 from swanmesh.core.xfrm import XfrmPolicy
 from swanmesh.files.write import Change, make_folder, write_whole
-from swanmesh.kernel import boot, netlink
+from swanmesh.kernel import boot, netlink, udp_filter
 from swanmesh.kernel.link import holdings
 
 FILE = "guard"
 """Its name in the service's own folder."""
-_STATISTICS = Path("/proc/net/xfrm_stat")
+_STATISTICS = Path("/proc/self/net/xfrm_stat")
 """Documentation/networking/xfrm_proc.rst."""
 _REFUSED = {"out": "XfrmOutPolBlock", "in": "XfrmInPolBlock"}
 
@@ -49,10 +49,11 @@ def kept(folder: Path) -> list[XfrmPolicy]:
 
 
 def clear(folder: Path) -> int:
-    """Take the guard out of the kernel, and from the next boot. Returns how many policies went. Raises
-    OSError."""
+    """Take the guard out of the kernel, and from the next boot, and let UDP 4500 in. Returns how many
+    policies went. Raises OSError."""
     with contextlib.suppress(FileNotFoundError):
         (folder / FILE).unlink()
+    udp_filter.remove()
     if policies := standing():
         boot.apply(b"".join(netlink.changes((), policies)))
     return len(policies)

@@ -32,6 +32,7 @@ from swanmesh.core.actions import Action, Outcome
 from swanmesh.core.agreement import uncertified
 from swanmesh.core.events import MeshEvent
 from swanmesh.core.inputs.authorities import authority_problems
+from swanmesh.core.inputs.guard import encapsulating, members_addresses
 from swanmesh.core.inputs.removal import held_problems
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import AddressPair
@@ -51,6 +52,7 @@ from swanmesh.kernel.link import (
     TrafficObserved,
     describe,
 )
+from swanmesh.kernel.udp_filter import Udp4500, UdpFilter
 from swanmesh.pki.seen import Voucher
 from swanmesh.probe.link import ProbeLink, ProbeReport, ProbesHeard, ProbesReady
 from swanmesh.service import logs
@@ -124,6 +126,7 @@ class Daemon:
         )
         self._kernel = KernelLink(self._put)
         self.offering = Offering(self._partner, self.log.info)
+        self._udp_filter = UdpFilter(self._udp_4500, self._tell_of_filter)
         self._watch_kernel = watch_kernel
         self._probe = ProbeLink(self._put, self.mesh.watched)
         self._probe.configure(config.probe.port, config.host.addresses)
@@ -207,6 +210,7 @@ class Daemon:
     def look(self, reason: Reason) -> None:
         """Look at charon as soon as the pace of looks allows."""
         self.mesh.state.observation.want(now(), reason)
+        self.mesh.state.kernel.want(now(), reason)
         self._wake.set()
 
     def command(self, command: str, peer: str) -> None:
@@ -337,7 +341,7 @@ class Daemon:
             loop.create_task(work)
             for work in (
                 self._link.run(),
-                *([self._kernel.run()] if self._watch_kernel else []),
+                *([self._kernel.run(), self._udp_filter.run()] if self._watch_kernel else []),
                 self._probe.run(),
                 self._loop(),
                 self._follow_files(),
@@ -492,6 +496,7 @@ class Daemon:
             self._edges[action.edge]((action,))
         for event in step.events:
             self._announcer.event(event)
+        self._udp_filter.look()
         stepped, self._stepped = self._stepped, asyncio.Event()
         stepped.set()
 
@@ -525,6 +530,21 @@ class Daemon:
                 if self.sources.look_at_addresses():
                     self._guarded(self.reload, None)
         await self._stop.wait()
+
+    def _udp_4500(self) -> Udp4500:
+        state = self.mesh.state
+        return Udp4500(members_addresses(state), encapsulating(state))
+
+    def _tell_of_filter(self, problem: str) -> None:
+        if problem:
+            self.log.warning("UDP 4500 is not kept out", problem=problem)
+        else:
+            self.log.info("UDP 4500 is kept out where no pair uses encapsulation")
+
+    @property
+    def udp_4500(self) -> str:
+        """Why UDP 4500 is not kept out where it should be; empty if it is, as far as is known."""
+        return self._udp_filter.problem
 
     async def _keep_guard(self) -> None:
         """Keeps the file that the next boot puts into the kernel, as often as that takes next to no time."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +34,7 @@ from swanmesh.core.model import Peer
 from swanmesh.core.peers import NoSuchPeer, find_peers
 from swanmesh.core.reasons import STATUS_ASKED, Reason
 from swanmesh.core.verdict import peer_verdict
+from swanmesh.kernel.guard import refusals
 from swanmesh.service import rollout
 from swanmesh.service import status as report
 from swanmesh.service.certificates import Certificates
@@ -74,6 +76,9 @@ class Controller(Protocol):
     def command(self, command: str, peer: str) -> None: ...
 
     def rekey_all(self) -> str: ...
+
+    @property
+    def udp_4500(self) -> str: ...
 
     @property
     def segmentation(self) -> str: ...
@@ -192,6 +197,8 @@ class DaemonService:
         )
         daemon.certificates.show(reply)
         reply.observed = daemon.counters.last_resync
+        with contextlib.suppress(OSError):  # a kernel without IPsec
+            reply.guard = report.guard_status(daemon.mesh, refusals(), daemon.udp_4500)
         overrides = daemon.sources.overrides
         reply.disabled = rollout.disabled(overrides)
         reply.trial = rollout.trial(overrides)

@@ -10,6 +10,8 @@ from swanmesh.control.protocol import (
     Association,
     BlockStatus,
     CharonStatus,
+    ClearText,
+    GuardStatus,
     HostStatus,
     PairStatus,
     PeerCertificate,
@@ -22,11 +24,13 @@ from swanmesh.control.protocol import (
     Traffic,
 )
 from swanmesh.core import segmentation
+from swanmesh.core.guard import Cover
 from swanmesh.core.inputs.revocation import certificate_of
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import Peer
 from swanmesh.core.observed import ChildSa, IkeSa, SeenCertificate
 from swanmesh.core.pair import Pair
+from swanmesh.core.policy import Policy
 from swanmesh.core.readiness import lacking_families
 from swanmesh.core.revocation import Revocations
 from swanmesh.core.state import State
@@ -159,11 +163,14 @@ def peer_status(mesh: Mesh, peer: Peer, clock: Clock) -> PeerStatus:
     pairs = [pair for pair in state.pairs.of(peer.name) if pair.connection is not None]
     violations = [pair.violation for pair in pairs if pair.violation.recent(clock.now)]
     seen = certificate_of(state, peer.name)
+    policy = state.settings.policy_of(peer)
     return PeerStatus(
         name=peer.title,
         block=peer.block,
+        exempt=[str(each) for each in state.settings.exemptions_of(peer)] if policy.meaning.connects else [],
+        clear=_clear(mesh, peer, policy),
         addresses=[str(address) for address in peer.addresses],
-        policy=state.settings.policy_of(peer),
+        policy=policy,
         state=verdict.state,
         since=clock.at(verdict.since),
         reason=verdict.reason.words,
@@ -178,6 +185,26 @@ def peer_status(mesh: Mesh, peer: Peer, clock: Clock) -> PeerStatus:
         next_attempt=clock.at_optional(verdict.next_attempt),
         lacks=list(lacking_families(state.settings.host, peer)),
         certificate_ends=seen.not_after if seen is not None else None,
+    )
+
+
+def _clear(mesh: Mesh, peer: Peer, policy: Policy) -> ClearText | None:
+    guard = mesh.state.guard
+    if peer.block or not guard.expected or not (policy.meaning.closed or policy.meaning.watched):
+        return None
+    used = guard.used_with(peer.addresses)
+    return ClearText(refused=policy.meaning.closed, out=used.out or None, into=used.into or None)
+
+
+def guard_status(mesh: Mesh, refused: dict[str, int], udp_4500: str) -> GuardStatus:
+    guard = mesh.state.guard
+    parts = guard.wanted.values()
+    return GuardStatus(
+        expected=guard.expected,
+        closed=sum(isinstance(part, Cover) and part.closed for part in parts),
+        missing=sum(not guard.stands(part.key) for part in parts),
+        udp_4500=udp_4500,
+        refused=refused,
     )
 
 

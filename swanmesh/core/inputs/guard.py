@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from swanmesh.core.actions import ChangeGuard
 from swanmesh.core.guard import BLOCKS, block_covers, opening, peer_covers
+from swanmesh.core.model import Address, Network
 from swanmesh.core.pair import Pair
 from swanmesh.core.state import State
 
@@ -70,3 +71,21 @@ def tidy(state: State) -> bool:
     peers, and nothing of them is left, nor left alone in doubt."""
     gone = not any(pair.connection is None and pair.peer for pair in state.pairs)
     return state.observed_once and not state.hold and not state.registry.doubt and gone
+
+
+def members_addresses(state: State) -> frozenset[Address | Network]:
+    """Where members are that connections stand with."""
+    settings, registry = state.settings, state.registry
+    peers = (peer for peer in registry.peers.values() if settings.policy_of(peer).meaning.connects)
+    blocks = (block for block in registry.blocks if settings.policy_of(block).meaning.connects)
+    return frozenset((*(a for peer in peers for a in peer.addresses), *(block.cidr for block in blocks)))
+
+
+def encapsulating(state: State) -> frozenset[Address]:
+    """Addresses whose pairs use UDP encapsulation."""
+    found = ((pair.addresses, pair.associations.agreement) for pair in state.pairs)
+    return frozenset(
+        addresses.remote
+        for addresses, agreement in found
+        if addresses is not None and agreement is not None and agreement.encapsulated
+    )

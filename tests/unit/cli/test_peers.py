@@ -84,7 +84,7 @@ def test_the_same_again_is_unchanged_and_other_addresses_an_update(
         (["web3", "2001:db8:0::1"], "this host's own address"),
         (["web3"], "at least one ADDRESS"),
         ([], "give NAME"),
-        (["web3", "203.0.113.3", "--policy", "monitor"], "--policy"),
+        (["web3", "203.0.113.3", "--policy", "always"], "--policy"),
         (["web3", "203.0.113.3", "--wait=never"], "--wait"),
         (["web3", "203.0.113.3", "--from", "-"], "not both"),
         (["web3", "203.0.113.3\x1b[31m"], "\\x1b"),

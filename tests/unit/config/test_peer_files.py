@@ -61,7 +61,10 @@ def test_a_peer_file(tmp_path: Path) -> None:
         ("name: [a]\naddresses: [203.0.113.1]\n", {"name"}),
         ("name: a\naddresses: 203.0.113.1\n", {"addresses"}),
         ("name: a\naddresses: [203.0.113.1, 224.0.0.1, 5]\n", {"addresses[1]", "addresses[2]"}),
-        ("name: a\naddresses: [203.0.113.1]\npolicy: monitor\n", {"policy"}),
+        (
+            "name: a\naddresses: [203.0.113.1]\npolicy: always\nexempt: [tcp/22, tcp]\n",
+            {"policy", "exempt[1]"},
+        ),
         ("name: a\naddress: [203.0.113.1]\n", {"address", "addresses"}),
         ("name: a_b\naddresses: []\nport: 1\npolicy: x\n", {"name", "addresses", "port", "policy"}),
         ("name: a\naddresses: [203.0.113.1\n", {""}),

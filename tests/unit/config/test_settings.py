@@ -134,7 +134,10 @@ initiation:
     [
         ("colour: red", "colour", "is no key that swanmesh knows"),
         ("polcy: off", "polcy", "did you mean `policy`?"),
-        ("policy: monitor", "policy", "is not in this release"),
+        ("policy: always", "policy", "is no policy"),
+        ("exempt: [tcp/22, tcp]", "exempt[1]", "neither a service nor icmp"),
+        ("exempt: tcp/22", "exempt", "must be a list"),
+        ("exempt: [tcp/65536]", "exempt[0]", "neither a service nor icmp"),
         ("policy: [require]", "policy", "is no policy"),
         ("peers: 5", "peers", "must be a path"),
         ('peers: ""', "peers", "must be a path"),

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import NamedTuple
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from swanmesh.core.actions import ChangeGuard, LoadConnection, ObserveKernel, UnloadConnection
 from swanmesh.core.blocks import BlockTable, parse_block
-from swanmesh.core.guard import Cover, Opening, block_covers
+from swanmesh.core.connections import desired
+from swanmesh.core.exemptions import check_exemption
+from swanmesh.core.guard import Cover, Exempt, Ground, Opening, Used, block_covers, last_used
 from swanmesh.core.guarding import Change, Guard
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import AddressPair
+from swanmesh.core.peers import parse_peer
 from swanmesh.core.policy import Policy
 from swanmesh.core.xfrm import (
     Direction,
@@ -25,7 +30,7 @@ from swanmesh.core.xfrm import (
     PolicyDeleted,
     XfrmPolicy,
 )
-from tests.unit.core.build import address, holdings, peer, settings
+from tests.unit.core.build import address, association, holdings, peer, settings
 
 LOCAL, PEER, OTHER = "203.0.113.1", "203.0.113.2", "203.0.113.3"
 LOCAL6, PEER6 = "2001:db8::1", "2001:db8::2"
@@ -84,7 +89,7 @@ def closed(text: str, bits: int | None = None, source: str = "web2.mesh.example"
     return Cover(one, one.max_prefixlen if bits is None else bits, closed=True, source=source)
 
 
-def standing(*parts: Cover | Opening) -> Kernel:
+def standing(*parts: Cover | Exempt | Opening) -> Kernel:
     """A kernel that holds a guard of these parts."""
     guard, kernel = Guard(expected=True), Kernel()
     guard.observed((), tidy=True)
@@ -159,6 +164,58 @@ def test_an_opening_lets_one_pair_pass_and_closes_behind_itself() -> None:
     assert charons.passes(OUT) and charons.passes(IN)
     later = Kernel(*standing(Opening(pair, out=False)).policies.values(), *blocked)
     assert later.passes(IN) and not later.passes(OUT)
+
+
+def exempt(*words: str) -> Kernel:
+    exemptions = tuple(map(check_exemption, words))
+    parts = (
+        (closed(text), Exempt(address(text), address(text).max_prefixlen, exemptions, "web2"))
+        for text in (PEER, PEER6)
+    )
+    return standing(*(part for both in parts for part in both))
+
+
+SSH_OUT = Packet(Direction.OUT, LOCAL, PEER, TCP, 40000, 22)
+SSH_IN = Packet(Direction.IN, PEER, LOCAL, TCP, 40000, 22)
+
+
+@pytest.mark.parametrize("sent", [SSH_OUT, SSH_IN])
+def test_an_exempted_service_passes_both_ways_whichever_end_it_is_at(sent: Packet) -> None:
+    kernel = exempt("tcp/22")
+    back = Direction.IN if sent.direction is Direction.OUT else Direction.OUT
+    answer = Packet(back, sent.destination, sent.source, TCP, sent.destination_port, sent.source_port)
+    assert kernel.passes(sent) and kernel.passes(answer)
+    refused = (
+        sent._replace(destination_port=23),
+        sent._replace(protocol=UDP),
+        sent._replace(source_port=1024),
+    )
+    assert not any(kernel.passes(packet) for packet in refused)
+
+
+def test_from_a_services_port_nothing_comes_in_but_answers() -> None:
+    """Else whoever can send from port 22 could reach every service in clear."""
+    kernel = exempt("tcp/22")
+    assert not kernel.passes(Packet(Direction.IN, PEER, LOCAL, TCP, 22, 5432))
+    assert not kernel.passes(Packet(Direction.OUT, LOCAL, PEER, TCP, 5432, 22))
+
+
+def test_icmp_is_that_of_each_family() -> None:
+    kernel = exempt("icmp")
+    echoes = (
+        OUT._replace(protocol=ICMP, source_port=8, destination_port=0),
+        Packet(Direction.IN, PEER6, LOCAL6, ICMPV6, 128, 0),
+    )
+    assert all(kernel.passes(packet) for packet in echoes)
+    assert not kernel.passes(OUT) and not kernel.passes(OUT._replace(protocol=ICMPV6))
+
+
+def test_when_there_was_clear_text_last_is_told_of_each_network() -> None:
+    out, into, forwarded = closed(PEER).policies()
+    policies = [out._replace(used=7), into._replace(used=5), forwarded._replace(used=6)]
+    policies += [policy._replace(used=9) for policy in Ground(4).policies()]
+    policies += [policy._replace(used=9) for policy in exempt("tcp/22").policies.values() if policy.protocol]
+    assert last_used(policies) == {closed(PEER).key: Used(out=7, into=6)}
 
 
 # Orders of changes.
@@ -326,14 +383,35 @@ def test_a_guard_of_peers_that_no_file_names_stays_until_charon_was_asked() -> N
 
 
 def test_under_prefer_a_pair_is_open_until_some_time_after_it_came_up() -> None:
-    mesh, kernel = mesh_of(Policy.PREFER), Kernel()
-    mesh.update_peers([peer()], (), 0.0)
+    mesh, one = mesh_of(Policy.PREFER), peer()
+    host = mesh.state.settings
+    charons = [
+        XfrmPolicy(way, source, 32, destination, 32, 0, 0, False, 7, 367231, 1)
+        for way, source, destination in (
+            (Direction.OUT, address(LOCAL), address(PEER)),
+            (Direction.IN, address(PEER), address(LOCAL)),
+        )
+    ]
+    kernel = Kernel(*charons)
+    mesh.update_peers([one], (), 0.0)
     watch(mesh, kernel)
-    (guard,) = (action for action in mesh.step(0.0).actions if isinstance(action, ChangeGuard))
-    assert {(p.direction, p.allow, p.priority < 68_000) for p in guard.change.put if p.source_bits} == {
-        (Direction.OUT, True, True),
-        (Direction.IN, True, True),
-    }
+
+    def at(now: float) -> tuple[bool, bool]:
+        """Whether packets in clear pass past charon's policies, out and in."""
+        for action in mesh.step(now).actions:
+            if isinstance(action, ChangeGuard):
+                kernel.take(action.change)
+                mesh.done(action, None, now)
+        return kernel.passes(OUT), kernel.passes(IN)
+
+    assert at(1.0) == (True, True), "not up"
+    ((name, (_, connection)),) = desired(host, one).items()
+    up = association(name, age=0.0)
+    mesh.charon_back("5.9.8", holdings(host, up, loaded={name: connection.child}), 100.0)
+    seen = [at(100.0), at(101.0), at(103.0), at(109.0), at(111.0)]
+    assert seen == [(True, True), (True, True), (False, True), (False, True), (False, False)]
+    mesh.charon_back("5.9.8", holdings(host, loaded={name: connection.child}), 200.0)
+    assert at(200.0) == (True, True), "down again"
 
 
 def test_a_block_has_the_kernel_ask_before_it_refuses_and_leaves_the_host_to_itself() -> None:
@@ -379,3 +457,43 @@ def test_a_block_is_closed_but_for_its_exceptions_and_the_peers_that_say_otherwi
             mesh.done(action, None, at)
             kernel.take(action.change if isinstance(action, ChangeGuard) else None)
     assert kernel.passes(OUT._replace(destination=OTHER))
+
+
+@pytest.mark.parametrize(
+    ("policy", "covers", "connects"),
+    [
+        (Policy.REQUIRE, {False}, True),
+        (Policy.PREFER, {True}, True),
+        (Policy.MONITOR, {True}, False),
+        (Policy.OFF, set(), False),
+    ],
+)
+def test_each_policy_takes_its_own(policy: Policy, covers: set[bool], connects: bool) -> None:
+    """`covers`: whether what bears the peer's address alone lets packets pass."""
+    mesh, kernel = mesh_of(policy), Kernel()
+    mesh.update_peers([peer()], (), 0.0)
+    watch(mesh, kernel)
+    loads = []
+    for _ in range(2):
+        for action in mesh.step(0.0).actions:
+            if isinstance(action, ChangeGuard):
+                kernel.take(action.change)
+                mesh.done(action, None, 0.0)
+            elif isinstance(action, LoadConnection):
+                loads.append(action)
+    alone = [p for p in kernel.policies.values() if p.priority >= 3_999_000]
+    assert {p.allow for p in alone} == covers and bool(loads) == connects
+
+
+def test_the_exemptions_of_a_peer_stand_instead_of_the_hosts() -> None:
+    host = replace(settings(), exempt=(check_exemption("tcp/22"),))
+    mesh, kernel = Mesh(host, seed=1, kernel=True), Kernel()
+    other = parse_peer("web3.mesh.example", [OTHER], exempt=["udp/53"], source="web3.yaml")
+    mesh.charon_back("5.9.8", holdings(host), 0.0)
+    mesh.update_peers([peer(), other], (), 0.0)
+    watch(mesh, kernel)
+    (guard,) = (action for action in mesh.step(0.0).actions if isinstance(action, ChangeGuard))
+    kernel.take(guard.change)
+    assert kernel.passes(SSH_OUT) and not kernel.passes(SSH_OUT._replace(destination=OTHER))
+    dns = Packet(Direction.OUT, LOCAL, OTHER, UDP, 40000, 53)
+    assert kernel.passes(dns) and not kernel.passes(dns._replace(destination=PEER))

@@ -109,7 +109,7 @@ def test_addresses_refused(value: object) -> None:
 def test_policies() -> None:
     assert check_policy("prefer") is Policy.PREFER
     assert check_policy(False) is Policy.OFF  # YAML 1.1 reads `off` so
-    for wrong in ("monitor", "REQUIRE", "", 1, None, True):
+    for wrong in ("always", "REQUIRE", "", 1, None, True):
         with pytest.raises(ValueError, match=r"\w"):
             check_policy(wrong)
 
