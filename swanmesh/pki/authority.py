@@ -23,7 +23,15 @@ from swanmesh.files.trust import Fault, find_fault
 from swanmesh.files.write import Change, make_folder, not_written, write_whole
 from swanmesh.pki.judging import IPSEC_IKE, belongs
 from swanmesh.pki.keys import KINDS, Encrypted, PrivateKey, digest_for, key_pem, read_key, weakness
-from swanmesh.pki.reading import LIMIT, extension, is_authority, not_allowed, pem, read_certificates
+from swanmesh.pki.reading import (
+    COMMON_NAME_LIMIT,
+    LIMIT,
+    extension,
+    is_authority,
+    not_allowed,
+    pem,
+    read_certificates,
+)
 
 DAY = 86400.0
 AUTHORITY_LIFETIME = 3650 * DAY
@@ -36,8 +44,6 @@ _SPREAD = 0.1
 
 _BACKDATED = timedelta(minutes=5)
 """Hosts whose clocks are a little behind must not refuse a new certificate."""
-_COMMON_NAME_LIMIT = 64
-"""ub-common-name in RFC 5280, appendix A. It speaks of characters; `cryptography` counts bytes of UTF-8."""
 
 
 def spread(lifetime: float) -> float:
@@ -103,8 +109,8 @@ class Authority:
         Raises NotWritten if an authority is there already: it is never replaced. Raises InvalidInput where
         others could write, and for a name that no certificate can hold.
         """
-        if not name.isprintable() or not 1 <= len(name.encode()) <= _COMMON_NAME_LIMIT:
-            message = f"must have 1 to {_COMMON_NAME_LIMIT} bytes of printable text"
+        if not name.isprintable() or not 1 <= len(name.encode()) <= COMMON_NAME_LIMIT:
+            message = f"must have 1 to {COMMON_NAME_LIMIT} bytes of printable text"
             raise InvalidInput(Problem(str(directory), "name", name, message, "choose another name"))
         key = KINDS[kind]()
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -199,7 +205,7 @@ class Authority:
             )
         # A name too long for the subject stands among the subjectAltNames alone, which then are critical
         # (RFC 5280 §4.1.2.6).
-        short = len(name) <= _COMMON_NAME_LIMIT
+        short = len(name) <= COMMON_NAME_LIMIT
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)] if short else [])
         alternatives = [x509.DNSName(name), *(x509.IPAddress(address) for address in addresses)]
         # Those of TLS for implementations that look for them and for nothing else.

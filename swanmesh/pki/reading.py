@@ -14,6 +14,8 @@ from swanmesh.core.model import Address
 
 LIMIT = 1024 * 1024
 """Bytes of a file with keys, certificates or a request."""
+COMMON_NAME_LIMIT = 64
+"""ub-common-name in RFC 5280, appendix A. It speaks of characters; `cryptography` counts bytes of UTF-8."""
 UNREADABLE = (
     ValueError,
     TypeError,

@@ -13,7 +13,15 @@ from cryptography.x509.oid import NameOID
 from swanmesh.core.model import Address, InvalidInput, Problem, shown
 from swanmesh.core.peers import check_name, parse_addresses
 from swanmesh.pki.keys import PrivateKey, digest_for, weakness
-from swanmesh.pki.reading import LIMIT, UNREADABLE, addresses_in, extension, names_in, strange_extensions
+from swanmesh.pki.reading import (
+    COMMON_NAME_LIMIT,
+    LIMIT,
+    UNREADABLE,
+    addresses_in,
+    extension,
+    names_in,
+    strange_extensions,
+)
 
 _MOST_ADDRESSES = 64
 """Addresses in one request; a host has a handful."""
@@ -30,10 +38,15 @@ class Asked:
 
 
 def make_request(name: str, addresses: Sequence[Address], key: PrivateKey) -> bytes:
-    """A request for this name and these addresses as PEM, signed by the key that it is for."""
+    """A request for this name and these addresses as PEM, signed by the key that it is for.
+
+    The name is its subject as well where it fits: step-ca, for one, signs nothing without.
+    """
     alternatives = [x509.DNSName(name), *(x509.IPAddress(address) for address in addresses)]
-    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
-    builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=True)
+    short = len(name) <= COMMON_NAME_LIMIT
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)] if short else [])
+    builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
+    builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=not short)
     return builder.sign(key, digest_for(key)).public_bytes(serialization.Encoding.PEM)
 
 

@@ -11,6 +11,8 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.x509.oid import NameOID
 
 from swanmesh.pki.authority import Authority
 from swanmesh.pki.enrolment import Place, install, request
@@ -75,13 +77,18 @@ async def test_step_ca(place: Place, tmp_path: Path) -> None:
     sign = [sys.executable, "-m", "swanmesh", "ca", "sign", "--yes", "--replace"]
     signing = shlex.join([*sign, "--directory", str(tmp_path / "ca")])
     last_two = "while [ $# -gt 2 ]; do shift; done\n"
-    environment = stand_in(tmp_path, "step", f'{last_two}cd {REPOSITORY} && {signing} "$1" > "$2"')
+    environment = stand_in(
+        tmp_path, "step", f'{last_two}cp "$1" {tmp_path}/asked\ncd {REPOSITORY} && {signing} "$1" > "$2"'
+    )
     program = tmp_path / "step-ca"
     program.write_bytes((SHIPPED / "step-ca").read_bytes())
     program.chmod(0o755)
     command = [str(program), "https://ca.mesh.example", str(place.certificate.with_suffix(""))]
     made = await renew(place, command, environment=environment, time_limit=30, clock=time.time)
     assert made.not_valid_after_utc.timestamp() > time.time() + 60 * DAY
+    # The subject of its token, and what it compares that with (command/ca/sign.go).
+    asked = x509.load_pem_x509_csr((tmp_path / "asked").read_bytes())
+    assert [one.value for one in asked.subject.get_attributes_for_oid(NameOID.COMMON_NAME)] == [NAME]
     arguments = (tmp_path / "arguments").read_text().split("\n")
     for option, value in (
         ("--root", place.authorities[0]),
