@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
@@ -199,10 +199,9 @@ def _words(streams: int, sending: bool, name: str) -> str:
 class _Progress:
     """One line on a terminal, written over each second; nothing elsewhere."""
 
-    def __init__(self, what: str, write: Callable[[str], object] = sys.stderr.write) -> None:
+    def __init__(self, what: str) -> None:
         self._what = what
         self._shown = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
-        self._write = write
 
     def __enter__(self) -> _Progress:
         self._line(self._what)
@@ -216,5 +215,5 @@ class _Progress:
 
     def _line(self, text: str) -> None:
         if self._shown:
-            self._write(f"\r\x1b[K{text}")
+            sys.stderr.write(f"\r\x1b[K{text}")
             sys.stderr.flush()

@@ -66,6 +66,21 @@ def test_both_directions_one_stream_and_several(
     assert limit.split(":")[0] in ("cpu", "core", "loss", "unknown", "mtu", "link")
 
 
+def test_a_terminal_shows_the_rate_meanwhile_and_nothing_of_it_stays(
+    machine: Machine, server: ServerThread, web2: Other, iperf: FakeIperf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    argv = ["bench", "web2", "--seconds", "1", "--streams", "1", "--port", str(free_port())]
+    with taking_part(server, web2):
+        ended = machine.swanmesh(*argv)
+    assert ended.status == 0
+    shown = ended.err.split("\r\x1b[K")
+    assert "1 stream to web2.mesh.example: 912 Mbit/s" in shown
+    assert "1 stream from web2.mesh.example: 912 Mbit/s" in shown
+    assert shown[-1] == ""
+
+
 def test_for_programs(machine: Machine, server: ServerThread, web2: Other, iperf: FakeIperf) -> None:
     argv = ["bench", "203.0.113.2", "--seconds", "1", "--streams", "1", "--port", str(free_port()), "--json"]
     with taking_part(server, web2):
