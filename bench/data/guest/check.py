@@ -117,12 +117,12 @@ class Wire:
         )
 
 
-def tcp(family, size, *, sender="a", meanwhile=None, target=None):
+def tcp(family, size, *, sender="a", meanwhile=None, port=5002):
     """Sends random bytes in pieces of all sizes, and compares their digest at the other end."""
     kind = socket.AF_INET6 if family == 6 else socket.AF_INET
     receiver = OTHER[sender]
     net.into(receiver)
-    server = socket.create_server((target or address(receiver, family), 5002), family=kind)
+    server = socket.create_server((address(receiver, family), port), family=kind)
     net.into(sender)
     client = socket.socket(kind)
     net.into("")
@@ -132,7 +132,7 @@ def tcp(family, size, *, sender="a", meanwhile=None, target=None):
 
     def send():
         try:
-            client.connect((target or address(receiver, family), 5002))
+            client.connect((address(receiver, family), port))
             left, piece = size, 1
             while left:
                 piece = piece * 7 % 65521 or 1
@@ -162,6 +162,24 @@ def tcp(family, size, *, sender="a", meanwhile=None, target=None):
     assert not failed, failed
     assert arrived == size, f"{arrived} of {size} bytes arrived"
     assert sent.digest() == got.digest(), "other bytes arrived than were sent"
+
+
+def streams(family, count=8):
+    """At once, half of them each way."""
+    failed = []
+
+    def one(number):
+        try:
+            tcp(family, MEGA, sender=HOSTS[number % 2], port=5100 + number)
+        except (AssertionError, OSError) as error:
+            failed.append(f"{number}: {error}")
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(count)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert not failed, failed
 
 
 def udp(family, sizes, segment=0, clear_first=0):
@@ -270,6 +288,7 @@ def transfers(case, family, mtu=1500, encap=False):
 
     case("tcp", wired(lambda: tcp(family, 4 * MEGA)))
     case("tcp the other way", wired(lambda: tcp(family, 4 * MEGA, sender="b")))
+    case("many streams", wired(lambda: streams(family)))
     case("udp", wired(lambda: udp(family, [1, 2, 63, 64, 65, 1000, mtu - 100, *range(1150, 1210)])))
     case("udp with segmentation", lambda: segmented(family))
     case("fragments", wired(lambda: udp(family, [mtu, 2000, 5000, 20000, 60000])))
