@@ -9,7 +9,7 @@
 # make bench      one host of PEERS=5000 beside swanctl; BENCH="load add --json FILE" narrows it
 # make bench-mesh a mesh of HOSTS=12 beside hand-written connections, in the lab's kernel
 # make bench-data what a byte costs in the kernel, beside WireGuard, tinc and Nebula; KERNELS="bookworm trixie"
-# make test-data  whether the data path is right in KERNELS, in guests; not part of make test
+# make test-data  whether the data path is right in KERNELS, in guests; COUNTED=1 on a busy machine; not in make test
 # make install    to PREFIX (/usr/local), SYSCONFDIR (/etc) and UNITDIR; DESTDIR goes before all of them
 # make uninstall  removes it again, but no configuration, keys or peers; PURGE=1 ends our associations, too
 # make TARGET DEBIAN=13 the same with the Python, strongSwan and user-mode Linux of that release, whatever runs here
