@@ -100,7 +100,8 @@ async def listening(addresses: AddressPair, port: int) -> AsyncIterator[asyncio.
         except TimeoutError:
             line = b""
         if not line:
-            raise Failed(f"iperf3 does not listen at {addresses.local} port {port}: {shown(last, 200)}")
+            where = f"{addresses.local} port {port}"
+            raise Failed(f"iperf3 does not listen at {where}: {shown(last, 200)}; another port: --port")
         yield said
 
 

@@ -19,6 +19,7 @@ from tests.unit.throughput.iperf import (
     MBIT,
     THERE,
     FakeIperf,
+    Other,
     fake_iperf,
     free_port,
     other,
@@ -180,6 +181,34 @@ def test_what_goes_wrong_is_said_and_nothing_left(iperf: FakeIperf, mode: str, w
             with pytest.raises(Failed, match=words):
                 await session.transfer(ask(), lambda rate: None)
         await until_none_runs(iperf)
+
+    run()
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (b"", "closed the connection"),
+        (b"\n", "another language"),
+        (b"x" * 200_000, "another language"),
+        (b'{"mtu": -1}\n', "another language"),
+        (b'{"mtu": 1500, "before": 1e300}\n', "another language"),
+        (b'{"mtu": 1500, "speed": 0}\n', "another language"),
+        (b'{"refused": "%s"}\n' % (b"x" * 501), "another language"),
+    ],
+)
+def test_what_the_other_end_says_is_not_believed(said: bytes, words: str) -> None:
+    async def tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(said)
+        writer.close()
+
+    @asynchronous
+    async def run() -> None:
+        web2 = Other()
+        async with await asyncio.start_server(tell, THERE, web2.port):
+            with pytest.raises(Refused, match=words):
+                async with web2.asked():
+                    pass
 
     run()
 
