@@ -20,6 +20,18 @@ from bench.data.tables import table
 
 KERNEL_PATHS = ["plain", "esp", "esp+offload", "wireguard"]
 DAEMONS = ["tinc", "nebula"]
+VARIANTS = [
+    "unencrypted",
+    "without the module",
+    "as it is",
+    "without ESN, window 32",
+    "window 32",
+    "window 4,096",
+    "5,000 peers",
+    "checksums in software",
+    "cipher without AES-NI",
+]
+"""What the guest's `measure` knows: our connections, each thing changed by itself."""
 MEGA = 1_000_000
 
 
@@ -43,6 +55,8 @@ def jobs(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         {"do": "measure", "traffic": traffic, "runs": runs},
         {"do": "measure", "goodput_paths": ["plain", "esp+offload", "wireguard"], **held},
     ]
+    parts = {"variants": VARIANTS, "profiled": VARIANTS[:3]}
+    found.append({"do": "measure", **parts, "tcp": traffic["tcp"][1], "small": [512, 1536]})
     if not arguments.kernel_only:
         found.append({"do": "measure", "traffic": daemons, "runs": [["gso", [4, 6], DAEMONS, kinds]]})
     return found

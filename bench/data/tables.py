@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from swanmesh.core import throughput
@@ -27,6 +28,17 @@ _WIREGUARD = 16 + 16 + 8
 """Header, tag, UDP."""
 
 
+AREAS = {
+    "cipher": r"aesni|aes_|gcm|skcipher|crypto|ghash|gf128|crypt|scatterwalk|kernel_fpu|sg_",
+    "copying and clearing": r"mem(set|cpy|move)|copy_|_copy|clear_page",
+    "checksums": r"csum",
+    "ESP and policies": r"xfrm|\besp|flow_hash|rhashtable|jhash",
+    "memory of packets": r"kmem|slab|skb|kmalloc|kfree|page|napi_.*(alloc|frag)",
+    "TCP, IP and the device": r"tcp|udp|ip_|ip6|ipv|inet|sock|net|veth|gro|dev_|qdisc|nf_|neigh|fib|softirq",
+}
+"""Of a function with its module, by its name; the first that fits counts."""
+
+
 def ceiling(path: str, family: int, mtu: int) -> float:
     """The share of a link's bits that TCP's payload can be, if every packet is as long as may be."""
     ip = 20 if family == 4 else 40
@@ -48,6 +60,13 @@ def table(figures: list[dict[str, Any]]) -> str:
             cost = [one for one in mine if one["what"] == "cost" and one["card"] == card]
             if cost:
                 parts.append(f"Instructions, both ends: {words}\n" + _costs(cost))
+        variants = [one for one in mine if one["what"] == "variant"]
+        if variants:
+            parts.append(f"What else costs: our connections, one thing changed, v4\n{_variants(variants)}")
+        profiles = [one for one in mine if one["what"] == "profile"]
+        if profiles:
+            bytewise = {one["variant"]: one for one in variants if one.get("kind") == "tcp"}
+            parts.append(f"Where they go: instructions a byte of TCP, v4\n{_profiles(profiles, bytewise)}")
         goodput = [one for one in mine if one["what"] == "goodput"]
         if goodput:
             parts.append(f"TCP on a link held to {goodput[0]['rate']} Mbit/s\n" + _goodputs(goodput))
@@ -68,6 +87,40 @@ def _costs(figures: list[dict[str, Any]]) -> str:
     return _columns(rows) + (
         f"\n  datagrams lost on the way, whose cost is in the others': {lost}" if lost else ""
     )
+
+
+def _variants(figures: list[dict[str, Any]]) -> str:
+    rows = [["", "a byte of TCP", "a datagram of 64", ""]]
+    for name in dict.fromkeys(one["variant"] for one in figures):
+        mine = [one for one in figures if one["variant"] == name]
+        found = {one["kind"]: one for one in mine if "kind" in one}
+        cipher = next((one["cipher"] for one in found.values() if "generic" in one["cipher"]), "")
+        why = "; ".join(filter(None, [cipher, *(one.get("failed", "") for one in mine)]))
+        rows.append([name, *(_cell(found.get(kind)) for kind in ("tcp", "small")), why])
+    return _columns(rows)
+
+
+def _profiles(profiles: list[dict[str, Any]], costs: dict[str, dict[str, Any]]) -> str:
+    """The cost that was counted, by the shares of the samples. `rest`: what no area has."""
+    rows = [["", *(one["variant"] for one in profiles)]]
+    for area in [*AREAS, "rest"]:
+        cells = [_share_of(one, area, costs.get(one["variant"])) for one in profiles]
+        rows.append([area, *cells])
+    return _columns(rows)
+
+
+def _share_of(profile: dict[str, Any], area: str, cost: dict[str, Any] | None) -> str:
+    if cost is None:
+        return "-"
+    count = sum(n for name, n in profile["functions"].items() if area_of(name) == area)
+    if area == "rest":
+        count += profile["samples"] - sum(profile["functions"].values())
+    return f"{cost['instructions'] * count / profile['samples']:.1f}"
+
+
+def area_of(function: str) -> str:
+    """Which of AREAS a function of the kernel's is counted to."""
+    return next((area for area, names in AREAS.items() if re.search(names, function)), "rest")
 
 
 def _cell(found: dict[str, Any] | None) -> str:

@@ -14,6 +14,7 @@ import time
 import net
 from net import run, say
 from paths import PATHS, reachable
+from sampling import Samples
 
 
 def counted():
@@ -128,6 +129,87 @@ def costs(job):
             run(["rmmod", module], check=False)
 
 
+def variants(job):
+    """What our connections ask of the kernel beside encryption, each changed by itself; and where it all goes."""
+    for name in job["variants"]:
+        net.cable()
+        change = VARIANTS[name]
+        facts = {"what": "variant", "variant": name}
+        server = serve()
+        try:
+            change()
+            reachable(net.V4["b"])
+            for kind, length, amounts in (("tcp", 0, job["tcp"]), ("small", 64, job["small"])):
+                value, _ = slope(net.V4["b"], 4, kind, length, amounts)
+                say(**facts, kind=kind, instructions=value, cipher=net.cipher())
+            if name in job["profiled"]:
+                amount = job["tcp"][1]
+                with Samples() as samples:
+                    tcp(net.V4["b"], 4, 0, amount)
+                found = samples.functions()
+                most = sorted(found.items(), key=lambda item: -item[1])[:400]
+                say(what="profile", variant=name, samples=sum(found.values()), functions=dict(most))
+        except Exception as error:
+            say(**facts, failed=str(error)[-300:])
+        finally:
+            net.no_esp()
+            stop(server)
+            net.unplug()
+
+
+def offloaded(**how):
+    net.load("esp4_offload")
+    net.esp((4,), **how)
+
+
+def peers(count=5000):
+    """So many more, as policies and states that nothing is sent through."""
+    offloaded()
+    for host in net.HOSTS:
+        lines = []
+        for number in range(count):
+            other = f"10.{100 + number // 60_000}.{number // 250 % 240}.{number % 250 + 1}"
+            mine, reqid = net.V4[host], number + 10
+            for source, to, spi in ((mine, other, 2 * number), (other, mine, 2 * number + 1)):
+                way = "out" if source == mine else "in"
+                name, key, bits = net.ALGORITHM
+                lines.append(
+                    f"xfrm state add src {source} dst {to} proto esp spi {0x100000 + spi} reqid {reqid} mode transport"
+                    f" replay-window 1024 flag esn aead {name} {key} {bits}"
+                )
+                lines.append(
+                    f"xfrm policy add src {source} dst {to} dir {way} tmpl proto esp reqid {reqid} mode transport"
+                )
+        net.run(["ip", "-n", host, "-batch", "-"], feed="\n".join(lines) + "\n")
+
+
+def checksums():
+    """By the kernel in place of the card."""
+    for host in net.HOSTS:
+        net.run(f"ethtool -K v{host} tx off rx off", host=host)
+        net.set_card(host, f"v{host}", "gso")
+    offloaded()
+
+
+def generic():
+    net.run(["rmmod", "aesni_intel"])
+    net.run(["rmmod", "ghash_clmulni_intel"], check=False)
+    offloaded()
+
+
+VARIANTS = {
+    "unencrypted": lambda: None,
+    "without the module": lambda: net.esp((4,)),
+    "as it is": offloaded,
+    "without ESN, window 32": lambda: offloaded(window=32, esn=False),
+    "window 32": lambda: offloaded(window=32),
+    "window 4,096": lambda: offloaded(window=4096),
+    "5,000 peers": peers,
+    "checksums in software": checksums,
+    "cipher without AES-NI": generic,
+}
+
+
 def goodputs(job):
     """What TCP carries where every port of the switch passes so many bits a second, Ethernet's own included: 24
     bytes of preamble, checksum and gap beside each frame's header."""
@@ -164,6 +246,8 @@ def goodputs(job):
 def main(job):
     net.start()
     say(what="cipher", driver=net.cipher())
+    if job.get("variants"):
+        variants(job)
     if job.get("runs"):
         costs(job)
     if job.get("mtus"):
