@@ -213,8 +213,8 @@ VARIANTS = {
 def goodputs(job):
     """What TCP carries where every port of the switch passes so many bits a second, Ethernet's own included: 24
     bytes of preamble, checksum and gap beside each frame's header."""
-    rate, seconds = job["rate"], job["seconds"]
-    for mtu in job["mtus"]:
+    rate = job["rate"]
+    for mtu, seconds in job["mtus"]:
         net.switch(mtu=mtu)
         for port in ("pa", "pb"):
             # A queue of 20 ms, as a switch has.
