@@ -18,7 +18,8 @@ from swanmesh.cli.setup import Setup, complete_peer, json_option, pass_setup
 if TYPE_CHECKING:
     from swanmesh.control.protocol import Association, PeerStatus
     from swanmesh.core.throughput import Path
-    from swanmesh.throughput.asking import Session
+    from swanmesh.throughput.asking import Session, Transfer
+    from swanmesh.throughput.messages import Ask
 
 _LONGEST, _STREAMS = 30, 16
 """What the other service lets be asked for (`throughput/messages.py`)."""
@@ -83,7 +84,15 @@ def _association(peer: PeerStatus, asked: str) -> Association:
     up = [each for each in peer.associations if each.works]
     if not up:
         raise Failure(ExitStatus.FAILED, f"{peer.name} has no association that works")
-    return next((each for each in up if each.remote == asked), up[0])
+    return next((each for each in up if _address(each.remote) == _address(asked)), up[0])
+
+
+def _address(text: str) -> str:
+    """The same however an address is written; a name stays what it is."""
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        return text
 
 
 async def _measure(
@@ -117,7 +126,7 @@ async def _measure(
         raise Failure(ExitStatus.FAILED, f"{name}: {failed}") from None
 
 
-def _figures(asked: Session, transfer: Any, host: str, peer: str, ask: Any) -> dict[str, Any]:
+def _figures(asked: Session, transfer: Transfer, host: str, peer: str, ask: Ask) -> dict[str, Any]:
     from swanmesh.core.throughput import limit
 
     bits, path = transfer.carried.bits, asked.path
