@@ -9,7 +9,7 @@ does not work, as the other one refuses it.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from swanmesh.core.setting import Checked, ListOf
 
@@ -17,7 +17,8 @@ _SERVICE = re.compile(r"(tcp|udp)/([1-9][0-9]{0,4})", re.ASCII)
 _PROTOCOLS = {"tcp": 6, "udp": 17}
 
 
-class Exemption(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Exemption:
     """One of them."""
 
     word: str

@@ -15,6 +15,7 @@ import yaml
 
 from swanmesh.config.sections import Config, CredentialsSection
 from swanmesh.config.settings import automatic_in_flight, load_config
+from swanmesh.core.exemptions import Exemption
 from swanmesh.core.model import ConnectionSettings, InitiationSettings, InvalidInput
 from swanmesh.core.policy import Policy
 
@@ -73,6 +74,7 @@ def test_every_key_reaches_its_place(file: Path) -> None:
         MINIMAL
         + f"""
 policy: prefer
+exempt: [tcp/22, icmp]
 peers: other.d
 hooks: /hooks
 charon: {{socket: a.vici, timeout: 500ms}}
@@ -101,6 +103,7 @@ initiation:
     )
     config, folder = load_config(file), file.parent
     assert config.policy is Policy.PREFER
+    assert config.exempt == (Exemption("tcp", 22), Exemption("icmp"))
     assert (config.peers, config.hooks) == (folder / "other.d", Path("/hooks"))
     assert (config.charon.socket, config.charon.timeout) == (folder / "a.vici", 0.5)
     assert (config.control.socket, config.control.group) == (folder / "b.sock", group)
