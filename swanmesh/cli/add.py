@@ -10,7 +10,7 @@ from typing import TypeAlias
 import click
 
 from swanmesh.cli.batch import from_list, from_words
-from swanmesh.cli.failures import ExitStatus, Failure
+from swanmesh.cli.failures import ExitStatus, Failure, complain
 from swanmesh.cli.output import plural
 from swanmesh.cli.setup import Setup
 from swanmesh.config.adding import adding
@@ -18,6 +18,8 @@ from swanmesh.config.edit import Written
 from swanmesh.control.client import RequestRefused, ServiceTimeout, ServiceUnreachable
 from swanmesh.control.protocol import PeerStatus, ReloadReply
 from swanmesh.core.model import Peer
+from swanmesh.core.peers import cut_off
+from swanmesh.kernel.surroundings import needed_now
 
 Untold: TypeAlias = ServiceUnreachable | ServiceTimeout | RequestRefused
 _EACH = 20
@@ -114,6 +116,8 @@ def parse(
 def add(setup: Setup, peers: Sequence[Peer]) -> Outcome:
     """Write the peers' files and tell the service. All or none: whatever is wrong, no file stays behind."""
     config = setup.config
+    warnings = cut_off(peers, needed_now(), config.policy, config.exempt)
+    complain(*(f"warning: {problem}" for problem in warnings))
     changed: list[Path] = []
     try:
         with adding(config.peers, config.host, peers) as written:

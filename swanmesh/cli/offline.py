@@ -17,6 +17,7 @@ from swanmesh.core.agreement import uncertified
 from swanmesh.core.expiry import expiring
 from swanmesh.core.model import Block, Credentials, Host, InvalidInput, Peer, Problem
 from swanmesh.core.peer_registry import PeerRegistry
+from swanmesh.core.peers import cut_off
 from swanmesh.core.revocation import Revocations, own_problems
 from swanmesh.core.segmentation import remarks
 from swanmesh.core.verdict import offline
@@ -25,7 +26,7 @@ from swanmesh.hooks.discovery import find_hooks
 from swanmesh.kernel.addresses import own_addresses
 from swanmesh.kernel.link import holdings
 from swanmesh.kernel.segmentation import generic_cipher, segmenting
-from swanmesh.kernel.surroundings import needed
+from swanmesh.kernel.surroundings import needed_now
 from swanmesh.pki.certificates import load_credentials
 from swanmesh.pki.renewal import program_fault
 from swanmesh.pki.revocation import LIMIT, read_lists
@@ -131,7 +132,9 @@ def _read_peers(files: Files, config_path: Path) -> None:
     files.peers = sorted(registry.peers.values(), key=lambda peer: peer.name)
     files.blocks = sorted(registry.blocks, key=lambda block: block.name)
     if config is not None:
-        files.warnings.extend(registry.caught(needed(), config.policy))
+        around = needed_now()
+        files.warnings.extend(registry.caught(around, config.policy))
+        files.warnings.extend(cut_off(files.peers, around, config.policy, config.exempt))
     if scan.complete and not files.peers and not files.blocks and not files.errors:
         message, remedy = "describes no other host", "add one: swanmesh add-peer NAME ADDRESS…"
         files.warnings.append(Problem(str(directory), "", "", message, remedy))

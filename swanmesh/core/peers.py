@@ -10,11 +10,11 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from swanmesh.core.exemptions import EXEMPTIONS, Exemption
 from swanmesh.core.model import Address, InvalidInput, Peer, Problem, shown
-from swanmesh.core.policy import CHOICE, check_policy
+from swanmesh.core.policy import CHOICE, Policy, check_policy
 from swanmesh.core.setting import Misfit
 
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
@@ -125,6 +125,26 @@ def parse_addresses(value: object, key: str, source: str, problems: list[Problem
             problems.append(Problem(source, place, shown(item), "stands twice", "leave one out"))
         good[address] = None
     return tuple(good)
+
+
+def cut_off(
+    peers: Iterable[Peer],
+    needed: Mapping[Address, str],
+    policy: Policy,
+    exempt: tuple[Exemption, ...],
+) -> Iterator[Problem]:
+    """Which peers are at addresses that this host needs, or that people are logged in from, and would be
+    reached encrypted alone: a slip in a file locks an administrator out. `needed` says what each address is;
+    `policy` and `exempt` are the host's own."""
+    for peer in peers:
+        exemptions = exempt if peer.exempt is None else peer.exempt
+        if exemptions or not (peer.policy or policy).meaning.closed:
+            continue
+        for index, address in enumerate(peer.addresses):
+            if what := needed.get(address):
+                message = f"is {what}, and is reached encrypted alone: is it {peer.name}?"
+                remedy = "correct it, or let pass what it takes: `exempt: [tcp/22]`, or `policy: prefer`"
+                yield Problem(peer.source, f"addresses[{index}]", str(address), message, remedy)
 
 
 class NoSuchPeer(Exception):

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from swanmesh.core.model import Address
+from swanmesh.kernel.sessions import ssh_peers
 
 _GATEWAY = "the default gateway"
 _RESOLVER = "a resolver (/etc/resolv.conf)"
@@ -22,6 +23,11 @@ def needed(root: Path = Path("/")) -> dict[Address, str]:
     found: dict[Address, str] = dict.fromkeys(_resolvers(_read(root / "etc/resolv.conf")), _RESOLVER)
     found |= dict.fromkeys(_gateways4(_read(root / "proc/net/route")), _GATEWAY)
     return found | dict.fromkeys(_gateways6(_read(root / "proc/net/ipv6_route")), _GATEWAY)
+
+
+def needed_now() -> dict[Address, str]:
+    """The same, and from where people are logged in."""
+    return dict.fromkeys(ssh_peers(), "where somebody is logged in from over SSH") | needed()
 
 
 def _read(path: Path) -> str:

@@ -361,3 +361,20 @@ def test_many_removed_without_a_service_are_held_at_its_start_and_that_is_told(m
         machine.swanmesh("add-peer", f"web{number}", f"203.0.113.{number}")
     assert "confirm" not in machine.swanmesh("remove-peer", "web2").out
     assert "swanmesh confirm removal" in machine.swanmesh("remove-peer", "web3", "web4", "web5", "web6").out
+
+
+@pytest.mark.parametrize(
+    ("options", "warned"), [((), True), (("--policy", "require"), True), (("--policy", "prefer"), False)]
+)
+def test_who_would_lock_himself_out_is_warned(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], warned: bool
+) -> None:
+    monkeypatch.setenv("SSH_CONNECTION", "203.0.113.9 40000 203.0.113.1 22")
+    ended = machine.swanmesh("add-peer", "web9", "203.0.113.9", "2001:db8::9", *options)
+    assert ended.status == 0
+    told = [line for line in ended.err.splitlines() if "addresses[0] (203.0.113.9)" in line]
+    assert bool(told) == warned
+    assert all("logged in from over SSH" in line and "exempt: [tcp/22]" in line for line in told)
+    monkeypatch.delenv("SSH_CONNECTION")
+    monkeypatch.setattr("swanmesh.cli.add.needed_now", dict)
+    assert machine.swanmesh("add-peer", "web8", "203.0.113.8").err == ""
