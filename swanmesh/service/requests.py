@@ -98,8 +98,8 @@ class DaemonService:
     async def status(self, peers: list[str] | None = None, *, fresh: bool = False) -> StatusReply:
         state = self._daemon.mesh.state
         blocks, strangers = report.blocks_named(state, peers)
-        left = None if peers is None else [name for name in peers if name not in blocks | strangers]
-        named = None if left is None else self._find(left)
+        others = None if peers is None else [name for name in peers if name not in blocks | strangers]
+        named = None if others is None else self._find(others)
         if fresh:
             await self._look()
         reply = self._status(named)
@@ -195,6 +195,8 @@ class DaemonService:
             *(daemon.mesh, daemon.clock(), daemon.started, daemon.problems(), peers),
             setting=daemon.segmentation,
         )
+        blocks = report.blocks_named(daemon.mesh.state, None)
+        reply.blocks = report.block_statuses(daemon.mesh, daemon.clock(), *blocks)
         daemon.certificates.show(reply)
         reply.observed = daemon.counters.last_resync
         with contextlib.suppress(OSError):  # a kernel without IPsec

@@ -69,12 +69,21 @@ class Daemon:
     # What happens in charon.
 
     def establish(
-        self, connection: str, child: str = "", *, initiator: bool = True, mode: str = "TRANSPORT"
+        self,
+        connection: str,
+        child: str = "",
+        *,
+        initiator: bool = True,
+        mode: str = "TRANSPORT",
+        remote: tuple[str, str] | None = None,
     ) -> IkeSa:
-        """A new IKE_SA with a CHILD_SA comes up, begun here or by the peer."""
+        """A new IKE_SA with a CHILD_SA comes up, begun here or by the peer. `remote`: the peer's address and
+        identity, where the connection leaves them open."""
         ike = IkeSa(next(self._ids), connection, initiator=initiator, local_id=self.local_id)
         body = self.connections.get(connection, {})
         ike.take_addresses(body)
+        if remote is not None:
+            ike.remote_host, ike.remote_id = remote
         self.sas[ike.unique_id] = ike
         self._bring_up(ike, child or next(iter(body.get("children", {})), connection), mode)
         return ike
