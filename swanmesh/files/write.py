@@ -59,18 +59,26 @@ def write_whole(changes: Sequence[Change]) -> None:
 
     Raises NotWritten, having put everything back.
     """
+    with contextlib.ExitStack() as nameless:
+        _write_all(changes, nameless)
+
+
+def _write_all(changes: Sequence[Change], nameless: contextlib.ExitStack) -> None:
+    """`nameless` closes the files that have no name yet: they vanish with that."""
     temporaries: list[Path | None] = []
     undo: list[tuple[Path, Path | None]] = []
     current = Path()
     try:
         for change in changes:
             current = change.path
-            temporaries.append(None if change.content is None else _spare(current))
+            temporaries.append(None)
             if change.content is not None:
-                _write_through(temporaries[-1] or current, change.content, change.mode)
-        for change, temporary in zip(changes, temporaries, strict=True):
+                hidden = _without_name(change, nameless)
+                temporaries[-1] = temporary = hidden or _spare(current)
+                _write_through(temporary, change.content, change.mode, made=hidden is not None)
+        for change, temporary_of in zip(changes, temporaries, strict=True):
             current = change.path
-            _exchange(change, temporary, undo)
+            _exchange(change, temporary_of, undo)
         for current in {change.path.parent for change in changes}:
             sync_directory(current)
     except BaseException as error:
@@ -83,6 +91,19 @@ def write_whole(changes: Sequence[Change]) -> None:
             _discard(left)
 
 
+def _without_name(change: Change, nameless: contextlib.ExitStack) -> Path | None:
+    """A file for a new secret, that a kill leaves nothing of; None where the file system knows no such."""
+    if change.replace or change.mode & 0o077:
+        return None
+    try:
+        fd = os.open(change.path.parent, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, change.mode)
+    except OSError:
+        return None
+    nameless.callback(os.close, fd)
+    path = Path(f"/proc/self/fd/{fd}")
+    return path if path.exists() else None
+
+
 def _spare(path: Path) -> Path:
     return path.parent / f"{TEMPORARY}{secrets.token_hex(8)}.tmp"
 
@@ -91,7 +112,7 @@ def _exchange(change: Change, temporary: Path | None, undo: list[tuple[Path, Pat
     path = change.path
     if temporary is not None and not change.replace:
         # link, unlike rename, fails if the name is taken.
-        os.link(temporary, path)
+        _link(temporary, path)
         undo.append((path, None))
         return
     backup = None
@@ -105,6 +126,16 @@ def _exchange(change: Change, temporary: Path | None, undo: list[tuple[Path, Pat
         temporary.replace(path)
 
 
+def _link(file: Path, path: Path) -> None:
+    """Give the file this name as well; one of /proc/self/fd as what it stands for (open(2), O_TMPFILE)."""
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # Python takes linkat, which can follow that link, only where a folder's descriptor is given.
+        os.link(file, path.name, dst_dir_fd=folder, follow_symlinks=True)
+    finally:
+        os.close(folder)
+
+
 def _roll_back(undo: list[tuple[Path, Path | None]]) -> None:
     for path, backup in reversed(undo):
         with contextlib.suppress(OSError):
@@ -115,9 +146,10 @@ def _roll_back(undo: list[tuple[Path, Path | None]]) -> None:
                 backup.replace(path)
 
 
-def _write_through(path: Path, content: bytes, mode: int) -> None:
-    """Create `path` with `content` and bring it to the disk. Raises OSError."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+def _write_through(path: Path, content: bytes, mode: int, *, made: bool) -> None:
+    """Create `path`, unless it was `made`, with `content` and bring it to the disk. Raises OSError."""
+    how = os.O_WRONLY if made else os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    fd = os.open(path, how | os.O_CLOEXEC, mode)
     try:
         os.fchmod(fd, mode)
         view = memoryview(content)

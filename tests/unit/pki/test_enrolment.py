@@ -183,7 +183,8 @@ def test_an_authority_is_not_made_up_of_what_is_no_root(place: Place) -> None:
 
 def test_killed_anywhere_a_first_installation_can_be_done_again(place: Place) -> None:
     for _ in killed_everywhere(lambda: request(place, "p256", now=NOW_SECONDS)):
-        pass
+        left = [path.name for path in place.private_key.parent.iterdir()]
+        assert left in ([], ["host.key.pending"]), "no key under a temporary name"
     host = answer(place)
     for _ in killed_everywhere(lambda: take(place, host, ROOT)):
         if place.certificate.exists():
