@@ -191,22 +191,25 @@ class Guard:
 
     def observed(self, policies: Iterable[XfrmPolicy], *, tidy: bool) -> None:
         """What a look at the kernel showed. `tidy`: what bears our mark and is not wanted is to go."""
-        ours = [policy for policy in policies if policy.owner == OWNER]
-        shown = {policy.selector: policy._replace(number=0, used=0) for policy in ours}
-        self.last_used = last_used(ours)
-        known = [*self.held.items(), *self.wanted.items()]
-        for key, part in known:
-            if all(shown.get(policy.selector) == policy for policy in part.policies()):
+        shown = {policy.selector: policy for policy in policies if policy.owner == OWNER}
+        self.last_used = last_used(shown.values())
+        others = [(key, part) for key, part in self.wanted.items() if self.held.get(key) != part]
+        claimed: set[Key] = set()
+        for key, part in [*self.held.items(), *others]:
+            stands = True
+            for policy in part.policies():
+                selector = policy.selector
+                claimed.add(selector)
+                found = shown.get(selector)
+                stands = stands and found is not None and found.does == policy.does
+            if stands:
                 self.held.setdefault(key, part)
             elif self.held.get(key) == part:
                 del self.held[key]
                 self.reason = GUARD_TAKEN
             if not self.stands(key):
                 self._dirty[key] = None
-        for _, part in known if tidy else ():
-            for policy in part.policies():
-                shown.pop(policy.selector, None)
-        self._stray = shown if tidy else {}
+        self._stray = {s: policy for s, policy in shown.items() if s not in claimed} if tidy else {}
         self._seen = True
 
     def deleted(self, policy: XfrmPolicy) -> None:

@@ -71,6 +71,11 @@ class XfrmPolicy(NamedTuple):
         return (*self[:7], *self[11:15])
 
     @property
+    def does(self) -> tuple[object, ...]:
+        """What becomes of a packet that it matches, and which others it comes before."""
+        return (self.allow, self.reqid, self.priority, self.optional)
+
+    @property
     def single_hosts(self) -> bool:
         """Whether it is for all that one address sends to one other."""
         length = self.source.max_prefixlen
