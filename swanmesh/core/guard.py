@@ -52,6 +52,8 @@ _CLIENTS = 0x8000
 EXEMPT = "exempt"
 _OUT_OPEN = 2.0
 """Seconds that packets still go out in clear after an association came up: the other end has it by then."""
+_OPENING_LASTS, _RENEWED = 60, 40.0
+"""Seconds for which the kernel keeps an opening by itself, and after which it is renewed."""
 _IN_OPEN = 10.0
 """Seconds that they are still taken in clear: longer, so that the other end has changed over."""
 
@@ -154,6 +156,8 @@ class Opening(NamedTuple):
     pair: AddressPair
     out: bool
     """Whether this host still sends in clear."""
+    renewed: int = 0
+    """Grows each time that it is to last anew: the kernel closes it by itself where no service is left to."""
 
     @property
     def key(self) -> Key:
@@ -162,9 +166,10 @@ class Opening(NamedTuple):
     def policies(self) -> Iterator[XfrmPolicy]:
         bits = self.pair.local.max_prefixlen
         local, remote = (self.pair.local, bits), (self.pair.remote, bits)
-        yield _policy(Direction.IN, remote, local, True, _OPENING - bits)
-        if self.out:
-            yield _policy(Direction.OUT, local, remote, True, _OPENING - bits)
+        ways = [(Direction.IN, remote, local), *([(Direction.OUT, local, remote)] if self.out else [])]
+        for way, source, destination in ways:
+            policy = _policy(way, source, destination, True, _OPENING - bits)
+            yield policy._replace(lasts=_OPENING_LASTS)
 
 
 class Used(NamedTuple):
@@ -267,7 +272,8 @@ def opening(pair: AddressPair, up_since: float | None, now: float) -> tuple[Open
     """How an address pair under a policy that allows clear text is open, and until when. `up_since`: when its
     association came up; None while it is not."""
     if up_since is None:
-        return Opening(pair, out=True), None
+        renewed = int(now // _RENEWED)
+        return Opening(pair, True, renewed), (renewed + 1) * _RENEWED
     if now < up_since + _OUT_OPEN:
         return Opening(pair, out=True), up_since + _OUT_OPEN
     if now < up_since + _IN_OPEN:

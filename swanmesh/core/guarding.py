@@ -152,7 +152,8 @@ class Guard:
             del self._dirty[key]
             before = policies_of(self.held.get(key))
             after = policies_of(self.wanted.get(key))
-            put |= {s: policy for s, policy in after.items() if before.get(s) != policy}
+            anew = isinstance(self.wanted.get(key), Opening) and not self.stands(key)
+            put |= {s: policy for s, policy in after.items() if anew or before.get(s) != policy}
             drop |= {s: policy for s, policy in before.items() if s not in after}
         if not self._dirty:
             drop |= self._stray

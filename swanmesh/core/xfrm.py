@@ -62,6 +62,8 @@ class XfrmPolicy(NamedTuple):
     optional: bool = False
     """Whether packets pass in clear where there is no association for its template: the kernel tells of the
     first of them all the same."""
+    lasts: int = 0
+    """Seconds after which the kernel deletes it by itself; 0: never."""
     used: int = 0
     """When a packet met it last, in seconds since the epoch; 0 if none did."""
 

@@ -41,12 +41,13 @@ _PACKETS = struct.Struct("=Q")
 _KEYED = frozenset({1, 2, 18})
 """XFRMA_ALG_AUTH, XFRMA_ALG_CRYPT, XFRMA_ALG_AEAD: a state that has none is but a reserved SPI."""
 _STATE_SIZE = 224
-_POLICY = struct.Struct("=144xQIIBB")
-"""xfrm_userpolicy_info: curlft.use_time, priority, index, dir, action."""
+_POLICY = struct.Struct("=96xQ40xQIIBB")
+"""xfrm_userpolicy_info: lft.hard_add_expires_seconds, curlft.use_time, priority, index, dir, action."""
 _POLICY_SIZE = 168
 _NUMBER = struct.Struct("=IB3x")
 """The rest of xfrm_userpolicy_id behind its selector: index, dir."""
-_LIMITS = struct.pack("=8Q", *(2**64 - 1,) * 4, 0, 0, 0, 0)
+_NO_LIMITS = (2**64 - 1,) * 4
+_LIMITS = struct.pack("=8Q", *_NO_LIMITS, 0, 0, 0, 0)
 """xfrm_lifetime_cfg: no limit of bytes or packets, and no end."""
 _TMPL = struct.Struct("=16s4sB3xH2x16sIBBBxIII")
 """xfrm_user_tmpl: daddr, spi, proto, family, saddr, reqid, mode, share, optional, aalgos, ealgos, calgos."""
@@ -116,13 +117,18 @@ def policy(body: memoryview) -> XfrmPolicy | None:
     """
     if len(body) < _POLICY_SIZE:
         return None
-    used, priority, index, direction, action = _POLICY.unpack_from(body)
+    lasts, used, priority, index, direction, action = _POLICY.unpack_from(body)
     found = _selected(body, direction, index)
     if found is None:
         return None
     reqid, optional = _template_of(body)
     return found._replace(
-        allow=action == _ALLOW, reqid=reqid, priority=priority, optional=optional, used=used
+        allow=action == _ALLOW,
+        reqid=reqid,
+        priority=priority,
+        optional=optional,
+        lasts=lasts,
+        used=used,
     )
 
 
@@ -213,7 +219,8 @@ def put(policy: XfrmPolicy, sequence: int) -> bytes:
     """Installs a policy. One with the same selector is replaced, and no packet falls between the two: both
     stand in the table for a moment (net/xfrm/xfrm_policy.c, xfrm_policy_insert)."""
     action = _ALLOW if policy.allow else _BLOCK
-    info = _LIMITS + bytes(32) + struct.pack("=IIBBBB4x", policy.priority, 0, policy.direction, action, 0, 0)
+    limits = struct.pack("=8Q", *_NO_LIMITS, 0, policy.lasts, 0, 0)
+    info = limits + bytes(32) + struct.pack("=IIBBBB4x", policy.priority, 0, policy.direction, action, 0, 0)
     family = AF_INET6 if policy.source.version == 6 else AF_INET
     template = _template(family, policy.reqid, optional=policy.optional) if policy.reqid else b""
     return _message(UPDATE_POLICY, sequence, _selector(policy) + info + template)

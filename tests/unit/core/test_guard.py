@@ -405,6 +405,11 @@ def test_under_prefer_a_pair_is_open_until_some_time_after_it_came_up() -> None:
         return kernel.passes(OUT), kernel.passes(IN)
 
     assert at(1.0) == (True, True), "not up"
+    due = mesh.due
+    assert due is not None and due <= 60.0
+    (renewed,) = (a for a in mesh.step(59.0).actions if isinstance(a, ChangeGuard))
+    assert [(policy.allow, policy.lasts > 0) for policy in renewed.change.put] == [(True, True)] * 2
+    mesh.done(renewed, None, 59.0)
     ((name, (_, connection)),) = desired(host, one).items()
     up = association(name, age=0.0)
     mesh.charon_back("5.9.8", holdings(host, up, loaded={name: connection.child}), 100.0)

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from swanmesh.core.exemptions import check_exemption
-from swanmesh.core.guard import Cover, Exempt, Ground, Part, policies_of
+from swanmesh.core.guard import Cover, Exempt, Ground, Opening, Part, policies_of
+from swanmesh.core.model import AddressPair
 from swanmesh.kernel import netlink
 from swanmesh.kernel.udp_filter import Udp4500, script
 
@@ -176,6 +177,19 @@ def test_a_service_is_in_clear_if_both_ends_exempt_it(
     ours: tuple[str, ...], theirs: tuple[str, ...], reached: set[int]
 ) -> None:
     assert connections(in_kernel(guard(_PEERS, *ours), guard(_MINE, *theirs))) == reached
+
+
+def test_an_opening_closes_by_itself_where_no_service_is_left_to_close_it() -> None:
+    pair = AddressPair(ip_address(_MINE[0]), ip_address(_PEERS[0]))
+    policies = [policy._replace(lasts=1) for policy in Opening(pair, out=True).policies()]
+    script = (
+        "import sys, time; from swanmesh.kernel import boot; from swanmesh.kernel.guard import standing\n"
+        "assert boot.apply(bytes.fromhex(sys.stdin.read())) == [] and len(standing()) == 2\n"
+        "end = time.monotonic() + 30\n"
+        "while standing():\n    assert time.monotonic() < end\n    time.sleep(0.1)"
+    )
+    command = ["/usr/bin/unshare", "--net", sys.executable, "-c", script]
+    subprocess.run(command, input=b"".join(netlink.changes(policies, ())).hex(), text=True, check=True)
 
 
 @pytest.mark.parametrize(
