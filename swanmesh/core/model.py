@@ -129,7 +129,8 @@ class Credentials:
     issuer: str = field(default="", compare=False)
     """Which authority signed this certificate, as `SeenCertificate.issuer` names it."""
     issuers: frozenset[str] = field(default=frozenset(), compare=False)
-    """The authorities that this host believes, named likewise."""
+    """The root authorities that this host believes, named likewise. One between them and a host may change
+    without anybody being believed less."""
     addresses: tuple[Address, ...] = field(default=(), compare=False)
     """Those that this certificate lists."""
     since: float = field(default=0.0, compare=False)

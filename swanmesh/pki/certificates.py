@@ -72,7 +72,9 @@ def load_credentials(
         not_after=leaf.not_valid_after_utc.timestamp(),
         validities=tuple(one.validity for one in (*chain, *trusted)),
         since=_changed(certificate),
-        issuers=frozenset(authority_id(one.certificate) for one in (*trusted, *chain[1:])),
+        issuers=frozenset(
+            authority_id(one.certificate) for one in trusted if issued(one.certificate, one.certificate)
+        ),
         serial=leaf.serial_number,
         addresses=tuple(addresses_in(leaf)),
         issuer=next(

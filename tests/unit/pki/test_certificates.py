@@ -106,6 +106,13 @@ def test_an_authoritys_file_may_hold_several(tmp_path: Path) -> None:
     assert credentials.authorities == (other.der, ROOT.der)
 
 
+def test_to_rename_who_stands_between_takes_nobodys_authority_away(tmp_path: Path) -> None:
+    middle, other = (authority(name, ROOT, private=key("p256", n)) for name, n in (("m", 2), ("o", 3)))
+    before = load(tmp_path, certify("a", middle), [ROOT, middle])
+    after = load(tmp_path, certify("a", other), [ROOT], chain=[other])
+    assert before.issuers == after.issuers and len(after.issuers) == 1
+
+
 def test_intermediate_authorities_after_the_certificate_count(tmp_path: Path) -> None:
     middle = authority("middle", ROOT, private=key("p256", 2))
     host = certify("a", middle)
