@@ -9,10 +9,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import add, commands, guard, idle, load, revoking
+from bench import add, commands, guard, idle, load, probe, revoking
 from bench.results import Results
 
-SECTIONS = ("load", "add", "idle", "commands", "guard", "revoke")
+SECTIONS = ("load", "add", "idle", "probe", "commands", "guard", "revoke")
 
 
 def main() -> int:
@@ -25,6 +25,7 @@ def main() -> int:
             "load": lambda: load.measure(results, folder, peers, rounds),
             "add": lambda: add.measure(results, folder, peers, rounds),
             "idle": lambda: idle.measure(results, folder, peers, arguments.idle),
+            "probe": lambda: probe.measure(results, folder, peers, arguments.idle),
             "commands": lambda: commands.measure(results, folder, sorted({50, peers}), rounds),
             "guard": lambda: guard.measure(results, folder, peers, rounds),
             "revoke": lambda: revoking.measure(results, folder, peers, rounds),

@@ -41,7 +41,7 @@ _NETWORK = (
     "ip link set lo up && ip link add v0 type veth peer name v1 && ip link set v0 up && ip link set v1 up"
     " && ip address add {address}/32 dev v0 nodad"
 )
-_WITH_US = ("setpriv", "--pdeathsig", "KILL")
+WITH_US = ("setpriv", "--pdeathsig", "KILL")
 """Before a command: the kernel ends it with us, however that comes."""
 _INITIATION = b" event=initiate "
 _SELDOM = 5
@@ -98,7 +98,7 @@ def charon(site: Site) -> Iterator[subprocess.Popen[bytes]]:
 def fake_charon(site: Site, shown: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """A charon whose every peer comes up by itself, with its certificate in the file `shown`; see `fake`."""
     arguments = (str(site.charon_socket), *([str(shown)] if shown is not None else []))
-    process = subprocess.Popen((*_WITH_US, sys.executable, "-m", "bench.fake", *arguments), cwd=ROOT)
+    process = subprocess.Popen((*WITH_US, sys.executable, "-m", "bench.fake", *arguments), cwd=ROOT)
     with ended(process):
         wait_until(lambda: answers(site.charon_socket), 20, "the fake charon answers", interval=0.02)
         yield process
@@ -190,12 +190,14 @@ class Service:
 
 
 @contextlib.contextmanager
-def service(site: Site, charon: subprocess.Popen[bytes]) -> Iterator[Service]:
-    """`swanmesh run` from its start on, on the host of this charon."""
+def service(site: Site, charon: subprocess.Popen[bytes], *, inside: int = 0) -> Iterator[Service]:
+    """`swanmesh run` from its start on, on the host of this charon, or in the network namespace of another
+    process."""
     log = site.folder / "swanmesh.log"
+    network = ("nsenter", f"--net=/proc/{inside}/ns/net") if inside else ()
     with log.open("wb") as output:
         process = subprocess.Popen(
-            (*_WITH_US, *_beside(charon), *SWANMESH, "--config", str(site.config), "run"),
+            (*WITH_US, *network, *_beside(charon), *SWANMESH, "--config", str(site.config), "run"),
             cwd=ROOT,
             env=os.environ | _unit_environment(),
             stdin=subprocess.DEVNULL,

@@ -96,6 +96,8 @@ def build(folder: Path, count: int, *, passive: bool = False, **sections: Any) -
     _write_credentials(folder / "pki")
     if passive:
         sections["initiation"] = {"takeover": "1h"}
+    # A charon that only tells of associations has no network for them (`probe` measures it with one).
+    sections.setdefault("probe", {"port": "off"})
     document = {
         "host": {"name": HOST, "addresses": [ADDRESS]},
         "credentials": {

@@ -23,6 +23,10 @@ _MATCHES: dict[str, tuple[str, ...]] = {
         "protocol ipv6 flower ip_proto udp dst_port 500",
         "protocol ipv6 flower ip_proto udp dst_port 4500",
     ),
+    "udp": (
+        "protocol ip flower ip_proto udp dst_port 4500",
+        "protocol ipv6 flower ip_proto udp dst_port 4500",
+    ),
     "esp": (
         "protocol ip u32 match ip protocol 50 0xff",
         "protocol ipv6 u32 match ip6 protocol 50 0xff",
@@ -48,8 +52,8 @@ class Link:
         """Loses every packet, as a pulled cable behind a switch does."""
         self._filter(f"{hook} protocol all matchall action drop" for hook in _HOOKS[direction])
 
-    def drop(self, what: Literal["ike", "esp"], direction: Direction = "both") -> None:
-        """Loses IKE (UDP 500 and 4500) or ESP only, as a firewall on the way does."""
+    def drop(self, what: Literal["ike", "udp", "esp"], direction: Direction = "both") -> None:
+        """Loses IKE (UDP 500 and 4500), UDP 4500 or ESP only, as a firewall on the way does."""
         self._filter(f"{hook} {match} action drop" for hook in _HOOKS[direction] for match in _MATCHES[what])
 
     def delay(self, milliseconds: float) -> None:

@@ -6,7 +6,7 @@ A setting is one field here, or in the core's settings where decisions need it; 
 from __future__ import annotations
 
 import grp
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -31,6 +31,7 @@ from swanmesh.core.setting import Checked, Choice, Count, Flag, ListOf, Misfit, 
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "console", "json"]
+EncapsulationSetting = Literal["auto", "always", "never"]
 SegmentationSetting = Literal["auto", "off"]
 _LONGEST_URL = 2048
 
@@ -163,6 +164,19 @@ class LogSection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionSection(ConnectionSettings):
+    encapsulation: Annotated[EncapsulationSetting, Choice(("auto", "always", "never"))] = "never"
+    encap: bool = False
+    """Whether it is `always`; in files, an older name of the key for just that."""
+
+    @property
+    def settings(self) -> ConnectionSettings:
+        """What all connections are made by."""
+        names = (each.name for each in fields(ConnectionSettings))
+        return ConnectionSettings(**{name: getattr(self, name) for name in names})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DataPathSection:
     segmentation: Annotated[SegmentationSetting, Choice(("auto", "off"))] = "auto"
     """Whether the kernel's modules for segmentation through ESP are meant to be there."""
@@ -198,7 +212,7 @@ class Config:
     log: LogSection = LogSection()
     data_path: DataPathSection = DataPathSection()
     bench: BenchSection = BenchSection()
-    connection: ConnectionSettings = field(default_factory=ConnectionSettings)
+    connection: ConnectionSection = field(default_factory=ConnectionSection)
     initiation: InitiationSettings = field(default_factory=InitiationSettings)
     probe: ProbeSettings = field(default_factory=ProbeSettings)
 
@@ -211,9 +225,10 @@ class Config:
             crl_expired=self.credentials.crl_expired,
             policy=self.policy,
             exempt=self.exempt,
-            connection=self.connection,
+            connection=self.connection.settings,
             initiation=self.initiation,
             probe=self.probe,
+            automatic_encapsulation=self.connection.encapsulation == "auto",
         )
 
     @property

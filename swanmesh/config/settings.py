@@ -17,7 +17,7 @@ from typing import Any, get_type_hints
 from swanmesh.config.documents import CONFIG_LIMIT, decode_document
 from swanmesh.config.sections import Config, File
 from swanmesh.core.model import Address, InitiationSettings, InvalidInput, Problem, shown
-from swanmesh.core.setting import AUTO, Misfit
+from swanmesh.core.setting import AUTO, Flag, Misfit
 from swanmesh.files.read import read_trusted
 
 
@@ -33,7 +33,9 @@ def load_config(path: Path) -> Config:
         message, remedy = "must be a mapping of sections", "begin with `host:` and `credentials:`"
         raise InvalidInput(Problem(source, "", "", message, remedy))
     reading = _Reading(path)
-    values = reading.section(document, Config, "")
+    values = reading.section(reading.renamed(document), Config, "")
+    if (connection := values.get("connection")) is not None:
+        values["connection"] = dataclasses.replace(connection, encap=connection.encapsulation == "always")
     if (initiation := values.get("initiation")) is not None:
         given = document.get("initiation") or {}
         values["initiation"] = reading.initiation(initiation, given.get("in_flight", AUTO))
@@ -76,6 +78,22 @@ class _Reading:
     def problem(self, key: str, value: object, message: str, remedy: str) -> None:
         text = "" if value is None else shown(value)
         self.problems.append(Problem(str(self._path), key, text, message, remedy))
+
+    def renamed(self, document: dict[Any, Any]) -> dict[Any, Any]:
+        """The document with `connection.encap` of older files as `connection.encapsulation`."""
+        connection = document.get("connection")
+        if not isinstance(connection, dict) or "encap" not in connection:
+            return document
+        connection = dict(connection)
+        said = connection.pop("encap")
+        if "encapsulation" in connection:
+            message = "says again what `encapsulation` says, in older words"
+            self.problem("connection.encap", said, message, "take it out, and keep `encapsulation`")
+        try:
+            connection.setdefault("encapsulation", "always" if Flag().read(said) else "never")
+        except Misfit as misfit:
+            self.problem("connection.encap", said, misfit.message, misfit.remedy)
+        return document | {"connection": connection}
 
     def section(self, given: object, kind: type, prefix: str) -> dict[str, Any]:
         """The fields of `kind` that `given` holds or that have a default, each read by itself."""

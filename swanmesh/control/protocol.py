@@ -64,6 +64,8 @@ class PairStatus(msgspec.Struct, kw_only=True):
     reason_code: str = ""
     heard: float | None = None
     """When a packet last came in through it, as far as is known; null where there is no association."""
+    encapsulation: str = ""
+    """With `encapsulation: auto`: `plain`, or `forced` inside UDP by this host, or `accepted`."""
     answered_by: list[str] = []
     """What at the peer has answered probes: `service`, `kernel`. Where nothing has, counters alone tell."""
 

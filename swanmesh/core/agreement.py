@@ -16,7 +16,7 @@ from functools import lru_cache
 from swanmesh.core.connections import ANYBODY
 from swanmesh.core.model import Address, Credentials, Host, Problem, shown
 from swanmesh.core.observed import HELD_BY_KERNEL, ChildSa, IkeSa, SeenCertificate
-from swanmesh.core.reasons import NONE, Reason, not_as_agreed
+from swanmesh.core.reasons import NONE, UDP_NOT_NEEDED, Reason, not_as_agreed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +32,8 @@ class Agreement:
     remote_name: str
     encapsulated: bool
     """Whether the pair uses UDP encapsulation, so that either end may look NATed."""
+    automatic: bool = False
+    """Whether it may yet do so, if ESP turns out not to pass: no violation, then, but too early."""
     admits: Callable[[IkeSa], Reason] | None = None
     """Of a host of a block, which may have any identity: why one is not let in."""
     slack: float = 0.0
@@ -68,9 +70,11 @@ class Agreement:
     def _nat(self, sa: IkeSa) -> Reason:
         if self.encapsulated or not (sa.nat_local or sa.nat_remote):
             return NONE
+        if self.automatic:
+            return UDP_NOT_NEEDED
         return not_as_agreed(
             "the peer looks as if it were behind NAT, and could move the association to any address; "
-            "if that is meant, set connection.encap at both ends"
+            "if that is meant, set connection.encapsulation at both ends"
         )
 
     def _child_breach(self, child: ChildSa) -> Reason:
@@ -81,7 +85,8 @@ class Agreement:
         if child.protocol != "ESP":
             return not_as_agreed(f"the CHILD_SA is {child.protocol}, not ESP")
         if child.encap and not self.encapsulated:
-            return not_as_agreed("the CHILD_SA is encapsulated in UDP, which the pair did not ask for")
+            words = "the CHILD_SA is encapsulated in UDP, which the pair did not ask for"
+            return UDP_NOT_NEEDED if self.automatic else not_as_agreed(words)
         for whose, selectors, agreed, address in (
             ("local", child.local_ts, self.local_ts, self.local),
             ("remote", child.remote_ts, self.remote_ts, self.remote),

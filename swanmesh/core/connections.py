@@ -10,11 +10,12 @@ from __future__ import annotations
 import enum
 import hashlib
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 
 from swanmesh.core.abilities import UNKNOWN, Abilities, dpd_delay, proposals
+from swanmesh.core.encapsulation import Mode
 from swanmesh.core.model import (
     REAUTH,
     Address,
@@ -158,14 +159,18 @@ def address_pairs(settings: Settings, peer: Peer) -> Iterator[AddressPair]:
                 yield AddressPair(local, remote)
 
 
+def _plain(_: str) -> Mode:
+    return Mode.PLAIN
+
+
 def desired(
-    settings: Settings, peer: Peer, charon: Abilities = UNKNOWN
+    settings: Settings, peer: Peer, charon: Abilities = UNKNOWN, modes: Callable[[str], Mode] = _plain
 ) -> dict[str, tuple[AddressPair, Connection]]:
     """The connections that should be loaded into this charon for the peer, by name."""
     policy = settings.policy_of(peer).meaning
     if not policy.connects:
         return {}
-    agreed, found = terms(settings, charon), {}
+    found = {}
     for pair in address_pairs(settings, peer):
         name = connection_name(peer.name, pair)
         connection = _connection(
@@ -178,7 +183,7 @@ def desired(
             addresses=pair,
             local_ts=_selectors(pair.local),
             remote_ts=_selectors(pair.remote),
-            agreed=agreed,
+            agreed=terms(settings, charon, modes(name)),
         )
         found[name] = (pair, connection)
     return found
@@ -246,9 +251,18 @@ def neighbour_discovery(settings: Settings) -> Connection | None:
     )
 
 
+def terms(settings: Settings, charon: Abilities, mode: Mode = Mode.PLAIN) -> Terms:
+    """What this host negotiates by: one value, which thousands of connections share.
+
+    To charon, a connection that accepts encapsulation differs from a plain one by a second of `dpd_delay`."""
+    agreed = _terms(settings, charon)
+    if mode is Mode.FORCED:
+        return replace(agreed, encap=True)
+    return replace(agreed, dpd_delay=agreed.dpd_delay + 1) if mode is Mode.ACCEPTED else agreed
+
+
 @lru_cache(maxsize=2)
-def terms(settings: Settings, charon: Abilities) -> Terms:
-    """What this host negotiates by, with every peer: one value, which thousands of connections share."""
+def _terms(settings: Settings, charon: Abilities) -> Terms:
     how = settings.connection
     ike, esp = proposals(how, charon)
     kept = {field.name: getattr(how, field.name) for field in fields(how)} | {

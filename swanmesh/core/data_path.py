@@ -32,7 +32,7 @@ from swanmesh.core.reasons import NO_DATA, NONE, Reason
 ASKED = 8.0
 """Seconds for which a peer is asked, each second, and nothing at all comes in, after which no data passes.
 With the interval at which a quiet pair is asked it is noticed about as soon as a peer whose IKE is dead."""
-DOUBT = 3.0
+DOUBT = 2.0
 """Seconds of it after which the peer is told."""
 _PROBES = 8
 """... and so many probes without anything coming in. Each asks the peer's kernel as well, so at 20 % loss
@@ -44,6 +44,8 @@ _DENIED, _DENIED_FOR = 8, 6.0
 """Questions, and seconds over which they came, that say that nothing of what they are answered is heard."""
 _SAID = 5.0
 """Seconds for which they count."""
+_LATE = 3
+"""Datagrams at most that are known before the counters show them."""
 _OTHERS = 10
 """Packets beside probes that show that somebody waits for an answer."""
 _PATIENCE = 45.0
@@ -92,11 +94,15 @@ class DataPath:
     """How often that was tried while it was not known."""
     speaks: bool = False
     """Whether the peer's service has been heard."""
+    answered: float = float("-inf")
+    """When it last answered: that proves both ways."""
     denied: int = 0
     """Questions in a row by which the peer says that it hears nothing, though each was answered."""
     denied_first: float = 0.0
     denied_last: float = 0.0
     """When the first and the last of them came."""
+    urgent_until: float = float("-inf")
+    """Until when it is asked each second whatever comes in: something is on trial."""
     dead: Reason = NONE
     """Why no data passes; empty if it does, or nobody knows."""
     mend_at: float = 0.0
@@ -132,6 +138,8 @@ class DataPath:
         self.denied = self.denied + 1 if heard.silence else 0
         if self.denied == 1:
             self.denied_first = now
+        if heard.kind == "answer":
+            self.answered = now
         self._told += 1
         self.hear(now)
 
@@ -156,11 +164,26 @@ class DataPath:
         elif known:
             self._others += max(0, went - self._went)
         self._came, self._went = tuple((spi, packets) for spi, packets, _ in found), went
-        self._told, self.looked = 0, at
+        # What came while the look was under way shows in the next one.
+        self._told, self.looked = min(_LATE, max(0, self._told - grown)), at
 
     @property
     def in_doubt(self) -> bool:
         return self.watched and (self.probes > 0 or self.denied > 0)
+
+    @property
+    def suspect(self) -> bool:
+        """Whether it looks as if no data passed, be that evidence or not."""
+        return bool(self.dead) or self.silence >= DOUBT or self.denied > 1
+
+    @property
+    def denied_for(self) -> float:
+        """Seconds for which the peer has said so."""
+        return self.denied_last - self.denied_first if self.denied else 0.0
+
+    def came_by(self, spi: str) -> bool:
+        """Whether the last look showed a packet that came in by this SPI."""
+        return any(known == spi and packets > 0 for known, packets in self._came or ())
 
     @property
     def basis_wanted(self) -> bool:
@@ -179,8 +202,8 @@ class DataPath:
 
     def lost(self, now: float) -> Reason:
         """Why no data passes; empty if it does, or nobody knows."""
-        said_for = self.denied_last - self.denied_first
-        if self.denied >= _DENIED and said_for >= _DENIED_FOR and now - self.denied_last <= _SAID:
+        said = self.denied >= _DENIED and self.denied_for >= _DENIED_FOR
+        if said and now - self.denied_last <= _SAID:
             words = "the peer hears nothing from here, not even the answers to what it asks"
             return Reason(NO_DATA, f"{words}: ESP is dropped on the way")
         asked = self.silence >= ASKED and self.probes >= _PROBES

@@ -272,6 +272,9 @@ class Mesh:
             self._asked = []
             actions += data_path_step(state, now)
         forget_unloaded(state, now)
+        while state.reload:
+            name, why = state.reload.popitem()
+            peers_changed(state, [name], now, why)
         step_members(state, now)
         for pair in state.pairs.take_marked(now):
             self._decide(pair, now, actions)

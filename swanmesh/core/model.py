@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypeAlias
 from swanmesh.core.exemptions import Exemption
 from swanmesh.core.override import HOST, NOTHING, Override
 from swanmesh.core.policy import Policy
-from swanmesh.core.setting import ESP_PROPOSALS, IKE_PROPOSALS, Count, Flag, Port, Seconds
+from swanmesh.core.setting import ESP_PROPOSALS, IKE_PROPOSALS, Count, Port, Seconds
 
 DAY = 86400.0
 REAUTH = 20 * 86400
@@ -172,7 +172,7 @@ class ConnectionSettings:
     replay_window: Annotated[int, Count(32, 4096)] = 1024
     """Packets. charon's default of 32 drops reordered packets at Gbit/s; the kernel keeps 4096 at most:
     XFRMA_REPLAY_ESN_MAX in linux/xfrm.h."""
-    encap: Annotated[bool, Flag()] = False
+    encap: bool = False
     """ESP in UDP even without NAT: the way round a network that drops protocol 50 but lets UDP pass."""
 
 
@@ -208,6 +208,9 @@ class ProbeSettings:
     """UDP port of the service that answers, here and at the peers; 0: nothing is asked or answered."""
     interval: Annotated[float, Seconds(1, 300)] = 5.0
     """Seconds without a packet after which a pair is asked. Many pairs take longer (`probing.QUIET_RATE`)."""
+    again: Annotated[float, Seconds(1, DAY)] = 300.0
+    """Seconds after which what did not pass is tried again: ESP by itself, or inside UDP. Then twice as long
+    each time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,6 +226,8 @@ class Settings:
     override: Override = NOTHING
     """What holds instead of it, and of the peers' files, for a while."""
     probe: ProbeSettings = ProbeSettings()
+    automatic_encapsulation: bool = False
+    """Whether ESP goes inside UDP where, and as long as, it does not pass by itself."""
 
     @property
     def host_policy(self) -> Policy:

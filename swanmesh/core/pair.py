@@ -10,6 +10,7 @@ from swanmesh.core.actions import Decision
 from swanmesh.core.associations import Associations
 from swanmesh.core.connections import Connection
 from swanmesh.core.data_path import DataPath
+from swanmesh.core.encapsulation import Encapsulation
 from swanmesh.core.initiation import backoff
 from swanmesh.core.model import AddressPair, InitiationSettings
 from swanmesh.core.observed import ChildSa, IkeSa
@@ -224,6 +225,7 @@ class Pair:
     flood: Flood = field(default_factory=Flood)
     traffic: Traffic = field(default_factory=Traffic)
     path: DataPath = field(default_factory=DataPath)
+    udp: Encapsulation = field(default_factory=Encapsulation)
     violation: Violation = field(default_factory=Violation)
     diagnoses: dict[int, Reason] = field(default_factory=dict)
     """What charon's log said of why each IKE_SA of the last attempts and associations failed or ended."""

@@ -120,6 +120,11 @@ DISABLED = Reason("disabled", "everything is in clear: disabled by the operator 
 NO_COMMON_FAMILY = Reason("no-common-family", "no address of a family that this host has one of")
 ONE_WAY = "one-way"
 """Code: packets go out and none come in."""
+ESP_BLOCKED = Reason("esp-blocked", "ESP does not pass, though IKE lives: it goes inside UDP")
+ESP_AGAIN = Reason("esp-again", "ESP inside UDP works: it is tried by itself again")
+ESP_STILL_BLOCKED = Reason("esp-blocked", "ESP by itself does not pass yet")
+UDP_NOT_NEEDED = Reason("udp-not-needed", "the peer goes inside UDP, and as far as is known here ESP passes")
+UDP_NO_BETTER = Reason("udp-no-better", "ESP inside UDP does not pass either")
 NO_DATA = "no-data"
 """Code: IKE lives, and nothing passes through the association."""
 FLOODING = "flooding"

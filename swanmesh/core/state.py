@@ -218,6 +218,8 @@ class State:
     """The blocks that `members` were last compared with."""
     probing: Probing = field(default_factory=Probing)
     guard: Guard = field(default_factory=Guard)
+    reload: dict[str, Reason] = field(default_factory=dict)
+    """Names of peers whose connections are to be another way, and why, until the next step."""
     unloaded: set[str] = field(default_factory=set)
     """Connections, or their children, that charon's log said are unloaded, until the next step."""
     began: float | None = None

@@ -236,6 +236,7 @@ def _pair(mesh: Mesh, pair: Pair, clock: Clock) -> PairStatus:
         next_attempt=clock.at_optional(verdict.next_attempt),
         attempts=pair.attempt.failed,
         heard=clock.at(pair.path.heard) if pair.path.watched else None,
+        encapsulation=str(pair.udp.mode) if mesh.state.settings.automatic_encapsulation else "",
         answered_by=pair.path.answered_by,
     )
 

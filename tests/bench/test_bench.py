@@ -30,7 +30,7 @@ def test_a_small_run_is_complete(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     sections = json.loads(figures.read_text())["sections"]
     lines = {line["what"]: line for lines in sections.values() for line in lines}
-    assert len(sections) == 9
+    assert len(sections) == 10
     assert lines["VICI requests until it is loaded and initiated"]["ours"] == 2
     assert lines["from the start of the process to all loaded"]["theirs"] > 0
     assert all(line["what"] in done.stdout for line in lines.values())

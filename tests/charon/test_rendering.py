@@ -98,6 +98,7 @@ CHANGED: dict[str, Any] = {
     "child_over": 600,
     "dpd_delay": 60,
     "replay_window": 64,
+    "revocation": "ifuri",
     "encap": True,
     "host": "z.mesh.example",
     "peer": "z.mesh.example",

@@ -8,6 +8,8 @@ from swanmesh.core import probing as pace
 from swanmesh.core import reasons
 from swanmesh.core.actions import Action, Probe
 from swanmesh.core.data_path import DOUBT, ECHOES
+from swanmesh.core.decide.encapsulation import insisted
+from swanmesh.core.encapsulation import Mode
 from swanmesh.core.pair import Pair
 from swanmesh.core.state import State
 
@@ -35,14 +37,21 @@ def _probe(state: State, pair: Pair, now: float) -> Action | None:
     path, interval = pair.path, state.settings.probe.interval
     if pair.addresses is None or not path.watched:
         return None
-    if path.probes == 0 and now < path.heard + interval * 0.8 and not path.basis_wanted:
+    if pair.udp.mode is not Mode.PLAIN:
+        state.probing.doubted[pair.name] = None
+    if (
+        path.probes == 0
+        and now >= path.urgent_until
+        and now < path.heard + interval * 0.8
+        and not path.basis_wanted
+    ):
         return None
     echoes = ECHOES if path.probes else int(path.basis_wanted)
     path.tried += path.basis_wanted
     path.probed(now)
     if path.probes > 1:
         state.probing.doubted[pair.name] = None
-    silence = path.silence
+    silence = max(path.silence, insisted(pair, now))
     return Probe(
         connection=pair.name,
         peer=pair.peer,
@@ -59,7 +68,9 @@ def schedule(state: State, pair: Pair, now: float) -> None:
         path.due = None
         return
     interval = state.settings.probe.interval
-    doubtful = 0 < path.probes < pace.PATIENT
+    doubtful = 0 < path.probes < pace.PATIENT or now < path.urgent_until
+    # Who has never been heard may be old, and mute: those wait for their turn among the quiet ones.
+    known = path.echoes or path.speaks
     if doubtful:
         path.due = now + pace.AGAIN
     elif path.probes:
@@ -68,7 +79,7 @@ def schedule(state: State, pair: Pair, now: float) -> None:
         path.due = now + state.rng.random()
     else:
         path.due = max(now, path.heard + interval * (0.9 + 0.2 * state.rng.random()))
-    probing.push(path.due, pair.name, doubtful=doubtful)
+    probing.push(path.due, pair.name, doubtful=doubtful and known)
 
 
 def follow(state: State, pair: Pair, now: float) -> None:

@@ -25,6 +25,7 @@ from swanmesh.core.actions import (
 )
 from swanmesh.core.connections import Kind
 from swanmesh.core.decide.duplicates import HANDFUL, PILE, end_extras, extras
+from swanmesh.core.decide.encapsulation import encapsulating
 from swanmesh.core.decide.mending import mend
 from swanmesh.core.decide.reauthentication import reauthentication
 from swanmesh.core.decide.revoking import revoking
@@ -199,6 +200,22 @@ def _extra(pair: Pair, state: State, now: float) -> Decision | None:
     return Decision(action, reason=pair.flood.reason)
 
 
+def _encapsulate(pair: Pair, state: State, now: float) -> Decision | None:
+    """ESP is carried otherwise: make before break."""
+    action = encapsulating(pair)
+    if action is None:
+        return None
+    reason = pair.path.dead
+    if isinstance(action, Initiate):
+        if (waiting := _under_way(pair, state, now)) is not None:
+            return replace(waiting, reason=reason)
+        if missing := state.charon.lacks_credentials:
+            return Decision(action, blocked=missing, reason=reason)
+        if not state.admission.has_place(pair.name):
+            return Decision(action, blocked=reasons.WAITING_FOR_PLACE, reason=reason)
+    return Decision(action, reason=reason)
+
+
 def _no_data(pair: Pair, state: State, now: float) -> Decision | None:
     """An association stands and nothing passes through it: another one is made beside it, with new states at
     both ends whatever was wrong with these, and takes its place."""
@@ -289,6 +306,7 @@ _RULES: tuple[Rule, ...] = (
     _unloaded,
     _gate,
     _shunt,
+    _encapsulate,
     _extra,
     _no_data,
     _working,

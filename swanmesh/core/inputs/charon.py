@@ -8,9 +8,10 @@ from swanmesh.core import reasons
 from swanmesh.core.abilities import Abilities
 from swanmesh.core.associations import SaEvent
 from swanmesh.core.connections import Kind, kind_of, ours, ours_loaded, peer_of, terms
+from swanmesh.core.encapsulation import Mode
 from swanmesh.core.expiry import in_words
 from swanmesh.core.inputs.data_path import count
-from swanmesh.core.inputs.files import everybody, peers_changed
+from swanmesh.core.inputs.files import everybody, peers_changed, wanted_connections
 from swanmesh.core.inputs.members import forget_ike_sas, pair_of, recall
 from swanmesh.core.inputs.revocation import take_shown
 from swanmesh.core.inputs.transitions import attempt_failed, first_attempt, judge, retry_later
@@ -52,7 +53,8 @@ the request."""
 def take_connections(state: State, connections: Iterable[LoadedConnection], now: float) -> None:
     """What is loaded, as `list-conns` shows it: ours alone."""
     held: dict[str, str] = {}
-    down = set()
+    down: set[str] = set()
+    adopted: set[str] = set()
     for conn in connections:
         known = state.pairs.get(conn.name)
         if known is not None and conn.children == (known.loaded,):
@@ -64,6 +66,7 @@ def take_connections(state: State, connections: Iterable[LoadedConnection], now:
         pair = known or _stray(state, conn.name, now)
         if pair.connection is not None and child != pair.connection.child:
             pair.reason = reasons.ANOTHER_VERSION
+            adopted |= _adopt(state, pair, child, now)
             if (
                 kind_of(child) is not Kind.ASSOCIATION
                 and pair.addresses is not None
@@ -78,10 +81,25 @@ def take_connections(state: State, connections: Iterable[LoadedConnection], now:
             if pair.connection is not None:
                 pair.reason = _unloaded(state, now)
             state.pairs.mark(pair)
+    if adopted:
+        peers_changed(state, adopted, now)
     if down:
         # The last `down` of the operator outlives this controller: charon holds the shunt that it left.
         state.down |= down
         peers_changed(state, down, now)
+
+
+def _adopt(state: State, pair: Pair, child: str, now: float) -> set[str]:
+    """The mode of encapsulation that the last controller left a pair in goes on. Returns whom it concerns."""
+    if state.observed_once or not state.settings.automatic_encapsulation:
+        return set()
+    for mode in (Mode.FORCED, Mode.ACCEPTED):
+        wanted = wanted_connections(state, state.peer(pair.peer), mode)
+        if pair.name in wanted and wanted[pair.name][1].child == child:
+            pair.udp.turn(mode, reasons.NONE, now)
+            pair.udp.confirmed(now, state.settings.probe.again)
+            return {pair.peer}
+    return set()
 
 
 def forget_unloaded(state: State, now: float) -> None:

@@ -7,13 +7,16 @@ from collections.abc import Iterable, Mapping
 from swanmesh.core import reasons
 from swanmesh.core.actions import Action, ObserveTraffic
 from swanmesh.core.data_path import MEND_AFTER, Heard
+from swanmesh.core.decide.encapsulation import agree, hoped_for, review
 from swanmesh.core.decide.probing import probes, schedule
 from swanmesh.core.inputs.transitions import judge
 from swanmesh.core.pair import Pair
-from swanmesh.core.probing import TICK
+from swanmesh.core.probing import AGAIN, TICK
 from swanmesh.core.reasons import Reason
 from swanmesh.core.state import State
 
+_URGENT = 2.0
+"""Seconds for which a pair is asked at once after something of it was on trial."""
 _FRESH = 3.0
 """Seconds: a look at charon this recent tells whether it waits for a sign of life."""
 
@@ -67,6 +70,7 @@ def count(state: State, pair: Pair, counts: Iterable[tuple[str, int, int]], bega
 def _relieve(state: State, pair: Pair, now: float) -> None:
     """Something came in: what was said of it is over."""
     path = pair.path
+    agree(state, pair, now)
     if path.dead and not path.lost(now) and not path.in_doubt:
         path.dead, path.mended = reasons.NONE, 0
         judge(state, pair, now)
@@ -89,26 +93,35 @@ def data_path_step(state: State, now: float) -> list[Action]:
     actions += probes(state, now)
     for name in list(probing.doubted):
         pair = state.pairs.get(name)
-        if pair is None or not pair.path.in_doubt:
+        if pair is None or not (pair.path.in_doubt or pair.udp.active or now < pair.path.urgent_until):
             del probing.doubted[name]
-        else:
+        if pair is not None and pair.path.watched:
             _judge(state, pair, now)
     return actions
 
 
 def _judge(state: State, pair: Pair, now: float) -> None:
     path = pair.path
+    if path.suspect and not _ike_lives(state, pair, now):
+        return
+    review(state, pair, now)
+    if pair.udp.active:
+        path.urgent_until = max(path.urgent_until, now + _URGENT)
+    if now < path.urgent_until and path.due is not None and path.due > now + 2 * AGAIN:
+        schedule(state, pair, now)
     lost = path.lost(now)
-    if not lost or path.dead:
-        return
-    if not state.fresh(pair, now, _FRESH):
-        # Where IKE has no answer either, charon says so soon, and says it better.
-        state.observation.want(now, Reason("data-path", f"no data passes with {pair.peer}"))
-        return
-    if any("IKE_DPD" in sa.tasks_active for sa in pair.associations.counting):
+    if not lost or path.dead or hoped_for(state, pair, now):
         return
     path.dead, path.mend_at = lost, now + MEND_AFTER
     judge(state, pair, now, lost)
+
+
+def _ike_lives(state: State, pair: Pair, now: float) -> bool:
+    """Whether charon waits for no sign of life: where IKE has no answer either, it says so soon."""
+    if not state.fresh(pair, now, _FRESH):
+        state.observation.want(now, Reason("data-path", f"no data passes with {pair.peer}"))
+        return False
+    return not any("IKE_DPD" in sa.tasks_active for sa in pair.associations.counting)
 
 
 def _pair(state: State, heard: Heard) -> Pair | None:

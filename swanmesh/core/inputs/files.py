@@ -18,6 +18,8 @@ from swanmesh.core.connections import (
     neighbour_discovery,
     text,
 )
+from swanmesh.core.decide.encapsulation import may_use_udp
+from swanmesh.core.encapsulation import Mode
 from swanmesh.core.initiation import initiates
 from swanmesh.core.inputs.guard import cover_blocks, cover_peer
 from swanmesh.core.inputs.transitions import first_attempt, judge, judge_peer
@@ -99,7 +101,7 @@ def host_changed(state: State, now: float) -> None:
 
 def reconcile(state: State, name: str, peer: Peer | None, now: float, why: Reason) -> None:
     """What this peer, or host of a block, should have loaded; None if it is gone."""
-    wanted = desired(state.settings, peer, state.charon.abilities) if peer is not None else {}
+    wanted = wanted_connections(state, peer)
     known = {pair.name: pair for pair in state.pairs.of(name) if pair.connection is not None}
     added = not known and bool(wanted)
     for pair in known.values():
@@ -119,6 +121,19 @@ def reconcile(state: State, name: str, peer: Peer | None, now: float, why: Reaso
             state.emit("peer-added", peer, why or reasons.NEW_PEER)
     cover_peer(state, name)
     judge_peer(state, name)
+
+
+def wanted_connections(
+    state: State, peer: Peer | None, mode: Mode | None = None
+) -> dict[str, tuple[AddressPair, Connection]]:
+    """What charon should hold for the peer, each as its pair's encapsulation stands, or all in one mode."""
+
+    def modes(name: str) -> Mode:
+        pair = state.pairs.get(name)
+        known = pair.udp.mode if pair is not None else Mode.PLAIN
+        return (mode or known) if state.settings.automatic_encapsulation else Mode.PLAIN
+
+    return desired(state.settings, peer, state.charon.abilities, modes) if peer is not None else {}
 
 
 def _want(
@@ -147,7 +162,8 @@ def _want(
         remote_ts=connection.remote_ts,
         local_name=state.settings.host.name,
         remote_name=ANYBODY if peer.block else peer.name,
-        encapsulated=state.settings.connection.encap,
+        encapsulated=may_use_udp(state, pair),
+        automatic=state.settings.automatic_encapsulation,
         admits=(lambda sa: refusal(state, sa, peer.name)) if peer.block else None,
         slack=connection.terms.ike_rekey / SHORTER if connection.terms is not None else 0.0,
     )

@@ -39,6 +39,8 @@ def begin_action(state: State, pair: Pair, action: Action, now: float) -> None:
             )
             pair.diagnoses.clear()
             pair.path.tries_again(now)
+            if pair.udp.begin:
+                pair.udp.begin, pair.udp.asked = reasons.NONE, now
         case RekeyIke(unique_id=renewed):
             pair.reauthentication_asked = {renewed: now}
         case TerminateIke(unique_ids=ended, reason=reason) if pair.connection is not None:

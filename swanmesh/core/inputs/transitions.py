@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from swanmesh.core import reasons
 from swanmesh.core.decide.duplicates import has_extra
+from swanmesh.core.decide.encapsulation import agree
 from swanmesh.core.decide.probing import follow
 from swanmesh.core.initiation import backoff, takeover_delay
 from swanmesh.core.model import Peer
@@ -21,6 +22,7 @@ _REKEYING = 10.0
 def judge(state: State, pair: Pair, now: float, cause: Reason = NONE) -> None:
     """After anything about its SAs changed. `cause` says why, in case it went down by that."""
     follow(state, pair, now)
+    agree(state, pair, now)
     if pair.works:
         pair.standing.rekeying_since = None
         if not pair.up:

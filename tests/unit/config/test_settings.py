@@ -18,6 +18,7 @@ from swanmesh.config.settings import automatic_in_flight, load_config
 from swanmesh.core.exemptions import Exemption
 from swanmesh.core.model import ConnectionSettings, InitiationSettings, InvalidInput
 from swanmesh.core.policy import Policy
+from tests.unit.core.build import credentials
 
 SHIPPED = Path(__file__).parents[3] / "conf" / "swanmesh.yaml"
 MINIMAL = """
@@ -58,7 +59,7 @@ def test_the_least_that_will_do_gets_all_defaults(file: Path) -> None:
     assert config.charon.socket == Path("/run/charon.vici")
     assert config.control.socket == Path("/run/swanmesh/control.sock")
     assert (config.control.group, config.log.level, config.log.format) == (None, "info", "auto")
-    assert config.connection == ConnectionSettings()
+    assert config.connection.settings == ConnectionSettings()
     assert config.initiation == InitiationSettings(in_flight=automatic_in_flight())
 
 
@@ -108,7 +109,7 @@ initiation:
     assert (config.charon.socket, config.charon.timeout) == (folder / "a.vici", 0.5)
     assert (config.control.socket, config.control.group) == (folder / "b.sock", group)
     assert (config.log.level, config.log.format) == ("debug", "json")
-    assert config.connection == ConnectionSettings(
+    assert config.connection.settings == ConnectionSettings(
         ike_proposals=("aes128gcm16-prfsha256-x25519",),
         esp_proposals=("aes128gcm16-x25519",),
         dpd_delay=10,
@@ -156,6 +157,8 @@ initiation:
         ("connection: {dpd_delay: 0}", "connection.dpd_delay", "give 1 to 3600 seconds"),
         ("connection: {dpd_delay: 2.5}", "connection.dpd_delay", "must be whole seconds"),
         ("connection: {encap: maybe}", "connection.encap", "write true or false"),
+        ("connection: {encap: true, encapsulation: always}", "connection.encap", "take it out"),
+        ("connection: {encapsulation: udp}", "connection.encapsulation", "write auto, always or never"),
         ("connection: {replay_window: 8192}", "connection.replay_window", "from 32 to 4096"),
         ("connection: {esp_proposals: []}", "connection.esp_proposals", "must be a list of proposals"),
         ("connection: {esp_proposals: [aes128, AES]}", "connection.esp_proposals[1]", "(AES)"),
@@ -242,7 +245,7 @@ def test_nothing_of_a_key_given_by_mistake_is_shown(file: Path) -> None:
 
 def test_a_section_left_empty_is_as_one_left_out(file: Path) -> None:
     file.write_text(MINIMAL + "charon:\nconnection:\n")
-    assert load_config(file).connection == ConnectionSettings()
+    assert load_config(file).connection.settings == ConnectionSettings()
 
 
 def test_the_shipped_file_is_valid_and_its_comments_state_the_defaults(file: Path) -> None:
@@ -279,3 +282,22 @@ def test_every_setting_refuses_what_cannot_be(file: Path, key: str) -> None:
     (document.setdefault(section, {}) if section else document)[name] = {"no": ["such"]}
     (found,) = _problems(file, yaml.safe_dump(document))
     assert found == key
+
+
+@pytest.mark.parametrize(
+    ("said", "always", "automatic"),
+    [
+        ("{}", False, False),
+        ("{encapsulation: never}", False, False),
+        ("{encapsulation: always}", True, False),
+        ("{encapsulation: auto}", False, True),
+        ("{encap: true}", True, False),
+        ("{encap: false}", False, False),
+    ],
+)
+def test_encapsulation_in_its_words_and_in_older_ones(
+    file: Path, said: str, always: bool, automatic: bool
+) -> None:
+    file.write_text(MINIMAL + f"connection: {said}\n")
+    made = load_config(file).settings(credentials())
+    assert (made.connection.encap, made.automatic_encapsulation) == (always, automatic)

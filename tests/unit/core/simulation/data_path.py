@@ -5,18 +5,42 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from swanmesh.core.actions import Action, ObserveAll, ObserveSas, ObserveTraffic, Probe
+from swanmesh.core.actions import (
+    Action,
+    Initiate,
+    LoadConnection,
+    ObserveAll,
+    ObserveSas,
+    ObserveTraffic,
+    Probe,
+    TerminateIke,
+)
+from swanmesh.core.connections import Connection
 from swanmesh.core.data_path import Heard, Kind
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import Peer, Settings
-from swanmesh.core.observed import ChildRekeyed, IkeSa
+from swanmesh.core.observed import ChildRekeyed, ChildUp, Event, Holdings, IkeDown, IkeSa, IkeUp
 from swanmesh.core.pair import Pair
 from swanmesh.core.verdict import pair_verdict
 from swanmesh.core.xfrm import KernelWatched
 from tests.unit.core.build import association, child_sa, holdings, name_of, peer, settings
+
+
+@dataclass(eq=False)
+class Sa:
+    """One association, and the packets that each end has counted."""
+
+    number: int
+    encap: bool
+    born: float
+    began_by: str
+    child: int
+    came: Counter[str] = field(default_factory=Counter)
+    went: Counter[str] = field(default_factory=Counter)
 
 
 class Channel:
@@ -29,6 +53,9 @@ class Channel:
         self.latency = 0.01
         self.cut: set[str] = set()
         """Names of the ends whose ESP does not arrive."""
+        self.cut_udp: set[str] = set()
+        """... not even inside UDP."""
+        self.sas = [Sa(1, False, 0.0, "one", 1)]
         self._order = itertools.count()
         self._due: list[tuple[float, int, Callable[[], None]]] = []
 
@@ -36,13 +63,15 @@ class Channel:
         heapq.heappush(self._due, (self.now + delay, next(self._order), call))
 
     def send(self, sender: End, arrive: Callable[[], None]) -> None:
-        """One packet through the association: counted where it goes out, and where it comes in."""
-        sender.went += 1
-        if sender.name in self.cut or self.rng.random() < self.loss:
+        """One packet through the youngest association: counted where it goes out, and where it comes in."""
+        sa = self.sas[-1]
+        sa.went[sender.name] += 1
+        cut = self.cut_udp if sa.encap else self.cut
+        if sender.name in cut or self.rng.random() < self.loss:
             return
 
         def counted() -> None:
-            sender.other.came += 1
+            sa.came[sender.other.name] += 1
             arrive()
 
         self.after(self.latency * self.rng.uniform(0.5, 2.0), counted)
@@ -72,13 +101,13 @@ class End:
     hangs: bool = False
     slowness: float = 0.05
     """Seconds that its controller takes for each turn, about."""
-    came: int = 0
-    went: int = 0
     mesh: Mesh | None = None
     downs: list[tuple[float, str]] = field(default_factory=list)
     _life: int = 0
     _waiting: list[Callable[[], None]] = field(default_factory=list)
-    _sas: int = 1
+    events: list[str] = field(default_factory=list)
+    loaded: Connection | None = None
+    """What its charon holds."""
 
     other: End = field(init=False, repr=False)
 
@@ -92,15 +121,45 @@ class End:
             return False
         return pair_verdict(self.mesh.state, self.pair).reason.code == "no-data"
 
-    def sa(self) -> IkeSa:
+    def view(self, sa: Sa) -> IkeSa:
+        """As this end's charon shows it."""
         name = name_of(self.host, self.peer)
-        return replace(association(name, 1, age=self.channel.now), children=(child_sa(self._sas),))
+        mine = self.name == sa.began_by
+        child = replace(child_sa(sa.child), encap=sa.encap)
+        shown = association(name, sa.number, initiator=mine, age=float(int(self.channel.now - sa.born)))
+        return replace(shown, children=(child,), nat_local=sa.encap, nat_remote=sa.encap)
+
+    def views(self) -> tuple[IkeSa, ...]:
+        return tuple(self.view(sa) for sa in self.channel.sas)
+
+    def tell(self, event: Event) -> None:
+        if self.mesh is not None:
+            self.mesh.event(event, self.channel.now)
 
     def rekey(self) -> None:
-        old, self._sas = self._sas, self._sas + 1
-        self.came = self.went = 0
-        if self.mesh is not None:
-            self.mesh.event(ChildRekeyed(self.sa(), old, child_sa(self._sas)), self.channel.now)
+        """All CHILD_SAs, by one of the two."""
+        for sa in self.channel.sas:
+            old, sa.child = sa.child, sa.child + 1000
+            sa.came, sa.went = Counter(), Counter()
+            for end in (self, self.other):
+                shown = end.view(sa)
+                end.tell(ChildRekeyed(shown, old, shown.children[0]))
+
+    def _initiate(self) -> None:
+        """charon makes an association beside what there is, in UDP if either end wants that."""
+        wants = [end.loaded.terms.encap for end in (self, self.other) if end.loaded and end.loaded.terms]
+        number = max(sa.number for sa in self.channel.sas) + 1
+        sa = Sa(number, any(wants), self.channel.now, self.name, number)
+        self.channel.sas.append(sa)
+        for end in (self, self.other):
+            end.tell(IkeUp(replace(end.view(sa), children=())))
+            end.tell(ChildUp(end.view(sa)))
+
+    def _terminate(self, numbers: tuple[int, ...]) -> None:
+        for sa in [sa for sa in self.channel.sas if sa.number in numbers]:
+            self.channel.sas.remove(sa)
+            for end in (self, self.other):
+                end.tell(IkeDown(end.view(sa)))
 
     # The controller.
 
@@ -111,10 +170,14 @@ class End:
         self.hangs = False
         now = self.channel.now
         self.mesh.update_peers([self.peer], (), now)
-        self.mesh.charon_back("5.9.8", holdings(self.host, self.sa()), now)
+        self.mesh.charon_back("5.9.8", self._holdings(), now)
         self.mesh.kernel_event(KernelWatched(), now)
         self.mesh.probes_ready(not self.old, now)
         self._turn(self._life)
+
+    def _holdings(self) -> Holdings:
+        loaded = {self.loaded.name: self.loaded.child} if self.loaded else {}
+        return holdings(self.host, *self.views(), loaded=loaded)
 
     def stop(self) -> None:
         self.mesh, self._waiting = None, []
@@ -141,7 +204,9 @@ class End:
             return
         channel = self.channel
         if not self.hangs:
-            for action in self.mesh.step(channel.now).actions:
+            step = self.mesh.step(channel.now)
+            self.events += [event.kind for event in step.events]
+            for action in step.actions:
                 self._carry_out(self.mesh, action)
             if self.down():
                 self.downs.append((channel.now, "no-data"))
@@ -161,18 +226,31 @@ class End:
                 for _ in range(echoes):
                     channel.send(self, lambda: self.other.echo(nobody=True))
             case ObserveTraffic():
-                child = child_sa(self._sas)
-                packets = {child.spi_in: self.came, child.spi_out: self.went}
+                packets: dict[str, int] = {}
+                for sa in channel.sas:
+                    child = child_sa(sa.child)
+                    packets |= {child.spi_in: sa.came[self.name], child.spi_out: sa.went[self.name]}
                 later(lambda: mesh.traffic_observed(packets, channel.now))
             case ObserveSas():
-                later(lambda: mesh.observed((self.sa(),), channel.now))
+                shown = self.views()
+                later(lambda: mesh.observed(shown, channel.now))
             case ObserveAll():
-                held = holdings(self.host, self.sa())
+                held = self._holdings()
                 later(lambda: mesh.observed(held, channel.now))
-            case _ if action.pair:
-                later(lambda: mesh.done(action, None, channel.now))
             case _:
+                self._ask_charon(action)
                 later(lambda: mesh.done(action, None, channel.now))
+
+    def _ask_charon(self, action: Action) -> None:
+        match action:
+            case LoadConnection(connection=connection):
+                self.loaded = connection
+            case Initiate():
+                self.channel.after(0.2, self._initiate)
+            case TerminateIke(unique_ids=numbers):
+                self.channel.after(0.05, lambda: self._terminate(numbers))
+            case _:
+                pass
 
     # The kernel and the service.
 
@@ -219,10 +297,13 @@ def _nothing() -> None:
     """What arrives is of no concern to anybody."""
 
 
-def two_ends(seed: int) -> tuple[Channel, End, End]:
+def two_ends(seed: int, *, automatic: bool = False) -> tuple[Channel, End, End]:
+    """`automatic`: with `encapsulation: auto`."""
     channel = Channel(seed)
-    first = settings("web1.mesh.example", "203.0.113.1")
-    second = settings("web2.mesh.example", "203.0.113.2")
+    first, second = (
+        replace(settings(f"web{n}.mesh.example", f"203.0.113.{n}"), automatic_encapsulation=automatic)
+        for n in (1, 2)
+    )
     one = End("one", first, peer("web2.mesh.example", "203.0.113.2"), channel)
     other = End("other", second, peer("web1.mesh.example", "203.0.113.1"), channel)
     one.other, other.other = other, one

@@ -73,3 +73,51 @@ def test_a_path_that_does_not_is_told_at_both_ends_and_taken_back(block: int) ->
         channel.cut = set()
         channel.run(4 * INTERVAL)
         assert not one.down() and not other.down(), f"seed {seed}"
+
+
+@pytest.mark.parametrize("block", range(10))
+def test_where_esp_is_dropped_it_goes_inside_udp_and_back_without_a_flap(block: int) -> None:
+    for seed in range(block * SEEDS // 10, (block + 1) * SEEDS // 10):
+        channel, one, other = two_ends(seed, automatic=True)
+        rng = random.Random(seed)
+        channel.latency = rng.choice((0.001, 0.1))
+        for end in (one, other):
+            end.mute = rng.random() < 0.2
+            end.start()
+        channel.run(rng.uniform(40, 60))
+        channel.cut = set(rng.choice((["one"], ["other"], ["one", "other"])))
+        told = f"seed {seed}, cut {channel.cut}"
+        channel.run(BOUND)
+        assert channel.sas[-1].encap, told
+        channel.run(60)
+        assert [sa.encap for sa in channel.sas] == [True], told
+        struck = rng.choice((one, other))
+        struck.stop()
+        channel.run(rng.uniform(1, 20))
+        struck.start()
+        channel.run(rng.choice((60, 1500)))
+        assert channel.sas[0].encap, told
+        channel.cut = set()
+        channel.run(4000)
+        assert [sa.encap for sa in channel.sas] == [False], told
+        assert (one.downs, other.downs) == ([], []), told
+        assert {"peer-down", "peer-violation"}.isdisjoint((*one.events, *other.events)), told
+
+
+@pytest.mark.parametrize("block", range(10))
+def test_where_udp_does_not_pass_either_it_is_told_and_comes_back(block: int) -> None:
+    for seed in range(block * SEEDS // 10, (block + 1) * SEEDS // 10):
+        channel, one, other = two_ends(seed, automatic=True)
+        rng = random.Random(seed)
+        for end in (one, other):
+            end.start()
+        channel.run(rng.uniform(40, 60))
+        channel.cut = set(rng.choice((["one"], ["other"], ["one", "other"])))
+        channel.cut_udp = set(channel.cut)
+        channel.run(1.25 * BOUND)
+        assert one.down() and other.down(), f"seed {seed}, cut {channel.cut}"
+        channel.run(rng.uniform(0, 200))
+        channel.cut, channel.cut_udp = set(), set()
+        channel.run(4000)
+        assert not one.down() and not other.down(), f"seed {seed}"
+        assert [sa.encap for sa in channel.sas] == [False], f"seed {seed}"
