@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from swanmesh.cli.detail import lacking
+from swanmesh.cli.detail import block_line, lacking
 from swanmesh.cli.output import amount, plural, say, say_json, span, table
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def show_report(setup: Setup, peers: Sequence[str], as_json: bool) -> None:
     if as_json:
         say_json(msgspec.json.encode(reply))
         return
-    say(*_heading(reply))
+    say(*_heading(reply), *map(block_line, reply.blocks))
     if not reply.peers:
         say("no peers")
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from swanmesh.kernel.sessions import ssh_peers
 
 if TYPE_CHECKING:
     from swanmesh.cli.setup import Setup
-    from swanmesh.control.protocol import PeerPolicy, PolicyReply
+    from swanmesh.control.protocol import BlockStatus, PeerPolicy, PolicyReply
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +62,31 @@ def _consider(reply: PolicyReply, policy: Policy, named: bool, sessions: Collect
             if sources := {str(address) for address in sessions}.intersection(peer.addresses):
                 words = f"{peer.name}: somebody is logged in over SSH from {', '.join(sorted(sources))}"
                 risks.setdefault("lose-ssh", []).append(words)
+        for block in () if named else reply.blocks:
+            for risk, words in _strangers(block, reply.peers, sessions):
+                risks.setdefault(risk, []).append(words)
     writes = any(peer.own != policy for peer in chosen) if named else reply.stated != policy
     return _Change(policy, not named, writes, tuple(reply.peers) if named else (), affected, kept, risks)
+
+
+def _strangers(
+    block: BlockStatus, peers: Collection[PeerPolicy], sessions: Collection[Address]
+) -> Iterator[tuple[str, str]]:
+    """What would break for those in a block who are no members, by the name under which it is accepted."""
+    if block.own is not None or check_policy(block.policy).meaning.closed:
+        return
+    if block.strangers:
+        hosts = f"{plural(block.strangers, 'host')} in {block.cidr}"
+        yield (
+            "cut-peers",
+            f"{block.name}: {hosts} met lately, no members: see `swanmesh status {block.name}`",
+        )
+    known = {address for peer in peers for address in peer.addresses}
+    outside = [ip_network(each) for each in block.exceptions]
+    for address in sessions:
+        inside = address in ip_network(block.cidr) and not any(address in each for each in outside)
+        if inside and str(address) not in known:
+            yield "lose-ssh", f"{block.name}: somebody is logged in over SSH from {address}, no member"
 
 
 def change(

@@ -170,6 +170,7 @@ class BlockStatus(msgspec.Struct, kw_only=True):
     name: str
     cidr: str
     policy: str
+    """What is in force."""
     exceptions: list[str]
     members: int
     """Hosts that proved who they are."""
@@ -180,6 +181,8 @@ class BlockStatus(msgspec.Struct, kw_only=True):
     """Hosts that are no members, of those remembered; what is between this host and them the policy says."""
     listed: list[StrangerStatus] = []
     """The strangers asked last, of a block that is asked for by name; of an address that is, it alone."""
+    own: str | None = None
+    """What the block's own file states; None if it takes the host's."""
 
 
 class CharonStatus(msgspec.Struct, kw_only=True):
@@ -323,6 +326,8 @@ class PolicyReply(msgspec.Struct, kw_only=True):
     state: str
     """The service's own folder, where commands put their records."""
     peers: list[PeerPolicy]
+    blocks: list[BlockStatus] = []
+    """Of a request for all peers."""
 
 
 class ReloadRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

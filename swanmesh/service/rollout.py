@@ -13,7 +13,7 @@ from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import Peer
 from swanmesh.core.override import HOST
 from swanmesh.core.readiness import readiness
-from swanmesh.service.status import Clock, traffic_with
+from swanmesh.service.status import Clock, block_statuses, blocks_named, traffic_with
 
 
 def policy(
@@ -29,6 +29,7 @@ def policy(
         trial=trial(overrides),
         state=str(folder),
         peers=[_peer(mesh, peer, clock) for peer in sorted(chosen, key=lambda peer: (peer.title, peer.name))],
+        blocks=block_statuses(mesh, clock, *blocks_named(state, None if peers is None else ())),
     )
 
 

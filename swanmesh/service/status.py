@@ -132,6 +132,7 @@ def block_statuses(mesh: Mesh, clock: Clock, names: set[str], addresses: set[str
                 name=block.name,
                 cidr=str(block.cidr),
                 policy=state.settings.policy_of(block),
+                own=block.policy,
                 exceptions=[str(network) for network in block.exceptions],
                 members=sum(bool(peer.proved) for peer in members),
                 up=sum(peer.name in state.up for peer in members),

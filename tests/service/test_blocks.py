@@ -16,6 +16,7 @@ from swanmesh.kernel.link import KernelChanged
 from swanmesh.service.loop import Daemon
 from tests.charon.daemon import Initiation
 from tests.charon.helpers import asynchronous
+from tests.service.commanding import swanmesh
 from tests.service.running import Listener, Place, asked, service, status, until
 
 
@@ -125,4 +126,25 @@ async def test_a_file_with_a_mistake_changes_nothing_and_one_that_goes_ends_its_
         (place.folder / "blocks.d" / "rack.yaml").unlink()
         await asked(lambda: place.client.reload([place.folder / "blocks.d" / "rack.yaml"], removed=True))
         await until(daemon, lambda: place.charon.connections == {} and place.charon.sas == {})
+    await place.charon.stop()
+
+
+@asynchronous
+async def test_a_stricter_policy_is_refused_where_it_cuts_strangers_off(place: Place) -> None:
+    place.document["policy"] = "prefer"
+    place.write_config()
+    place.charon.on_initiate = Initiation.HOLD
+    await place.charon.start()
+    async with service(place) as daemon:
+        await until(daemon, lambda: len(gates(place)) == 1)
+        calls(daemon, "192.0.2.9")
+        await until(daemon, lambda: len(place.charon.sas) == 1)
+        place.charon.give_up()
+        await until(daemon, lambda: len(daemon.mesh.state.members.strangers) == 1, 30)
+        refused = await swanmesh(place, "policy", "set", "require")
+        assert refused.status == 1 and "rack: 1 host in 192.0.2.0/24 met lately, no members" in refused.err
+        assert "block rack: 192.0.2.0/24" in (await swanmesh(place, "policy", "report")).out
+        accepted = await swanmesh(place, "policy", "set", "require", "--accept-risk=cut-peers")
+        assert accepted.status == 0
+        assert [block.policy for block in (await status(place)).blocks] == ["require"]
     await place.charon.stop()

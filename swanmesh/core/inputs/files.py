@@ -148,7 +148,7 @@ def _want(
     if before == connection:
         return
     if before is None:
-        pair.reason = reasons.NEW_PEER
+        pair.reason = why if peer.block and why else reasons.NEW_PEER
     else:
         pair.reason = why or _difference(before, connection)
     pair.addresses, pair.connection, pair.left_alone = addresses, connection, NONE
