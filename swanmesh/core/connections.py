@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import ipaddress
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
@@ -139,9 +140,14 @@ def peer_of(name: str) -> str:
     return found[1:] if "." in found else found[1:].replace("-", ":")
 
 
-def met_under_block(name: str) -> bool:
-    """Whether a connection of ours is with a host that was met under a block."""
-    return name.startswith("swanmesh--")
+def met_under_block(name: str) -> Address | None:
+    """The address of the host that was met under a block, if a connection of ours is with one."""
+    if not name.startswith("swanmesh--"):
+        return None
+    try:
+        return ipaddress.ip_address(peer_of(name))
+    except ValueError:
+        return None
 
 
 def kind_of(child: str) -> Kind:

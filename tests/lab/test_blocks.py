@@ -140,6 +140,30 @@ def test_a_restart_of_the_service_keeps_every_association(standing: Mesh) -> Non
     assert h2.ping(h1.ipv4()).lost == h3.ping(h1.ipv6()).lost == 0
 
 
+def test_two_that_meet_each_other_at_once_have_one_association(standing: Mesh) -> None:
+    _, h2, h3 = standing.hosts[:3]
+    for host in (h2, h3):
+        host.kill_swanmesh()
+        host.kill_charon()
+        host.namespace.ip("xfrm state flush")
+        host.start_charon()
+    for host in (h2, h3):
+        host.start_swanmesh()
+        wait_until(partial(closed, host, FOUR, SIX), 30, "the blocks are closed")
+    streams = [h2.ping_stream(h3.ipv4(), interval=0.05), h3.ping_stream(h2.ipv4(), interval=0.05)]
+    wait_until(lambda: h3.ipv4() in up(h2) and h2.ipv4() in up(h3), 60, "both met")
+
+    def one_each() -> bool:
+        between = ((h2, h3.ipv4()), (h3, h2.ipv4()))
+        return all(
+            len([sa for sa in host.sas() if sa["remote-host"] == other]) == 1 for host, other in between
+        )
+
+    wait_until(one_each, 60, "one association stands")
+    for stream in streams:
+        stream.stop()
+
+
 def test_a_block_that_is_removed_ends_its_own_associations_alone(standing: Mesh) -> None:
     h1, h2, h3 = standing.hosts[:3]
     six = {spi for spi in h1.spis() if ":" in spi[0]}

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from swanmesh.core import reasons
-from swanmesh.core.connections import Kind, connection_name, kind_of, met_under_block, peer_of, text
+from swanmesh.core.connections import Kind, connection_name, kind_of, met_under_block, text
 from swanmesh.core.initiation import initiates
 from swanmesh.core.inputs.files import reconcile, unwant
 from swanmesh.core.inputs.transitions import judge
@@ -88,19 +88,19 @@ def recall(state: State, holdings: Holdings, now: float) -> None:
     for sa in holdings.sas:
         pair_of(state, sa, now)
     for connection in holdings.connections:
-        if met_under_block(connection.name) and _is_shunt(connection):
-            _recall_held_down(state, connection, now)
+        remote = met_under_block(connection.name)
+        if remote is not None and _is_shunt(connection):
+            _recall_held_down(state, connection.name, remote, now)
 
 
 def _is_shunt(connection: LoadedConnection) -> bool:
     return any(kind_of(child) in (Kind.DROP, Kind.PASS) for child in connection.children)
 
 
-def _recall_held_down(state: State, connection: LoadedConnection, now: float) -> None:
+def _recall_held_down(state: State, name: str, remote: Address, now: float) -> None:
     """What the operator's `down` left of a host of a block: its connection's name tells its address alone."""
-    remote = ipaddress.ip_address(peer_of(connection.name))
     for local in state.settings.host.addresses:
-        here = connection_name(text(remote), AddressPair(local, remote)) == connection.name
+        here = connection_name(text(remote), AddressPair(local, remote)) == name
         if here and block_of(state, remote) is not None:
             _meet(state, local, remote, now, _MET)
 
@@ -112,7 +112,10 @@ def pair_of(state: State, sa: IkeSa, now: float) -> Pair | None:
     if sa.unique_id in members.ike_sas and (known := state.pairs.get(members.ike_sas[sa.unique_id])):
         _note_identity(state, known, sa)
         return known
-    under_block = met_under_block(sa.connection) if pair is None else _is_gate(pair) or pair.peer in members
+    if pair is None:
+        under_block = met_under_block(sa.connection) is not None
+    else:
+        under_block = _is_gate(pair) or pair.peer in members
     if not under_block or not sa.established:
         return pair
     addresses = _addresses(sa)

@@ -3,7 +3,6 @@ those that are."""
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
 
 from swanmesh.core.connections import desired, gates, met_under_block
@@ -66,7 +65,8 @@ def _is_unknown(state: State, pair: Pair) -> bool:
     nothing stands under it: the host is met again by the next packet."""
     if state.registry.entry(pair.peer) is not None or state.peer(pair.peer) is not None:
         return False
-    return not (met_under_block(pair.name) and state.registry.table.find(ipaddress.ip_address(pair.peer)))
+    address = met_under_block(pair.name)
+    return address is None or state.registry.table.find(address) is None
 
 
 def prefer_what_is_held(state: State, now: float) -> None:

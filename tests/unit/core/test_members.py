@@ -250,6 +250,16 @@ def test_a_restart_forgets_members_that_are_down_and_is_no_slip() -> None:
     assert not any(met_under_block(name) for name in again.charon.loaded)
 
 
+def test_what_only_looks_like_a_hosts_connection_is_one_of_an_unknown_peer() -> None:
+    world = World(block("four", "203.0.113.0/24"))
+    world.charon.loaded |= {
+        f"swanmesh--{name}-01234567": ("esp-0123456789abcdef",) for name in ("junk", "999.1.1.1", "1--2--3")
+    }
+    again = World(block("four", "203.0.113.0/24"), charon=world.charon)
+    assert {kind for kind, _ in again.events} <= {"charon-back"}
+    assert not any(name.startswith("swanmesh--") for name in again.charon.loaded)
+
+
 def test_a_change_of_the_blocks_touches_what_changed_alone() -> None:
     four, six = block("four", "203.0.113.0/24"), block("six", "2001:db8::/64")
     world = World(four, six)
