@@ -7,7 +7,7 @@ A change puts first and drops afterwards, so that no order of them leaves a mome
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 
 from swanmesh.core.guard import (
@@ -20,11 +20,13 @@ from swanmesh.core.guard import (
     Opening,
     Part,
     Used,
+    closed,
     last_used,
     policies_of,
 )
 from swanmesh.core.model import Address
 from swanmesh.core.reasons import GUARD_TAKEN, GUARD_WANTED, NONE, WAITING_FOR_GUARD, Reason
+from swanmesh.core.removals import too_many
 from swanmesh.core.xfrm import Direction, XfrmPolicy
 
 _RETRY = 5.0
@@ -59,6 +61,10 @@ class Guard:
     """Of the next change."""
     refused: Reason = NONE
     """Why the last change failed; empty if it did not."""
+    unaccounted: frozenset[str] = frozenset()
+    """Networks that the kernel closes and that no file describes, too many to be let go unasked."""
+    let_go: bool = False
+    """Somebody confirmed that they may go."""
     waiting: set[str] = field(default_factory=set)
     """Names of the pairs whose connections wait for a change."""
     version: int = 0
@@ -90,7 +96,7 @@ class Guard:
         self._dirty[key] = None
         self.version += 1
         if (before is None) != (part is None) and len(key) > 1:
-            self._count(_version(key), 1 if before is None else -1)
+            self._count(_address(key).version, 1 if before is None else -1)
 
     def cover(self, source: str, covers: Iterable[Cover | Exempt], kept: Container[Address] = ()) -> None:
         """From now on these from this source. What it brought before at an address among `kept` stays."""
@@ -190,8 +196,15 @@ class Guard:
             else:
                 self.held[key] = part
 
-    def observed(self, policies: Iterable[XfrmPolicy], *, tidy: bool) -> None:
-        """What a look at the kernel showed. `tidy`: what bears our mark and is not wanted is to go."""
+    def observed(
+        self,
+        policies: Iterable[XfrmPolicy],
+        *,
+        tidy: bool,
+        known: Callable[[Address], bool] = lambda _: False,
+    ) -> None:
+        """What a look at the kernel showed. `tidy`: what bears our mark and is not wanted is to go, unless it
+        closes many addresses that are not `known`."""
         shown = {policy.selector: policy for policy in policies if policy.owner == OWNER}
         self.last_used = last_used(shown.values())
         others = [(key, part) for key, part in self.wanted.items() if self.held.get(key) != part]
@@ -210,7 +223,13 @@ class Guard:
                 self.reason = GUARD_TAKEN
             if not self.stands(key):
                 self._dirty[key] = None
-        self._stray = {s: policy for s, policy in shown.items() if s not in claimed} if tidy else {}
+        stray = {s: policy for s, policy in shown.items() if s not in claimed} if tidy else {}
+        unknown = {name for name, key in closed(stray.values()).items() if not known(_address(key))}
+        everything = len(unknown) + sum(isinstance(part, Cover) for part in self.wanted.values())
+        held = not self.let_go and too_many(len(unknown), everything)
+        self.unaccounted = frozenset(unknown if held else ())
+        self.let_go = self.let_go and bool(unknown)
+        self._stray = {} if held else stray
         self._seen = True
 
     def deleted(self, policy: XfrmPolicy) -> None:
@@ -237,7 +256,7 @@ class Guard:
         self.expected, self._seen, self.reason = watched, False, GUARD_WANTED
 
 
-def _version(key: Key) -> int:
+def _address(key: Key) -> Address:
     address = key[0]
     assert isinstance(address, ipaddress.IPv4Address | ipaddress.IPv6Address)  # noqa: S101 - but the ground's
-    return address.version
+    return address

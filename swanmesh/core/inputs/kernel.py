@@ -121,7 +121,9 @@ def take_kernel(state: State, held: KernelHoldings | None, now: float) -> None:
         kernel.want(now + 5.0, reasons.LOOK_FAILED)
         return
     kernel.segmenting = held.segmenting
-    state.guard.observed(held.policies, tidy=tidy(state))
+    state.guard.observed(
+        held.policies, tidy=tidy(state), known=lambda address: state.registry.at(address) is not None
+    )
     if not state.charon.reachable:
         return
     doubts = list(_compare(state, held, began))

@@ -87,6 +87,9 @@ def prefer_what_is_held(state: State, now: float) -> None:
 def confirm(state: State, now: float) -> list[str]:
     """Let happen what is held. Returns the names of the peers that go."""
     names, removals = held(state), state.registry.removals
+    if names:
+        state.guard.let_go = True
+        state.kernel.want(now, Reason("operator", "the operator confirmed what is held"))
     removals.unknown, removals.let_go = frozenset(), removals.unknown
     take_files(state, (), list(removals) if removals.held else (), now)
     return names
@@ -95,14 +98,16 @@ def confirm(state: State, now: float) -> list[str]:
 def held(state: State) -> list[str]:
     """Names of the peers that would be removed, were it not for the brake."""
     registry = state.registry
-    return sorted({peer.name for peer in registry.held.values()} | registry.removals.unknown)
+    held = {peer.name for peer in registry.held.values()} | registry.removals.unknown
+    return sorted(held | state.guard.unaccounted)
 
 
 def held_problems(state: State) -> list[Problem]:
     """What is held, in words."""
     registry = state.registry
     gone = [_gone_problem(registry)] if registry.held else []
-    return [*gone, *([_unknown_problem(registry.removals.unknown)] if registry.removals.unknown else [])]
+    unknown = [_unknown_problem(registry.removals.unknown)] if registry.removals.unknown else []
+    return [*gone, *unknown, *([_guard_problem(state.guard.unaccounted)] if state.guard.unaccounted else [])]
 
 
 def forget(state: State, pair: Pair) -> None:
@@ -146,6 +151,14 @@ def _unknown_problem(names: frozenset[str]) -> Problem:
         "nobody is removed, they stay as they are"
     )
     return Problem("charon", "", "", message, WAYS_OUT)
+
+
+def _guard_problem(networks: frozenset[str]) -> Problem:
+    message = (
+        f"is closed to clear text with {len(networks)} addresses that no file describes ({some(networks)}): "
+        "it stays so"
+    )
+    return Problem("the kernel's guard", "", "", message, WAYS_OUT)
 
 
 def _reason(problem: Problem) -> Reason:

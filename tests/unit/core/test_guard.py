@@ -17,6 +17,7 @@ from swanmesh.core.connections import desired
 from swanmesh.core.exemptions import check_exemption
 from swanmesh.core.guard import Cover, Exempt, Ground, Opening, Used, block_covers, last_used
 from swanmesh.core.guarding import Change, Guard
+from swanmesh.core.inputs.removal import held_problems
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import AddressPair
 from swanmesh.core.peers import parse_peer
@@ -502,3 +503,32 @@ def test_the_exemptions_of_a_peer_stand_instead_of_the_hosts() -> None:
     assert kernel.passes(SSH_OUT) and not kernel.passes(SSH_OUT._replace(destination=OTHER))
     dns = Packet(Direction.OUT, LOCAL, OTHER, UDP, 40000, 53)
     assert kernel.passes(dns) and not kernel.passes(dns._replace(destination=PEER))
+
+
+def test_many_addresses_that_no_file_describes_stay_closed_until_that_is_confirmed() -> None:
+    host = settings()
+    lost = [closed(f"198.51.100.{number}", source="lost") for number in range(1, 9)]
+    mesh, kernel = Mesh(host, seed=1, kernel=True), standing(closed(PEER), *lost)
+    mesh.update_peers([peer()], (), 0.0)
+    mesh.charon_back("5.9.8", holdings(host), 0.0)
+    gone = OUT._replace(destination="198.51.100.1")
+
+    def run(begin: float) -> None:
+        for at in (begin, begin + 100.0, begin + 200.0):
+            for action in mesh.step(at).actions:
+                match action:
+                    case ObserveKernel():
+                        mesh.kernel_observed(KernelHoldings((), tuple(kernel.policies.values())), at)
+                    case ChangeGuard(change=change):
+                        kernel.take(change)
+                        mesh.done(action, None, at)
+                    case _ if action.pair:
+                        mesh.done(action, None, at)
+
+    mesh.kernel_event(KernelWatched(), 0.0)
+    run(0.0)
+    assert not kernel.passes(gone)
+    assert any("8 addresses that no file describes" in str(each) for each in held_problems(mesh.state))
+    assert "198.51.100.1/32" in mesh.confirm(300.0)
+    run(300.0)
+    assert kernel.passes(gone) and not kernel.passes(OUT) and held_problems(mesh.state) == []
