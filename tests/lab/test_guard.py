@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
@@ -132,3 +133,98 @@ def test_a_peer_comes_and_goes_under_traffic(lab: Mesh) -> None:
         host.swanmesh("remove-peer", fourth.name)
     wait_until(lambda: all(len(blocks(host)) == 2 * 4 * 3 for host in hosts), 30, "it is let go")
     assert all(reaches(hosts[0], address) for address in fourth.addresses)
+
+
+# What passes in clear by choice.
+
+
+def tcp(host: Host, other: Host, port: int) -> bool:
+    """Whether a connection from `host` to a port of `other` brings an answer, over both families."""
+    done = []
+    for address in (other.ipv4(), other.ipv6()):
+        server = other.popen("python3", "-c", _SERVER, address, str(port))
+        try:
+            wait_until(partial(listens, other, address, port), 20, "it listens")
+            client = host.exec("python3", "-c", _CLIENT, address, str(port), check=False)
+            done.append(client.returncode == 0)
+        finally:
+            server.kill()
+            server.wait()
+    assert len(set(done)) == 1, done
+    return done[0]
+
+
+_SERVER = (
+    "import socket, sys; a, p = sys.argv[1:]\n"
+    "s = socket.create_server((a, int(p)), family=socket.AF_INET6 if ':' in a else socket.AF_INET)\n"
+    "while True: s.accept()[0].sendall(b'x')"
+)
+_CLIENT = (
+    "import socket, sys; a, p = sys.argv[1:]\nassert socket.create_connection((a, int(p)), 2).recv(1) == b'x'"
+)
+
+
+def listens(host: Host, address: str, port: int) -> bool:
+    return f"{port}" in host.exec("ss", "-Hltn", f"sport = {port}").stdout
+
+
+def test_an_exempted_service_is_in_clear_only_if_both_ends_exempt_it(lab: Mesh) -> None:
+    first, second = lab.hosts[:2]
+    capture = lab.capture()
+    assert tcp(first, second, 2222)
+    assert capture.clear == [], "exempted nowhere, it is encrypted"
+    for host in (first, second):
+        host.write_config(exempt=["tcp/2222"])
+        other = second if host is first else first
+        wait_until(partial(tells, host, other, "exempt"), 20, "it is exempt")
+    capture = lab.capture()
+    assert tcp(first, second, 2222) and tcp(second, first, 2222)
+    assert {packet.detail.split()[0] for packet in capture.clear} == {"tcp"}, "and nothing else is in clear"
+    first.write_config()
+    wait_until(lambda: not tells(first, second, "exempt"), 20, "it is exempt at one end alone")
+    assert not tcp(first, second, 2222) and not tcp(second, first, 2222)
+    second.write_config()
+    wait_until(lambda: not tells(second, first, "exempt"), 20, "it is exempt nowhere")
+    assert tcp(first, second, 2222)
+
+
+def tells(host: Host, other: Host, words: str) -> bool:
+    return words in host.swanmesh("status", other.name).stdout
+
+
+def test_from_clear_to_encrypted_loses_nothing() -> None:
+    with mesh(2, ipv6=1, policy="prefer") as pair:
+        first, second = pair
+        streams = [
+            one.ping_stream(address, interval=0.002)
+            for one, other in ((first, second), (second, first))
+            for address in other.addresses
+        ]
+        pair.start_charons()
+        capture = pair.capture()
+        pair.start_controllers()
+        pair.wait_until_full(60)
+        for one, other in ((first, second), (second, first)):
+            wait_until(partial(closed_behind, one), 60, "it is closed behind")
+            assert one.ping(other).lost == 0
+        results = [stream.stop() for stream in streams]
+        print(results, capture.counts())
+        assert [result.lost for result in results] == [0] * len(results)
+        assert pair.capture().clear == []
+
+
+def closed_behind(host: Host) -> bool:
+    """Whether no opening is left (core/guard.py: 1,000 less the bits)."""
+    shown = host.exec("ip", "-o", "xfrm", "policy").stdout
+    return "priority 968" not in shown and "priority 872" not in shown
+
+
+def test_what_passes_in_clear_is_seen_under_monitor() -> None:
+    with mesh(2, ipv6=1, policy="monitor") as pair:
+        first, second = pair
+        pair.start()
+        assert first.ping(second).lost == 0
+        assert second.ping(first.ipv6()).lost == 0
+        for one, other in ((first, second), (second, first)):
+            wait_until(partial(tells, one, other, "last passed: out"), 30, "it is seen")
+        assert not any(host.sas() for host in pair)
