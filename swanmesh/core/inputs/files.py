@@ -146,6 +146,8 @@ def _want(
         pair = state.pairs.add(Pair(name=connection.name, peer=peer.name, standing=Standing(since=now)))
     before, was_down = pair.connection, pair.held_down
     if before == connection:
+        if peer.block:
+            state.pairs.mark(pair)  # its policy is in the guard alone
         return
     if before is None:
         pair.reason = why if peer.block and why else reasons.NEW_PEER

@@ -356,6 +356,17 @@ def test_another_host_at_a_members_address_is_known_by_its_own_name() -> None:
     assert world.mesh.state.members.elsewhere("web7.mesh.example", "") == 0
 
 
+def test_a_stricter_policy_closes_what_was_open_to_a_host_that_is_asked() -> None:
+    loose = block("four", "203.0.113.0/24", policy="prefer")
+    world = World(loose)
+    world.packet("203.0.113.7")
+    opened = (address(OWN[0]), address("203.0.113.7"))
+    assert opened in world.mesh.state.guard.wanted
+    world.mesh.update_peers([replace(loose, policy=Policy.REQUIRE)], (), world.now)
+    world.settle()
+    assert opened not in world.mesh.state.guard.wanted
+
+
 def test_a_member_that_is_gone_is_tried_for_a_while_and_then_forgotten() -> None:
     world = World(block("four", "203.0.113.0/24"))
     sa = world.comes("203.0.113.7", "web7.mesh.example", 7)
