@@ -84,6 +84,14 @@ class Load:
     before: float
     """Processors that were busy just before, with other things."""
 
+    @property
+    def which(self) -> str:
+        return "its processor is" if len(self.busy) == 1 else f"all {len(self.busy)} processors are"
+
+    @property
+    def otherwise(self) -> str:
+        return ", mostly with other things" if self.before > sum(self.busy) / 2 else ""
+
     def each_gigabyte(self, bits: float) -> float:
         """Seconds of a processor for 10**9 bytes at this rate, less what was busy before."""
         return max(0.0, sum(self.busy) - self.before) / (bits / 8e9)
@@ -103,16 +111,11 @@ def limit(path: Path, bits: float, resent: int, seconds: float, loads: Sequence[
         return Reason("link", f"{full} of packets of {path.mtu} bytes, its MTU")
     for load in loads:
         if load.busy and sum(load.busy) >= _BUSY * len(load.busy):
-            words = (
-                "its processor is busy"
-                if len(load.busy) == 1
-                else f"all {len(load.busy)} processors are busy"
-            )
-            return Reason("cpu", f"{load.host}: {words}")
+            return Reason("cpu", f"{load.host}: {load.which} busy{load.otherwise}")
     for load in loads:
         if load.busy and max(load.busy) >= _BUSY:
             words = f"one of {len(load.busy)} processors is busy, and one association has only one"
-            return Reason("core", f"{load.host}: {words}")
+            return Reason("core", f"{load.host}: {words}{load.otherwise}")
     if resent > _LOSSY * bits * seconds / 8 / path.segment:
         return Reason("loss", f"TCP sent {resent} segments again: packets are lost on the way")
     words = "no processor was busy: the way's delay and TCP's windows, or a rate that is limited on the way"

@@ -25,6 +25,8 @@ GRACE = 10.0
 """Seconds that a transfer may take beyond its time: to begin, and to tell what came of it."""
 _REPORT = 1 << 20
 """Bytes of iperf3's report, at most; without intervals it has some 2 KiB a stream."""
+_LEFT = 1.0
+"""Seconds in which it ends once all is done."""
 _NOBODY = 65534
 MISSING = "iperf3 is not installed: apt-get install iperf3"
 RIGHTS = "the service lacks rights: see /etc/swanmesh/bench.conf.disabled"
@@ -131,9 +133,13 @@ async def running(addresses: AddressPair, *arguments: str) -> AsyncIterator[asyn
         raise Failed(f"{program} cannot be started: {error.strerror}") from None
     try:
         yield process
+        # By itself, if it can: to kill what has just ended takes its status from asyncio, which complains.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), _LEFT)
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
         while process.stdout is not None and await process.stdout.read(_REPORT):
             pass  # what it said before, so that asyncio sees the end and closes the pipe
         await process.wait()

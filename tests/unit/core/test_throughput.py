@@ -75,6 +75,12 @@ def test_below_the_links_ceiling_a_busy_processor_is_the_limit(
     assert reason.words.startswith(words)
 
 
+def test_a_processor_that_was_busy_before_is_busy_with_other_things() -> None:
+    load = Load(host="web2", busy=(1.0, 0.9), before=1.8)
+    words = limit(GIGABIT, 0.4e9, 0, 5, [load]).words
+    assert words == "web2: all 2 processors are busy, mostly with other things"
+
+
 def test_what_is_sent_again_tells_of_losses() -> None:
     segments = 0.4e9 * 5 / 8 / 1414
     assert limit(GIGABIT, 0.4e9, int(segments / 100), 5, _loads()).code == "loss"
