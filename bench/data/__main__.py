@@ -68,13 +68,14 @@ def main() -> int:
     began, failed = time.monotonic(), False
     measured: list[dict[str, Any]] = []
     for release in arguments.kernels:
+        until = time.monotonic() + arguments.within
         try:
             kernel = machine.kernel(release)
             with tempfile.TemporaryDirectory(prefix="swanmesh-data-") as folder:
                 base = machine.initrd(kernel, Path(folder))
                 for job in jobs(arguments):
-                    left = arguments.within - (time.monotonic() - began)
-                    for found in machine.run(kernel, base, job, counted=True, within=max(left, 1.0)):
+                    left = max(until - time.monotonic(), 1.0)
+                    for found in machine.run(kernel, base, job, counted=True, within=left):
                         if "what" in found:
                             measured.append({"kernel": kernel.version, **found})
                             print(
@@ -112,7 +113,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--kernel-only", action="store_true", help="without tinc and Nebula")
     parser.add_argument("--rate", type=int, default=50, help="Mbit/s of the link that is held to a rate")
     parser.add_argument(
-        "--within", type=float, default=1200, help="seconds after which it ends with what it has"
+        "--within",
+        type=float,
+        default=2400,
+        help="seconds after which a kernel's guests end with what they have",
     )
     parser.add_argument("--json", type=Path, help="write the figures there too")
     return parser.parse_args()
