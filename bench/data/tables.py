@@ -30,7 +30,7 @@ _WIREGUARD = 16 + 16 + 8
 
 AREAS = {
     "cipher": r"aesni|aes_|gcm|skcipher|crypto|ghash|gf128|crypt|scatterwalk|kernel_fpu|sg_",
-    "copying and clearing": r"mem(set|cpy|move)|copy_|_copy|clear_page",
+    "copying and clearing": r"mem(set|cpy|move)|copy_|_copy|clear_page|rep_movs|rep_stos",
     "checksums": r"csum",
     "ESP and policies": r"xfrm|\besp|flow_hash|rhashtable|jhash",
     "memory of packets": r"kmem|slab|skb|kmalloc|kfree|page|napi_.*(alloc|frag)",
