@@ -51,7 +51,8 @@ _CLIENTS = 0x8000
 """As port and as mask: all ports from 32768 on."""
 EXEMPT = "exempt"
 _OUT_OPEN = 2.0
-"""Seconds that packets still go out in clear after an association came up: the other end has it by then."""
+"""Seconds that packets still go out in clear after an association came up that the other end began: it has it
+by then, a message later."""
 _OPENING_LASTS, _RENEWED = 60, 40.0
 """Seconds for which the kernel keeps an opening by itself, and after which it is renewed."""
 _IN_OPEN = 10.0
@@ -268,13 +269,16 @@ def _exemptions(settings: Settings, entry: Peer | Block) -> tuple[Exemption, ...
     return settings.exemptions_of(entry) if settings.policy_of(entry).meaning.connects else ()
 
 
-def opening(pair: AddressPair, up_since: float | None, now: float) -> tuple[Opening | None, float | None]:
+def opening(
+    pair: AddressPair, up_since: float | None, now: float, *, begun_here: bool
+) -> tuple[Opening | None, float | None]:
     """How an address pair under a policy that allows clear text is open, and until when. `up_since`: when its
-    association came up; None while it is not."""
+    association came up; None while it is not. `begun_here`: this end initiated it, so the other end had it
+    before."""
     if up_since is None:
         renewed = int(now // _RENEWED)
         return Opening(pair, True, renewed), (renewed + 1) * _RENEWED
-    if now < up_since + _OUT_OPEN:
+    if now < up_since + _OUT_OPEN and not begun_here:
         return Opening(pair, out=True), up_since + _OUT_OPEN
     if now < up_since + _IN_OPEN:
         return Opening(pair, out=False), up_since + _IN_OPEN

@@ -37,7 +37,9 @@ def open_pair(state: State, pair: Pair, now: float) -> float | None:
         return None
     if not state.charon.reachable:
         return None  # what stands in the kernel goes on as it is
-    part, due = opening(pair.addresses, pair.standing.since if pair.up else None, now)
+    begun_here = any(sa.initiator for sa in pair.associations.counting)
+    up_since = pair.standing.since if pair.up else None
+    part, due = opening(pair.addresses, up_since, now, begun_here=begun_here)
     state.guard.want(key, part)
     return due
 

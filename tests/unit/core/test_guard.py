@@ -383,7 +383,8 @@ def test_a_guard_of_peers_that_no_file_names_stays_until_charon_was_asked() -> N
     assert not kernel.passes(OUT) and kernel.passes(OUT._replace(destination=OTHER))
 
 
-def test_under_prefer_a_pair_is_open_until_some_time_after_it_came_up() -> None:
+@pytest.mark.parametrize("begun_here", [True, False])
+def test_under_prefer_a_pair_is_open_until_some_time_after_it_came_up(begun_here: bool) -> None:
     mesh, one = mesh_of(Policy.PREFER), peer()
     host = mesh.state.settings
     charons = [
@@ -412,10 +413,11 @@ def test_under_prefer_a_pair_is_open_until_some_time_after_it_came_up() -> None:
     assert [(policy.allow, policy.lasts > 0) for policy in renewed.change.put] == [(True, True)] * 2
     mesh.done(renewed, None, 59.0)
     ((name, (_, connection)),) = desired(host, one).items()
-    up = association(name, age=0.0)
+    up = association(name, age=0.0, initiator=begun_here)
     mesh.charon_back("5.9.8", holdings(host, up, loaded={name: connection.child}), 100.0)
     seen = [at(100.0), at(101.0), at(103.0), at(109.0), at(111.0)]
-    assert seen == [(True, True), (True, True), (False, True), (False, True), (False, False)]
+    out = not begun_here  # whoever began it comes up last, and knows that the other end is
+    assert seen == [(out, True), (out, True), (False, True), (False, True), (False, False)]
     mesh.charon_back("5.9.8", holdings(host, loaded={name: connection.child}), 200.0)
     assert at(200.0) == (True, True), "down again"
 
