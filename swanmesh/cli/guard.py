@@ -59,6 +59,8 @@ def status(setup: Setup, as_json: bool) -> int:
     else:
         say(f"closed to clear text: {plural(len(networks), 'network')}, by {len(standing)} policies")
         say(f"refused since the kernel started: {refused['out']} packets out, {refused['in']} in")
+        if mismatches := refused.get("in_expected_encrypted"):
+            say(f"and {mismatches} in, in clear from peers that are up: do these exempt more than this host?")
         say(f"UDP 4500 from peers without encapsulation: {'kept out' if udp_filter.stands() else 'let in'}")
         rows = [
             (name, _ago(last[key].out), _ago(last[key].into)) for name, key in networks.items() if key in last

@@ -114,7 +114,8 @@ class GuardStatus(msgspec.Struct, kw_only=True):
     """Why UDP 4500 is let in from peers that use no encapsulation; empty if it is kept out."""
     refused: dict[str, int] = {}
     """Packets that blocking policies of this host, the guard's or others', refused since it started: `out`,
-    `in`."""
+    `in`, and `in_expected_encrypted`: from peers that are up, where charon's policies expect them
+    encrypted."""
 
 
 class PeerStatus(msgspec.Struct, kw_only=True):

@@ -19,7 +19,7 @@ FILE = "guard"
 """Its name in the service's own folder."""
 _STATISTICS = Path("/proc/self/net/xfrm_stat")
 """Documentation/networking/xfrm_proc.rst."""
-_REFUSED = {"out": "XfrmOutPolBlock", "in": "XfrmInPolBlock"}
+_REFUSED = {"out": "XfrmOutPolBlock", "in": "XfrmInPolBlock", "in_expected_encrypted": "XfrmInTmplMismatch"}
 
 
 def write_file(folder: Path, parts: Iterable[Part]) -> None:

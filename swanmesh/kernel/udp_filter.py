@@ -20,7 +20,7 @@ from swanmesh.core.model import Address, Network
 _TABLE = "inet swanmesh"
 _NETLINK_NETFILTER, _TABLES_CHANGE = 12, 1 << 6
 """linux/netfilter/nfnetlink.h: NFNLGRP_NFTABLES is 7."""
-_PACE = 1.0
+_PACE = 2.0
 """Seconds between two looks at what is wanted and what stands."""
 _RETRY = 60.0
 """Seconds until what nft refused is tried again."""

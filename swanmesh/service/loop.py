@@ -35,7 +35,7 @@ from swanmesh.core.inputs.authorities import authority_problems
 from swanmesh.core.inputs.guard import encapsulating, members_addresses
 from swanmesh.core.inputs.removal import held_problems
 from swanmesh.core.mesh import Mesh
-from swanmesh.core.model import AddressPair
+from swanmesh.core.model import Address, AddressPair, Network
 from swanmesh.core.reasons import Reason
 from swanmesh.core.revocation import own_problems
 from swanmesh.core.xfrm import KernelWatched
@@ -126,6 +126,8 @@ class Daemon:
         )
         self._kernel = KernelLink(self._put)
         self.offering = Offering(self._partner, self.log.info)
+        self._members: tuple[int, frozenset[Address | Network]] = (-1, frozenset())
+        """Where members are, as of a version of the guard."""
         self._udp_filter = UdpFilter(self._udp_4500, self._tell_of_filter)
         self._watch_kernel = watch_kernel
         self._probe = ProbeLink(self._put, self.mesh.watched)
@@ -533,7 +535,9 @@ class Daemon:
 
     def _udp_4500(self) -> Udp4500:
         state = self.mesh.state
-        return Udp4500(members_addresses(state), encapsulating(state))
+        if self._members[0] != state.guard.version:  # it covers each of them, but where nothing connects
+            self._members = state.guard.version, members_addresses(state)
+        return Udp4500(self._members[1], encapsulating(state))
 
     def _tell_of_filter(self, problem: str) -> None:
         if problem:

@@ -161,7 +161,7 @@ def test_a_closed_peer_is_refused_at_once_and_seen() -> None:
 def test_what_passes_in_clear_is_seen_where_nothing_is_closed() -> None:
     found = in_kernel(guard(_PEERS, closed=False))
     assert connections(found) == {22, 23} and found["udp"] == [True, True]
-    assert found["refused"] == {"out": 0, "in": 0} and found["used"] == sorted(_PEERS)
+    assert not any(found["refused"].values()) and found["used"] == sorted(_PEERS)
 
 
 @pytest.mark.parametrize(
