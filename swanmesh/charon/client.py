@@ -173,6 +173,10 @@ class Charon:
         """The certificates of the host `name` that charon holds or remembers: a few dozen of all hosts."""
         return self._read(await self._list_certificates({"type": "X509", "subject": name}))
 
+    async def forget_certificates(self) -> None:
+        """Have charon forget what it has verified: what was loaded stays, the rest it verifies anew."""
+        await self._request("flush-certs", {"type": "X509"})
+
     async def _list_certificates(self, which: dict[str, str]) -> list[bytes]:
         found: list[bytes] = []
         await self._stream("list-certs", lambda item: found.extend(messages.certificate(item)), which)
@@ -220,7 +224,7 @@ class Charon:
             await self._request("load-cert", {"type": "X509", "flag": "CA", "data": authority})
         reply = await self._request("load-key", {"type": "any", "data": private_key})
         await self._request("load-cert", {"type": "X509", "flag": "NONE", "data": certificate})
-        await self._request("flush-certs", {"type": "X509"})
+        await self.forget_certificates()
         key_id = messages.text(reply, "id").replace(":", "").lower()
         if name:
             await self._unload_keys_but(key_id, name)

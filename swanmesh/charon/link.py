@@ -194,6 +194,9 @@ class Link:
             seen: tuple[SeenCertificate, ...] = ()
             with contextlib.suppress(CommandFailed):
                 seen = await charon.certificates_of(ike.remote_id)
+                if len(seen) > 1:
+                    # Next time, what it shows then stands alone.
+                    await charon.forget_certificates()
             self._report(Happened(CertificatesShown(ike, seen)))
 
     async def _act(self, charon: Charon) -> None:

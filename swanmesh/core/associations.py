@@ -67,9 +67,15 @@ class Associations:
         if self.agreement is None:
             return NONE
         breach, times = self.agreement.breach(sa), self.times.get(sa.unique_id)
-        if breach or not self.addresses_match or times is None or not times.certain:
+        if breach or times is None or not times.certain or times.certificate is None:
             return breach
-        return self.agreement.certified_elsewhere(times.certificate) if times.certificate else NONE
+        return self.unfit(times.certificate)
+
+    def unfit(self, certificate: SeenCertificate) -> Reason:
+        """Why a certificate is not for the pair's peer at its address; empty if it is."""
+        if self.agreement is None or not self.addresses_match:
+            return NONE
+        return self.agreement.certified_elsewhere(certificate)
 
     def _shown(self, sa: IkeSa) -> bool:
         """Whether charon was asked what the IKE_SA stands on, or need not be."""

@@ -50,7 +50,7 @@ class Daemon:
         self.sas: dict[int, IkeSa] = {}
         self.certificates: list[bytes] = []
         self.remembered: list[bytes] = []
-        """Certificates that peers showed."""
+        """Certificates that peers show, each time."""
         self.lists: list[bytes] = []
         self.keys: list[str] = []
         self._ids = itertools.count(1)

@@ -64,11 +64,16 @@ def take_shown(state: State, event: CertificatesShown, now: float) -> None:
     # One that was never seen before is the one that was shown now; so is one that stands alone.
     likely = news if len(news) == 1 else mine
     held, unique_id = pair.associations, event.ike.unique_id
-    held.note_asked(unique_id)
+    unfit = [one for one in likely if state.revocations.revoked(one) or held.unfit(one)]
     if len(likely) == 1:
         held.note_certificate(unique_id, likely[0], certain=True)
-        sa = held.sas.get(unique_id)
-        held.distrusted = bool(state.revocations.revoked(likely[0]) or (sa is not None and held.breach(sa)))
+        held.distrusted = bool(unfit)
+    if len(likely) > 1 and unfit:
+        # charon remembers nothing of them by now (`charon/link.py`), so once more tells which it was. Who is
+        # not trusted has to begin anew for that.
+        pair.doubt = Doubt(since=now, ask_at=now)
+    else:
+        held.note_asked(unique_id)
     judge(state, pair, now)
 
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from swanmesh.core.actions import Action, Initiate, ObserveSas, TerminateIke
+from swanmesh.core.actions import Action, Initiate, ObserveSas, RekeyIke, TerminateIke
 from swanmesh.core.agreement import uncertified
 from swanmesh.core.model import Validity
 from swanmesh.core.observed import CertificatesShown, ChildUp, IkeDown, IkeUp, SeenCertificate
@@ -39,7 +39,18 @@ class Proving(Life):
         return [action for action in step.actions if not action.quiet]
 
     def show(self, unique_id: int, *addresses: str) -> None:
-        seen = SeenCertificate(
+        self._shown(unique_id, self._certificate(*addresses))
+
+    def show_both(self, unique_id: int, one: str, other: str) -> None:
+        self._shown(unique_id, self._certificate(one), self._certificate(other))
+
+    def knows(self, *addresses: str) -> None:
+        """Certificates for each of these were seen before."""
+        seen = [self._certificate(one) for one in addresses]
+        self.mesh.state.certificates.take(seen, frozenset({self.peer.name}))
+
+    def _certificate(self, *addresses: str) -> SeenCertificate:
+        return SeenCertificate(
             fingerprint=f"for {addresses}",
             names=(self.peer.name,),
             not_before=OFFSET - DAY,
@@ -48,8 +59,10 @@ class Proving(Life):
             serial=7,
             addresses=tuple(address(one) for one in addresses),
         )
+
+    def _shown(self, unique_id: int, *certificates: SeenCertificate) -> None:
         ike = replace(ike_sa(self.name, unique_id), remote_id=self.peer.name)
-        self.event(CertificatesShown(ike, (seen,)))
+        self.event(CertificatesShown(ike, certificates))
 
     def end(self, action: Action) -> None:
         assert isinstance(action, TerminateIke) and action.force
@@ -148,3 +161,36 @@ def test_a_host_says_so_of_its_own_certificate() -> None:
     assert "203.0.113.1 of host.addresses" in str(problem)
     assert uncertified(replace(mine, addresses=life.host.host.addresses), life.host.host) == []
     assert uncertified(replace(mine, addresses=()), life.host.host) == []
+
+
+def test_of_two_of_which_one_will_not_do_it_is_asked_which_it_was() -> None:
+    life = Proving()
+    life.show(1, "203.0.113.2")
+    assert life.step() == [] and life.pair.up
+    life.again(2)
+    life.event(IkeDown(ike_sa(life.name, 1, "DELETING")))
+    life.knows("203.0.113.2", "203.0.113.9")
+    life.show_both(2, "203.0.113.2", "203.0.113.9")
+    (action,) = life.step()
+    assert isinstance(action, RekeyIke) and action.reauth
+    life.do(action)
+    life.now += 1.0
+    life.again(3)
+    life.event(IkeDown(ike_sa(life.name, 2, "DELETING")))
+    life.show(3, "203.0.113.2")
+    assert life.step() == [] and life.pair.up
+
+
+def test_nor_is_one_of_two_taken_from_who_showed_the_wrong_one_before() -> None:
+    life = Proving()
+    life.show(1, "203.0.113.9")
+    life.end(life.one())
+    life.step()
+    life.begin()
+    life.events.clear()
+    life.again(2)
+    life.knows("203.0.113.2", "203.0.113.9")
+    life.show_both(2, "203.0.113.2", "203.0.113.9")
+    life.step()
+    life.step(life.now + 3.0)
+    assert "peer-up" not in life.events and not life.pair.up
