@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,14 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from swanmesh.core.connections import peer_of
 from tests.charon import wire
 from tests.charon.fake import FakeCharon
 
+_REMEMBERED = 32
+"""Certificates that a real one remembers: CACHE_SIZE in libstrongswan credentials/sets/cert_cache.c."""
+_AUTHENTICATION = 0.005
+"""Seconds."""
 _LISTS = {"list-sas": "list-sa", "list-conns": "list-conn"}
 
 
@@ -29,6 +35,8 @@ class EagerCharon(FakeCharon):
     def __init__(self, path: Path, shown: Path | None = None) -> None:
         super().__init__(path)
         self._shown = dict(_by_name(shown.read_bytes())) if shown is not None else {}
+        self._next = 0.0
+        self._latest: deque[bytes] = deque(maxlen=_REMEMBERED)
         self._encoded: dict[str, bytes] = {}
         self._up: set[str] = set()
 
@@ -37,21 +45,29 @@ class EagerCharon(FakeCharon):
         if command not in _LISTS:
             self._encoded.clear()
         if command == "load-conn":
+            loop = asyncio.get_running_loop()
             for name in message:
-                asyncio.get_running_loop().call_soon(self._come_up, name)
+                if self._shown:
+                    # What is shown is forgotten again, so no faster than a real one authenticates.
+                    self._next = max(self._next + _AUTHENTICATION, loop.time())
+                    loop.call_at(self._next, self._come_up, name)
+                else:
+                    loop.call_soon(self._come_up, name)
         return reply
 
     def _do_list_certs(self, asked: dict[str, Any], stream: Any) -> dict[str, Any]:
-        if "subject" not in asked:
-            return super()._do_list_certs(asked, stream)
-        if (data := self._shown.get(asked["subject"].decode())) is not None:
-            stream("list-cert", {"type": "X509", "flag": "NONE", "data": data})
-        return {}
+        self.remembered = [*self._latest]
+        if "subject" in asked:
+            shown = self._shown.get(asked["subject"].decode())
+            self.remembered = [shown] if shown is not None and shown in self._latest else []
+        return super()._do_list_certs(asked, stream) or {}
 
     def _come_up(self, name: str) -> None:
         children = self.connections[name]["children"]
         if name not in self._up and any(child.startswith("esp-") for child in children):
             self._up.add(name)
+            if (shown := self._shown.get(peer_of(name))) is not None:
+                self._latest.append(shown)
             self.establish(name, initiator=False)
             self._encoded.clear()
 

@@ -170,8 +170,9 @@ class Charon:
         )
 
     async def certificates_of(self, name: str) -> tuple[SeenCertificate, ...]:
-        """The certificates of the host `name` that charon holds or remembers: a few dozen of all hosts."""
-        return self._read(await self._list_certificates({"type": "X509", "subject": name}))
+        """The certificates of the host `name`, or of all, that charon holds or remembers: a few dozen."""
+        which = {"type": "X509"} | ({"subject": name} if name else {})
+        return self._read(await self._list_certificates(which))
 
     async def forget_certificates(self) -> None:
         """Have charon forget what it has verified: what was loaded stays, the rest it verifies anew."""

@@ -189,15 +189,21 @@ class Link:
     async def _ask(self, charon: Charon) -> None:
         """As an IKE_SA comes up charon remembers what the peer showed, and may soon forget it."""
         while True:
-            ike = await self._next(self._came_up, self._to_ask)
-            self._came_up.popleft()
+            await self._next(self._came_up, self._to_ask)
+            came_up = [*self._came_up]
+            self._came_up.clear()
             seen: tuple[SeenCertificate, ...] = ()
             with contextlib.suppress(CommandFailed):
-                seen = await charon.certificates_of(ike.remote_id)
-                if len(seen) > 1:
-                    # Next time, what it shows then stands alone.
+                # Where many come up at once, one look tells of all of them before the first is forgotten.
+                one = came_up[0].remote_id if len(came_up) == 1 else ""
+                seen = await charon.certificates_of(one)
+            shown = [[each for each in seen if ike.remote_id.lower() in each.names] for ike in came_up]
+            if any(len(each) > 1 for each in shown):
+                with contextlib.suppress(CommandFailed):
+                    # What they show next time then stands alone.
                     await charon.forget_certificates()
-            self._report(Happened(CertificatesShown(ike, seen)))
+            for ike, each in zip(came_up, shown, strict=True):
+                self._report(Happened(CertificatesShown(ike, tuple(each))))
 
     async def _act(self, charon: Charon) -> None:
         while True:

@@ -74,6 +74,8 @@ _REKEY_PACE = 0.1
 """Seconds between two peers when all are rekeyed: each costs charon some milliseconds here and there."""
 _PACE = 20
 """The guard's file is written at most once in so many times as long as it takes."""
+_KEEP_AFTER = 0.2
+"""Seconds after which revocation lists are written down: what they call for comes before the disk."""
 _RECOVERY = 10.0
 """Seconds between two times that the state is made anew."""
 
@@ -141,6 +143,7 @@ class Daemon:
         }
         self._watch = self._new_watch()
         self.sources.apply(self.mesh, sources.first(self.mesh.state.registry), self.started)
+        self._keeping: asyncio.TimerHandle | None = None
         self._seen = SeenStore(config.state)
         self._seen.recall(self.mesh.state.certificates, voucher.issuers, time.time())
         self._take_lists()
@@ -269,7 +272,7 @@ class Daemon:
         self._tell_override(overrides)
         config = self.sources.config
         if paths is None or not set(config.credentials.crls).isdisjoint(paths):
-            self._take_lists()
+            self._lists_changed()
         self.hooks.directory, self.hooks.environment = config.hooks, config.environment
         self._probe.configure(config.probe.port, config.host.addresses)
         self._offer()
@@ -300,17 +303,26 @@ class Daemon:
                 self.log.error("not in force", problem=problem)
 
     def _take_lists(self) -> None:
-        """The revocation lists that there are, to the core; and what came into force, to the disk."""
+        """The revocation lists that there are, to the core."""
         lists, before = self._lists.gather()
         self.mesh.wall_clock(time.time() - now())
         self.mesh.revocation_lists(lists, now(), before)
         self._lists.older(lists, self.mesh.state.revocations)
-        self._lists.keep(self.mesh.state.revocations)
         self._wake.set()
+
+    def _lists_changed(self) -> None:
+        """The same, and what came into force to the disk, once what it calls for is on its way."""
+        self._take_lists()
+        if self._keeping is None:
+            self._keeping = asyncio.get_running_loop().call_later(_KEEP_AFTER, self._keep_lists)
+
+    def _keep_lists(self) -> None:
+        self._keeping = None
+        self._guarded(self._lists.keep, self.mesh.state.revocations)
 
     def _lists_fetched(self) -> None:
         before = set(self.problems())
-        self._guarded(self._take_lists)
+        self._guarded(self._lists_changed)
         self._complain(before)
 
     def confirm(self, subject: ConfirmSubject) -> list[str]:
@@ -374,6 +386,9 @@ class Daemon:
             self.log.info("stopping", associations="left as they are")
             self._announcer.service("stopping")
             self._seen.keep(self.mesh.state.certificates, now(), at_once=True)
+            if self._keeping is not None:
+                self._keeping.cancel()
+                self._keep_lists()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(

@@ -94,16 +94,16 @@ def _suppose(state: State, pair: Pair) -> None:
 def _cut(state: State, one: RevocationList, known: RevocationList | None) -> list[str]:
     """Names of the peers that the list takes away and those before it did not.
 
-    Of a peer whose certificate is not known the new entries of the list may be meant, where there was a list
-    before: a host that is new to the mesh learns of many at once, and none of them is its peer."""
+    Of one that is up, and whose certificate is not known, the new entries may be meant, where there was a
+    list before: a host that is new to the mesh learns of many at once, and none of them is its peer."""
     before = known.revoked if known is not None else {}
     new = one.revoked.keys() - before.keys()
     cut, unknown, accounted = [], [], set()
     for peer in state.peers():
         current = certificate_of(state, peer.name)
-        if current is None:
+        if current is None and peer.name in state.up:
             unknown.append(peer.name)
-        elif current.issuer == one.issuer and current.serial in new:
+        elif current is not None and current.issuer == one.issuer and current.serial in new:
             cut.append(peer.name)
             accounted.add(current.serial)
     if known is not None:
