@@ -198,7 +198,7 @@ build-beside:
 # The wrapper names the folder that it runs; replacing it is the switch. The installation before this one stays,
 # to go back to, and so does each that a process was started from.
 switch: build-beside
-	@install -d $(addprefix $(DESTDIR),$(PREFIX)/bin $(UNITDIR) $(CONFDIR)/peers.d $(CONFDIR)/hooks.d $(CONFDIR)/renewal.d)
+	@install -d $(addprefix $(DESTDIR),$(PREFIX)/bin $(UNITDIR) $(CONFDIR)/peers.d $(CONFDIR)/blocks.d $(CONFDIR)/hooks.d $(CONFDIR)/renewal.d)
 	@install -d -m 0700 $(DESTDIR)$(CONFDIR)/pki
 	$(call keep,conf/swanmesh.yaml,$(CONFDIR)/swanmesh.yaml)
 	$(call keep,conf/strongswan.d/swanmesh.conf,$(SYSCONFDIR)/strongswan.d/swanmesh.conf)

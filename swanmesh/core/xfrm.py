@@ -168,7 +168,7 @@ class EventsLost:
 
 @dataclass(frozen=True, slots=True)
 class PacketCalls:
-    """A packet to a host of a block met a trap of ours, and there is no association with the host."""
+    """A packet met a policy that wants an association, such as the trap of a block, and there is none."""
 
     local: Address
     remote: Address

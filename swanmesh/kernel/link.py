@@ -38,7 +38,6 @@ from swanmesh.core.actions import (
     Outcome,
     RestorePolicies,
 )
-from swanmesh.core.guard import OWNER
 from swanmesh.core.guarding import Change
 from swanmesh.core.xfrm import (
     EventsLost,
@@ -342,7 +341,8 @@ def _events_of(data: bytes) -> Iterator[KernelEvent]:
         elif message.kind == netlink.DEL_SA:
             yield StateDeleted(netlink.deleted_spi(message.body))
         elif message.kind == netlink.ACQUIRE:
-            if (found := netlink.acquired(message.body)) is not None and found[0] == OWNER:
-                yield PacketCalls(*found[1:])
+            # Whatever policy it met: one that a charon left behind that was killed calls for its host, too.
+            if (found := netlink.acquired(message.body)) is not None:
+                yield PacketCalls(*found)
         elif message.kind == netlink.DEL_POLICY:
             yield PolicyDeleted(netlink.deleted_policy(message.body))

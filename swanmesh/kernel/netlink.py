@@ -51,11 +51,8 @@ _LIMITS = struct.pack("=8Q", *_NO_LIMITS, 0, 0, 0, 0)
 """xfrm_lifetime_cfg: no limit of bytes or packets, and no end."""
 _TMPL = struct.Struct("=16s4sB3xH2x16sIBBBxIII")
 """xfrm_user_tmpl: daddr, spi, proto, family, saddr, reqid, mode, share, optional, aalgos, ealgos, calgos."""
-_ACQUIRE_ENDS = struct.Struct("=16s8x16s")
-"""xfrm_user_acquire: id.daddr, saddr."""
-_ACQUIRE_POLICY = struct.Struct("=96x40xH10xI")
-"""Of its policy's selector: family, user."""
-_ACQUIRE_SIZE = 280
+_ACQUIRE = struct.Struct("=16s8x16s40xH")
+"""xfrm_user_acquire: id.daddr, saddr, sel.family."""
 _TRANSPORT, _ALLOW = 0, 0
 _BLOCK = 1
 _ANY_ALGORITHM = 2**32 - 1
@@ -132,17 +129,14 @@ def policy(body: memoryview) -> XfrmPolicy | None:
     )
 
 
-def acquired(body: memoryview) -> tuple[int, Address, Address] | None:
-    """An ACQUIRE: whose policy a packet met for which there is no association (the mark in its selector), and
-    source and destination; None if it is cut short."""
-    if len(body) < _ACQUIRE_SIZE:
+def acquired(body: memoryview) -> tuple[Address, Address] | None:
+    """Source and destination of an ACQUIRE: a packet met a policy and there is no association for it; None if
+    it is cut short."""
+    if len(body) < _ACQUIRE.size:
         return None
-    (destination, source), (family, owner) = (
-        _ACQUIRE_ENDS.unpack_from(body),
-        _ACQUIRE_POLICY.unpack_from(body),
-    )
+    destination, source, family = _ACQUIRE.unpack_from(body)
     local, remote = _address(family, source), _address(family, destination)
-    return (owner, local, remote) if local is not None and remote is not None else None
+    return (local, remote) if local is not None and remote is not None else None
 
 
 def deleted_policy(body: memoryview) -> XfrmPolicy | None:

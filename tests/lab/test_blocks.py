@@ -56,6 +56,57 @@ def other_end(host: Host, remote: str) -> str:
     return host.ipv6() if ":" in remote else host.ipv4()
 
 
+CROWD = range(10, 250)
+"""Last numbers of the addresses of a crowd that one charon plays, each with a certificate of its own."""
+
+
+def play_crowd(lab: Mesh, host: Host, victim: Host) -> None:
+    """Loads the crowd into `host`'s charon, and has each of it begin an association with `victim`."""
+    host.namespace.ip(*(f"addr add 198.51.100.{last}/24 dev eth0" for last in CROWD))
+    by_hand.load_credentials(host)
+    with host.vici() as session:
+        for last in CROWD:
+            address, name = f"198.51.100.{last}", f"m{last}.mesh.example"
+            certificate, key = host.folder / f"{last}.pem", host.folder / f"{last}.key"
+            lab.authority.issue(name, [address], certificate=certificate, private_key=key)
+            session.load_cert({"type": "X509", "flag": "NONE", "data": certificate.read_bytes()})
+            session.load_key({"type": "any", "data": key.read_bytes()})
+            conn = by_hand.connection(host, address, victim, victim.ipv4(1), "none")
+            conn["local"]["id"] = f"fqdn:{name}"
+            session.load_conn({name: conn})
+            list(session.initiate({"ike": name, "child": "esp", "timeout": "-1"}))
+
+
+def test_a_block_of_two_hundred_and_forty_members_and_strangers() -> None:
+    with mesh(1, spare=2, ipv4=2) as lab:
+        h1, crowd, silent = lab
+        write_block(h1, "rack", "198.51.100.0/24")
+        for host in (h1, crowd):
+            host.start_charon()
+        h1.start_swanmesh()
+        wait_until(partial(closed, h1, "198.51.100.0/24"), 60, "the block is closed")
+        capture = silent.capture()
+        play_crowd(lab, crowd, h1)
+        names = {f"198.51.100.{last}": f"m{last}.mesh.example" for last in CROWD}
+        wait_until(lambda: up(h1) == names, 240, "all members are up", interval=2)
+        spis = h1.spis()
+        assert len(spis) == 2 * len(names) and all(state.transport for state in h1.xfrm_states())
+        strangers = [silent.ipv4(1), *(f"198.51.100.{last}" for last in (4, 5, 6, 7, 250, 251, 252, 253))]
+        for address in strangers:
+            assert h1.ping(address, count=1).received == 0
+        wait_until(
+            lambda: block(h1, "rack")["strangers"] == len(strangers), 120, "strangers are told", interval=2
+        )
+        for last in (CROWD[0], CROWD[-1]):
+            assert h1.ping(f"198.51.100.{last}").lost == 0
+        assert up(h1) == names and h1.spis() == spis, "nobody is a duplicate of anybody"
+        h1.kill_swanmesh()
+        h1.start_swanmesh()
+        wait_until(lambda: up(h1) == names, 120, "all members are up again", interval=2)
+        assert h1.spis() == spis
+        assert [packet for packet in capture.clear if packet.source in h1.addresses] == []
+
+
 @pytest.fixture(scope="module")
 def standing() -> Iterator[Mesh]:
     """h1 to h3 know each other by blocks; h4 has no charon, h5 one and a certificate of another authority."""
@@ -176,52 +227,3 @@ def test_a_block_that_is_removed_ends_its_own_associations_alone(standing: Mesh)
     assert h1.ping(standing[3].ipv4()).lost == 0, "under `prefer` a first packet to a stranger passes"
     wait_until(partial(meets, h1, h2, h2.ipv4()), 60, "h1 meets h2")
     assert {spi for spi in h1.spis() if ":" in spi[0]} == six
-
-
-CROWD = range(10, 250)
-"""Last numbers of the addresses of a crowd that one charon plays, each with a certificate of its own."""
-
-
-def play_crowd(lab: Mesh, host: Host, victim: Host) -> None:
-    """Loads the crowd into `host`'s charon, and has each of it begin an association with `victim`."""
-    host.namespace.ip(*(f"addr add 198.51.100.{last}/24 dev eth0" for last in CROWD))
-    by_hand.load_credentials(host)
-    with host.vici() as session:
-        for last in CROWD:
-            address, name = f"198.51.100.{last}", f"m{last}.mesh.example"
-            certificate, key = host.folder / f"{last}.pem", host.folder / f"{last}.key"
-            lab.authority.issue(name, [address], certificate=certificate, private_key=key)
-            session.load_cert({"type": "X509", "flag": "NONE", "data": certificate.read_bytes()})
-            session.load_key({"type": "any", "data": key.read_bytes()})
-            conn = by_hand.connection(host, address, victim, victim.ipv4(1), "none")
-            conn["local"]["id"] = f"fqdn:{name}"
-            session.load_conn({name: conn})
-            list(session.initiate({"ike": name, "child": "esp", "timeout": "-1"}))
-
-
-def test_a_block_of_two_hundred_and_forty_members_and_strangers() -> None:
-    with mesh(1, spare=2, ipv4=2) as lab:
-        h1, crowd, silent = lab
-        write_block(h1, "rack", "198.51.100.0/24")
-        for host in (h1, crowd):
-            host.start_charon()
-        h1.start_swanmesh()
-        wait_until(partial(closed, h1, "198.51.100.0/24"), 60, "the block is closed")
-        capture = silent.capture()
-        play_crowd(lab, crowd, h1)
-        names = {f"198.51.100.{last}": f"m{last}.mesh.example" for last in CROWD}
-        wait_until(lambda: up(h1) == names, 240, "all members are up")
-        spis = h1.spis()
-        assert len(spis) == 2 * len(names) and all(state.transport for state in h1.xfrm_states())
-        strangers = [silent.ipv4(1), *(f"198.51.100.{last}" for last in (4, 5, 6, 7, 250, 251, 252, 253))]
-        for address in strangers:
-            assert h1.ping(address, count=1).received == 0
-        wait_until(lambda: block(h1, "rack")["strangers"] == len(strangers), 120, "strangers are told")
-        for last in (CROWD[0], CROWD[-1]):
-            assert h1.ping(f"198.51.100.{last}").lost == 0
-        assert up(h1) == names and h1.spis() == spis, "nobody is a duplicate of anybody"
-        h1.kill_swanmesh()
-        h1.start_swanmesh()
-        wait_until(lambda: up(h1) == names, 120, "all members are up again")
-        assert h1.spis() == spis
-        assert [packet for packet in capture.clear if packet.source in h1.addresses] == []
