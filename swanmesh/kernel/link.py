@@ -233,17 +233,20 @@ class KernelLink:
         return [Outcome(action, failed.get(index)) for index, action in enumerate(actions)]
 
     async def _change(self, change: Change) -> str | None:
-        """Put, then drop; what is not there any more need not be dropped. Returns the first refusal."""
+        """Put, then drop; what is not there any more need not be dropped. One that is refused holds up no
+        other. Returns the first refusal."""
         requests = netlink.changes(change.put, change.drop)
-        gone = frozenset(range(len(change.put) + 1, len(requests) + 1))
+        refused: dict[int, int] = {}
         try:
             for begin in range(0, len(requests), _POLICIES):
                 answered = await self._acknowledged(b"".join(requests[begin : begin + _POLICIES]))
-                for sequence, number in answered.items():
-                    if number and not (number == errno.ENOENT and sequence in gone):
-                        return _refusal(number)
+                refused |= {sequence: number for sequence, number in answered.items() if number}
         except OSError as error:
             return explain(error)
+        drops = range(len(change.put) + 1, len(requests) + 1)
+        for sequence, number in sorted(refused.items()):
+            if number != errno.ENOENT or sequence not in drops:
+                return _refusal(number)
         return None
 
     async def _acknowledged(self, request: bytes) -> dict[int, int]:
