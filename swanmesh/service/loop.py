@@ -32,18 +32,15 @@ from swanmesh.core.actions import Action, Outcome
 from swanmesh.core.agreement import uncertified
 from swanmesh.core.events import MeshEvent
 from swanmesh.core.inputs.authorities import authority_problems
-from swanmesh.core.inputs.guard import encapsulating, members_addresses
 from swanmesh.core.inputs.removal import held_problems
 from swanmesh.core.mesh import Mesh
-from swanmesh.core.model import Address, AddressPair, Network
+from swanmesh.core.model import AddressPair
 from swanmesh.core.reasons import Reason
 from swanmesh.core.revocation import own_problems
 from swanmesh.core.xfrm import KernelWatched
 from swanmesh.files.watch import Watch
-from swanmesh.files.write import NotWritten
 from swanmesh.hooks.runner import Hooks
 from swanmesh.kernel.addresses import address_changes
-from swanmesh.kernel.guard import write_file
 from swanmesh.kernel.link import (
     KernelChanged,
     KernelLink,
@@ -52,13 +49,13 @@ from swanmesh.kernel.link import (
     TrafficObserved,
     describe,
 )
-from swanmesh.kernel.udp_filter import Udp4500, UdpFilter
 from swanmesh.pki.seen import Voucher
 from swanmesh.probe.link import ProbeLink, ProbeReport, ProbesHeard, ProbesReady
 from swanmesh.service import logs
 from swanmesh.service.announce import Announcer
 from swanmesh.service.certificates import Certificates
 from swanmesh.service.feed import Feed
+from swanmesh.service.guarding import Guarding
 from swanmesh.service.requests import DaemonService
 from swanmesh.service.revocation import RevocationSource
 from swanmesh.service.seen import SeenStore
@@ -72,8 +69,6 @@ if TYPE_CHECKING:
 
 _REKEY_PACE = 0.1
 """Seconds between two peers when all are rekeyed: each costs charon some milliseconds here and there."""
-_PACE = 20
-"""The guard's file is written at most once in so many times as long as it takes."""
 _KEEP_AFTER = 0.2
 """Seconds after which revocation lists are written down: what they call for comes before the disk."""
 _RECOVERY = 10.0
@@ -119,7 +114,6 @@ class Daemon:
         self._recovered = 0.0
         self._to_rekey: list[str] = []
         self._rekeying: asyncio.TimerHandle | None = None
-        self._guard_problem = ""
         config = sources.config
         voucher = Voucher(lambda: sources.settings.credentials.authorities)
         self._link = Link(config.charon.socket, self._put, timeout=config.charon.timeout, read=voucher)
@@ -128,9 +122,7 @@ class Daemon:
         )
         self._kernel = KernelLink(self._put)
         self.offering = Offering(self._partner, self.log.info)
-        self._members: tuple[int, frozenset[Address | Network]] = (-1, frozenset())
-        """Where members are, as of a version of the guard."""
-        self._udp_filter = UdpFilter(self._udp_4500, self._tell_of_filter)
+        self._guarding = Guarding(self.mesh.state, lambda: self.sources.config.state, self.log)
         self._watch_kernel = watch_kernel
         self._probe = ProbeLink(self._put, self.mesh.watched)
         self._probe.configure(config.probe.port, config.host.addresses)
@@ -158,10 +150,7 @@ class Daemon:
         kernel = self.mesh.state.kernel
         if self._watch_kernel and not kernel.watched and kernel.reason:
             degraded.append(f"the kernel's IPsec is not watched, and has no guard: {kernel.reason}")
-        if self.mesh.state.guard.refused:
-            degraded.append(f"the kernel's guard is not whole: {self.mesh.state.guard.refused}")
-        if self._guard_problem:
-            degraded.append(self._guard_problem)
+        degraded += self._guarding.problems()
         if self._unprobed:
             degraded.append(f"data paths are not probed: {self._unprobed}")
         config, state = self.sources.config, self.mesh.state
@@ -223,6 +212,11 @@ class Daemon:
         self.mesh.command(command, peer, now())
         self.log.info("asked", command=command, peer=peer)
         self._wake.set()
+
+    @property
+    def udp_4500(self) -> str:
+        """Why UDP 4500 is not kept out where it should be; empty if it is."""
+        return self._guarding.udp_4500
 
     @property
     def segmentation(self) -> str:
@@ -355,13 +349,12 @@ class Daemon:
             loop.create_task(work)
             for work in (
                 self._link.run(),
-                *([self._kernel.run(), self._udp_filter.run()] if self._watch_kernel else []),
+                *([self._kernel.run(), self._guarding.run()] if self._watch_kernel else []),
                 self._probe.run(),
                 self._loop(),
                 self._follow_files(),
                 self._lists.run(),
                 self._follow_addresses(),
-                self._keep_guard(),
                 self._live(),
             )
         ]
@@ -513,7 +506,7 @@ class Daemon:
             self._edges[action.edge]((action,))
         for event in step.events:
             self._announcer.event(event)
-        self._udp_filter.look()
+        self._guarding.look()
         stepped, self._stepped = self._stepped, asyncio.Event()
         stepped.set()
 
@@ -547,39 +540,6 @@ class Daemon:
                 if self.sources.look_at_addresses():
                     self._guarded(self.reload, None)
         await self._stop.wait()
-
-    def _udp_4500(self) -> Udp4500:
-        state = self.mesh.state
-        if self._members[0] != state.guard.version:  # it covers each of them, but where nothing connects
-            self._members = state.guard.version, members_addresses(state)
-        return Udp4500(self._members[1], encapsulating(state))
-
-    def _tell_of_filter(self, problem: str) -> None:
-        if problem:
-            self.log.warning("UDP 4500 is not kept out", problem=problem)
-        else:
-            self.log.info("UDP 4500 is kept out where no pair uses encapsulation")
-
-    @property
-    def udp_4500(self) -> str:
-        """Why UDP 4500 is not kept out where it should be; empty if it is, as far as is known."""
-        return self._udp_filter.problem
-
-    async def _keep_guard(self) -> None:
-        """Keeps the file that the next boot puts into the kernel, as often as that takes next to no time."""
-        guard, written = self.mesh.state.guard, -1
-        while True:
-            if guard.expected and written != guard.version:
-                written, began = guard.version, now()
-                try:
-                    await asyncio.to_thread(write_file, self.sources.config.state, guard.lasting)
-                    self._guard_problem = ""
-                except NotWritten as error:
-                    self._guard_problem = f"the next boot would begin with another guard: {error}"
-                    self.log.error("guard not kept", problem=str(error))
-                await asyncio.sleep((now() - began) * _PACE)
-            else:
-                await self.next_step()
 
     def _hangup(self) -> None:
         self._notifier.reloading("reading files")
