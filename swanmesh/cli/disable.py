@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 
@@ -114,12 +115,16 @@ def _peers(setup: Setup) -> list[str]:
 
 
 def _by_hand(setup: Setup) -> list[str]:
-    """Take all that is ours out of charon, with no service to do it. Returns what could not be."""
+    """Take all that is ours out of the kernel and out of charon, with no service to do it. Returns what could
+    not be."""
+    from swanmesh.kernel import guard
     from swanmesh.service import purge
 
-    charon = setup.config.charon
+    left, config = [], setup.config
+    with contextlib.suppress(OSError):  # a kernel that shows no IPsec has no guard
+        guard.clear(config.state)
     try:
-        purge.purge(charon.socket, charon.timeout, patience=_LAST_WORD)
+        purge.purge(config.charon.socket, config.charon.timeout, patience=_LAST_WORD)
     except purge.NotPurged as error:
-        return [f"charon ({error})"]
-    return []
+        left = [f"charon ({error})"]
+    return left

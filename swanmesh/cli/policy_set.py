@@ -17,6 +17,7 @@ from swanmesh.cli.policy_report import listed, on_trial
 from swanmesh.cli.policy_trial import PATIENCE, tell_all, writing
 from swanmesh.config.override import begin_trial, end_trial
 from swanmesh.config.policies import write_policies
+from swanmesh.core.guard import OUT_OPEN
 from swanmesh.core.model import Address
 from swanmesh.core.override import HOST
 from swanmesh.core.policy import Policy, check_policy
@@ -25,6 +26,9 @@ from swanmesh.kernel.sessions import ssh_peers
 if TYPE_CHECKING:
     from swanmesh.cli.setup import Setup
     from swanmesh.control.protocol import BlockStatus, PeerPolicy, PolicyReply
+
+_CHANGED_OVER = OUT_OPEN + 2.0
+"""Seconds after which a peer that prefers has changed over to an association, with some room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +125,17 @@ def change(
         else:
             say(f"the files say {policy} for {wanted.whom} already")
         return ExitStatus.DONE
+    _wait_for_others(wanted)
     after = _write(setup, wanted, reply) if within is None else _try(setup, wanted, reply, within)
     return _await(setup, wanted, after, as_json)
+
+
+def _wait_for_others(wanted: _Change) -> None:
+    """A peer that prefers sends in clear for a moment more after the association came up (`core/guard.py`),
+    and maybe has seen that later than this host. What it so sends would be refused."""
+    if wanted.policy.meaning.closed and wanted.affected:
+        youngest = max(peer.up_since or 0.0 for peer in wanted.affected)
+        time.sleep(min(_CHANGED_OVER, max(0.0, youngest + _CHANGED_OVER - time.time())))
 
 
 def _write(setup: Setup, wanted: _Change, reply: PolicyReply) -> str:

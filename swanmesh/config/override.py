@@ -74,6 +74,11 @@ class Overrides:
         return Override(disabled=self.disabled is not None, trial=trial)
 
 
+def records(folder: Path) -> tuple[Path, Path]:
+    """Where they lie, for who watches them."""
+    return folder / _TRIAL, folder / _DISABLED
+
+
 _Record = TypeVar("_Record", TrialRecord, DisabledRecord)
 
 

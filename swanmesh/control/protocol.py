@@ -300,6 +300,8 @@ class PeerPolicy(msgspec.Struct, kw_only=True):
     """What the peer's own file states; None if it takes the host's."""
     file: str
     state: PeerState
+    up_since: float | None
+    """When the last of its address pairs was noticed to have come up; null unless all are."""
     member: bool | None
     """Whether it answers with a certificate of the mesh; null as long as that is not known."""
     obstacle: str

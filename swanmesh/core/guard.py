@@ -50,13 +50,11 @@ _ALL = 0xFFFF
 _CLIENTS = 0x8000
 """As port and as mask: all ports from 32768 on."""
 EXEMPT = "exempt"
-_OUT_OPEN = 2.0
+OUT_OPEN = 2.0
 """Seconds that packets still go out in clear after an association came up that the other end began: it has it
 by then, a message later."""
 _OPENING_LASTS, _RENEWED = 60, 40.0
 """Seconds for which the kernel keeps an opening by itself, and after which it is renewed."""
-_IN_OPEN = 10.0
-"""Seconds that they are still taken in clear: longer, so that the other end has changed over."""
 
 Key: TypeAlias = tuple[object, ...]
 
@@ -100,6 +98,8 @@ class Cover(NamedTuple):
     trapped: tuple[Address, ...] = ()
     """Addresses of this host from which a packet there has the kernel ask for an association: who is there
     is not known."""
+    past: bool = False
+    """Whether packets in clear pass charon's policies by as well, whatever it still holds."""
 
     @property
     def key(self) -> Key:
@@ -107,7 +107,7 @@ class Cover(NamedTuple):
 
     def policies(self) -> Iterator[XfrmPolicy]:
         them, anybody = (self.network, self.bits), (_ANYWHERE[self.network.version], 0)
-        allow, priority = not self.closed, _COVER - 2 * self.bits
+        allow, priority = not self.closed, (_OPENING if self.past else _COVER) - 2 * self.bits
         for local in self.trapped:
             trap = _policy(Direction.OUT, (local, local.max_prefixlen), them, True, priority - 1)
             yield trap._replace(reqid=OWNER, optional=allow)
@@ -150,15 +150,17 @@ class Exempt(NamedTuple):
 
 
 class Opening(NamedTuple):
-    """An address pair under a policy that allows clear text, while its association comes up: packets in clear
-    pass charon's policies by, so that none is lost that one end sends in clear and the other expects
-    encrypted, or the other way round."""
+    """An address pair under a policy that allows clear text: packets in clear pass charon's policies by, so
+    that none is lost that one end sends in clear and the other expects encrypted, or the other way round.
+    They are taken in clear for as long as the policy holds, since the other end may cease to encrypt at any
+    time; what is encrypted passes as well."""
 
     pair: AddressPair
     out: bool
     """Whether this host still sends in clear."""
     renewed: int = 0
-    """Grows each time that it is to last anew: the kernel closes it by itself where no service is left to."""
+    """Grows each time that it is to last anew: the kernel closes the way out by itself where no service is
+    left to."""
 
     @property
     def key(self) -> Key:
@@ -170,7 +172,7 @@ class Opening(NamedTuple):
         ways = [(Direction.IN, remote, local), *([(Direction.OUT, local, remote)] if self.out else [])]
         for way, source, destination in ways:
             policy = _policy(way, source, destination, True, _OPENING - bits)
-            yield policy._replace(lasts=_OPENING_LASTS)
+            yield policy._replace(lasts=_OPENING_LASTS if self.out else 0)
 
 
 class Used(NamedTuple):
@@ -236,24 +238,26 @@ def policies_of(part: Part | None) -> dict[Key, XfrmPolicy]:
 
 
 def peer_covers(settings: Settings, peer: Peer, blocks: BlockTable) -> Iterator[Cover | Exempt]:
-    """What the peer's own addresses take. One that passes in clear takes a cover where that is watched, or a
-    block around it is closed."""
+    """What the peer's own addresses take. One that passes in clear takes a cover where that is watched, a
+    block around it is closed, or all is to pass whatever charon holds."""
+    past = settings.override.disabled
     meaning, exemptions = settings.policy_of(peer).meaning, _exemptions(settings, peer)
     for address in peer.addresses:
         bits = address.max_prefixlen
-        if meaning.closed or meaning.watched or _closed(settings, blocks.find(address)):
-            yield Cover(address, bits, closed=meaning.closed, source=peer.name)
+        if meaning.closed or meaning.watched or past or _closed(settings, blocks.find(address)):
+            yield Cover(address, bits, closed=meaning.closed, source=peer.name, past=past)
         if exemptions:
             yield Exempt(address, bits, exemptions, peer.name)
 
 
 def block_covers(settings: Settings, blocks: BlockTable) -> Iterator[Cover | Exempt]:
     """What blocks and their exceptions take."""
+    past = settings.override.disabled
     for rule in blocks.rules:
         network, closed = rule.network, _closed(settings, rule.block)
         asks = rule.block is not None and settings.policy_of(rule.block).meaning.connects
         trapped = [local for local in settings.host.addresses if asks and local.version == network.version]
-        yield Cover(network.network_address, network.prefixlen, closed, BLOCKS, tuple(trapped))
+        yield Cover(network.network_address, network.prefixlen, closed, BLOCKS, tuple(trapped), past)
         if rule.block is not None and (exemptions := _exemptions(settings, rule.block)):
             yield Exempt(network.network_address, network.prefixlen, exemptions, BLOCKS)
     for own in settings.host.addresses:
@@ -271,15 +275,13 @@ def _exemptions(settings: Settings, entry: Peer | Block) -> tuple[Exemption, ...
 
 def opening(
     pair: AddressPair, up_since: float | None, now: float, *, begun_here: bool
-) -> tuple[Opening | None, float | None]:
+) -> tuple[Opening, float | None]:
     """How an address pair under a policy that allows clear text is open, and until when. `up_since`: when its
-    association came up; None while it is not. `begun_here`: this end initiated it, so the other end had it
-    before."""
+    association was noticed to have come up; None while it is not. `begun_here`: this end initiated it, so the
+    other end had it before."""
     if up_since is None:
         renewed = int(now // _RENEWED)
         return Opening(pair, True, renewed), (renewed + 1) * _RENEWED
-    if now < up_since + _OUT_OPEN and not begun_here:
-        return Opening(pair, out=True), up_since + _OUT_OPEN
-    if now < up_since + _IN_OPEN:
-        return Opening(pair, out=False), up_since + _IN_OPEN
-    return None, None
+    if now < up_since + OUT_OPEN and not begun_here:
+        return Opening(pair, out=True), up_since + OUT_OPEN
+    return Opening(pair, out=False), None

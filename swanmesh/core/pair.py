@@ -75,6 +75,8 @@ class Standing:
     up: bool = False
     since: float = 0.0
     """When it came up, or went down, or was held down."""
+    noticed: float = 0.0
+    """When it was noticed that it came up, which is later."""
     cause: Reason = NONE
     ended: int = 0
     """Unique id of the IKE_SA whose end brought it down: what charon's log says of it may come later."""

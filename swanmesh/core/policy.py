@@ -24,7 +24,8 @@ class Meaning:
     watched: bool = False
     """Whether it is seen when packets cross in clear."""
     opens: bool = False
-    """Whether packets in clear are let through past charon's policies while an association comes up."""
+    """Whether packets in clear are let through past charon's policies: out while no association is up, and in
+    always."""
 
 
 class Policy(enum.StrEnum):

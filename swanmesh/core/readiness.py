@@ -45,7 +45,9 @@ class Readiness:
     obstacle: Reason
     """Why it would be cut off, in words with what to do; NONE while every address pair is up."""
     settled: bool
-    """Whether charon holds for it what its policy calls for, and nothing else."""
+    """Whether charon and the kernel's guard hold for it what its policy calls for."""
+    up_since: float | None
+    """When the last of its pairs was noticed to have come up; None unless all are."""
     lacks: tuple[int, ...]
     """IP versions that this host has an address of and the peer none: what crosses there is in clear."""
 
@@ -60,7 +62,8 @@ def readiness(state: State, peer: Peer, now: float) -> Readiness:
         verdict=verdict,
         member=_member(state, peer, pairs, now),
         obstacle=Reason(obstacle.code, f"{obstacle.words}; {remedy}") if remedy else obstacle,
-        settled=state.charon.reachable and all(_settled(pair) for pair in pairs),
+        settled=_settled(state, peer, pairs),
+        up_since=max((pair.standing.noticed for pair in pairs), default=None) if up else None,
         lacks=lacking_families(state.settings.host, peer),
     )
 
@@ -85,7 +88,18 @@ def _member(state: State, peer: Peer, pairs: list[Pair], now: float) -> bool | N
     return None
 
 
-def _settled(pair: Pair) -> bool:
+def _settled(state: State, peer: Peer, pairs: list[Pair]) -> bool:
+    covers = [(address, address.max_prefixlen) for address in peer.addresses]
+    openings = [(at.local, at.remote) for pair in pairs if (at := pair.addresses) is not None]
+    if state.guard.missing(*covers, *openings):
+        return False
+    if state.settings.override.disabled and state.guard.expected and not state.guard.refused:
+        return True  # the guard lets all pass, whatever charon still has to be rid of
+    return state.charon.reachable and all(_held(pair) for pair in pairs)
+
+
+def _held(pair: Pair) -> bool:
+    """Whether charon holds what is wanted."""
     if pair.connection is None:
         return pair.loaded is None and not pair.sas
     return pair.loaded == pair.connection.child

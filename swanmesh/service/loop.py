@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from swanmesh import __version__
 from swanmesh.charon.link import Back, Happened, Link, Lost, Observed, Report, Unreachable
-from swanmesh.config.override import Overrides
+from swanmesh.config.override import Overrides, records
 from swanmesh.control.counters import Counters
 from swanmesh.control.listener import Listener, listen
 from swanmesh.control.protocol import ConfirmSubject, ReloadReply
@@ -518,7 +518,10 @@ class Daemon:
         lists = [one for one in mine.crls if isinstance(one, Path)]
         return Watch(
             self.sources.folders,
-            (config.path, mine.certificate, mine.private_key, *mine.authorities, *lists),
+            (
+                *(config.path, mine.certificate, mine.private_key, *mine.authorities, *lists),
+                *records(config.state),
+            ),
         )
 
     async def _follow_files(self) -> None:

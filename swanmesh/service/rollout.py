@@ -43,6 +43,7 @@ def _peer(mesh: Mesh, peer: Peer, clock: Clock) -> PeerPolicy:
         own=peer.policy,
         file=peer.source,
         state=ready.verdict.state,
+        up_since=clock.at_optional(ready.up_since),
         member=ready.member,
         obstacle=ready.obstacle.words,
         obstacle_code=ready.obstacle.code,

@@ -110,7 +110,8 @@ def _unwanted(pair: Pair, state: State, now: float) -> Decision | None:
     if pair.left_alone:
         return Decision(reason=pair.left_alone)
     if pair.loaded is not None:
-        return Decision(UnloadConnection(name=pair.name, peer=pair.peer, reason=pair.reason))
+        unload = UnloadConnection(name=pair.name, peer=pair.peer, reason=pair.reason)
+        return Decision(unload, blocked=_unguarded(pair, state), reason=pair.reason)
     return _end_all(pair, pair.reason)
 
 
@@ -127,7 +128,8 @@ def _gate(pair: Pair, state: State, now: float) -> Decision | None:
 
 
 def _unguarded(pair: Pair, state: State) -> Reason:
-    """Why a connection must not be loaded yet: what the guard is to cover stands before it."""
+    """Why a connection must not be loaded or unloaded yet: what the guard is to cover or to open stands
+    before that."""
     entry = state.registry.entry(pair.peer)
     if isinstance(entry, Block):
         return state.guard.missing((entry.cidr.network_address, entry.cidr.prefixlen))

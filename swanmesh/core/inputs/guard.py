@@ -31,14 +31,19 @@ def open_pair(state: State, pair: Pair, now: float) -> float | None:
     if pair.addresses is None or not pair.peer:
         return None
     peer, key = state.peer(pair.peer), (pair.addresses.local, pair.addresses.remote)
-    associates = pair.connection is not None and not pair.connection.shunt
-    if peer is None or not associates or not state.settings.policy_of(peer).meaning.opens:
+    policy = state.settings.policy_of(peer).meaning if peer is not None else None
+    if policy is None or policy.closed:
         state.guard.want(key, None)
         return None
+    if pair.connection is None or pair.connection.shunt:
+        # What charon still has of it is ended, and must hold nothing back meanwhile, however long that takes.
+        part, due = opening(pair.addresses, None, now, begun_here=False)
+        state.guard.want(key, part)
+        return due
     if not state.charon.reachable:
         return None  # what stands in the kernel goes on as it is
     begun_here = any(sa.initiator for sa in pair.associations.counting)
-    up_since = pair.standing.since if pair.up else None
+    up_since = pair.standing.noticed if pair.up else None
     part, due = opening(pair.addresses, up_since, now, begun_here=begun_here)
     state.guard.want(key, part)
     return due

@@ -108,11 +108,17 @@ def _in_rekey(pair: Pair, now: float) -> bool:
     return now - pair.standing.rekeying_since < _REKEYING
 
 
+_YOUNG = 60.0
+"""Seconds. An older association was there before it was noticed: this controller has just begun."""
+
+
 def _came_up(pair: Pair, now: float) -> None:
     standing, held = pair.standing, pair.associations
     standing.up = True
     born = max((held.times[sa.unique_id].born for sa in held.counting), default=now)
     standing.since = now if standing.cause.code == reasons.NO_DATA else born
+    # Young ones may have stood in charon for seconds before the kernel had taken them.
+    standing.noticed = now if now - born < _YOUNG else born
     standing.cause, standing.lost = NONE, False
     pair.attempt.peer_ready = False
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swanmesh.core.actions import ChangeGuard, LoadConnection, ObserveKernel, UnloadConnection
+from swanmesh.core.actions import Action, ChangeGuard, LoadConnection, ObserveKernel, UnloadConnection
 from swanmesh.core.blocks import BlockTable, parse_block
 from swanmesh.core.connections import desired
 from swanmesh.core.exemptions import check_exemption
@@ -20,8 +20,11 @@ from swanmesh.core.guarding import Change, Guard
 from swanmesh.core.inputs.removal import held_problems
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import AddressPair
+from swanmesh.core.override import Override
 from swanmesh.core.peers import parse_peer
 from swanmesh.core.policy import Policy
+from swanmesh.core.readiness import readiness
+from swanmesh.core.reasons import Reason
 from swanmesh.core.xfrm import (
     Direction,
     KernelHoldings,
@@ -31,7 +34,7 @@ from swanmesh.core.xfrm import (
     PolicyDeleted,
     XfrmPolicy,
 )
-from tests.unit.core.build import address, association, holdings, peer, settings
+from tests.unit.core.build import address, association, holdings, name_of, peer, settings
 
 LOCAL, PEER, OTHER = "203.0.113.1", "203.0.113.2", "203.0.113.3"
 LOCAL6, PEER6 = "2001:db8::1", "2001:db8::2"
@@ -383,8 +386,31 @@ def test_a_guard_of_peers_that_no_file_names_stays_until_charon_was_asked() -> N
     assert not kernel.passes(OUT) and kernel.passes(OUT._replace(destination=OTHER))
 
 
+def standing_under(policy: Policy) -> tuple[Mesh, Kernel]:
+    """A mesh with a peer that is up since long, and the kernel with its guard."""
+    mesh, kernel = mesh_of(policy), Kernel()
+    mesh.update_peers([peer()], (), 0.0)
+    watch(mesh, kernel)
+    host, other = settings(policy=policy), peer()
+    loaded = {name: connection.child for name, (_, connection) in desired(host, other).items()}
+    held = holdings(host, association(name_of(host, other)), loaded=loaded)
+    mesh.charon_back("5.9.8", held, 0.0)
+    for at in (0.0, 1.0, 60.0, 61.0):
+        carry_out(mesh, kernel, at)
+    return mesh, kernel
+
+
+def carry_out(mesh: Mesh, kernel: Kernel, at: float) -> list[Action]:
+    """What the mesh decides, done at once."""
+    actions = [action for action in mesh.step(at).actions if isinstance(action, ChangeGuard) or action.pair]
+    for action in actions:
+        kernel.take(action.change if isinstance(action, ChangeGuard) else None)
+        mesh.done(action, None, at)
+    return actions
+
+
 @pytest.mark.parametrize("begun_here", [True, False])
-def test_under_prefer_a_pair_is_open_until_some_time_after_it_came_up(begun_here: bool) -> None:
+def test_under_prefer_clear_text_goes_out_until_the_pair_is_up_and_comes_in_always(begun_here: bool) -> None:
     mesh, one = mesh_of(Policy.PREFER), peer()
     host = mesh.state.settings
     charons = [
@@ -415,11 +441,38 @@ def test_under_prefer_a_pair_is_open_until_some_time_after_it_came_up(begun_here
     ((name, (_, connection)),) = desired(host, one).items()
     up = association(name, age=0.0, initiator=begun_here)
     mesh.charon_back("5.9.8", holdings(host, up, loaded={name: connection.child}), 100.0)
-    seen = [at(100.0), at(101.0), at(103.0), at(109.0), at(111.0)]
+    seen = [at(100.0), at(101.0), at(103.0), at(1000.0)]
     out = not begun_here  # whoever began it comes up last, and knows that the other end is
-    assert seen == [(out, True), (out, True), (False, True), (False, True), (False, False)]
-    mesh.charon_back("5.9.8", holdings(host, loaded={name: connection.child}), 200.0)
-    assert at(200.0) == (True, True), "down again"
+    assert seen == [(out, True), (out, True), (False, True), (False, True)]
+    mesh.charon_back("5.9.8", holdings(host, loaded={name: connection.child}), 2000.0)
+    assert at(2000.0) == (True, True), "down again"
+
+
+def charon_policies() -> list[XfrmPolicy]:
+    """What stands in the way of clear text while an association is up, as if it blocked."""
+    made = closed(PEER, 31).policies()
+    return [policy._replace(priority=100_000, owner=0) for policy in made]
+
+
+def test_who_ceases_to_encrypt_opens_both_ways_before_anything_of_it_goes() -> None:
+    mesh, kernel = standing_under(Policy.PREFER)
+    mesh.configure(settings(policy=Policy.OFF), 70.0)
+    first = carry_out(mesh, kernel, 70.0)
+    assert [type(action) for action in first] == [ChangeGuard]
+    others = Kernel(*kernel.policies.values(), *charon_policies())
+    assert others.passes(OUT) and others.passes(IN)
+    assert [type(action) for action in carry_out(mesh, kernel, 70.1)] == [UnloadConnection]
+
+
+def test_disabled_all_passes_at_once_whatever_charon_does() -> None:
+    mesh, kernel = standing_under(Policy.REQUIRE)
+    mesh.charon_lost(Reason("charon-unreachable", "hangs"), 65.0)
+    assert not kernel.passes(OUT) and not kernel.passes(IN)
+    mesh.configure(replace(settings(), override=Override(disabled=True)), 70.0)
+    carry_out(mesh, kernel, 70.0)
+    others = Kernel(*kernel.policies.values(), *charon_policies())
+    assert others.passes(OUT) and others.passes(IN)
+    assert readiness(mesh.state, peer(), 71.0).settled
 
 
 def test_a_block_has_the_kernel_ask_before_it_refuses_and_leaves_the_host_to_itself() -> None:
