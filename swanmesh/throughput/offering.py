@@ -129,10 +129,15 @@ class Offering:
                     if len(self._sessions) < _AT_ONCE:
                         session = loop.create_task(self._answer(connection))
                         self._sessions.add(session)
-                        session.add_done_callback(self._sessions.discard)
+                        session.add_done_callback(self._over)
                     else:
                         connection.close()
                 await asyncio.sleep(_BETWEEN)
+
+    def _over(self, session: asyncio.Task[None]) -> None:
+        self._sessions.discard(session)
+        if not session.cancelled() and (fault := session.exception()) is not None:
+            self._tell("a fault of swanmesh; please report it", error=repr(fault))
 
     async def _answer(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError, Misunderstood, TimeoutError):

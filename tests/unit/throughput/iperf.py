@@ -114,11 +114,11 @@ class Other:
 
     def __init__(self, *peers: str) -> None:
         self.peers = {address: f"web-{address}" for address in peers or (HERE, ELSEWHERE)}
-        self.told: list[tuple[str, str]] = []
+        self.told: list[tuple[str, dict[str, str]]] = []
         self.port = free_port()
         self.offering = Offering(
             lambda pair: self.peers.get(str(pair.remote), ""),
-            lambda words, peer: self.told.append((words, peer)),
+            lambda words, **facts: self.told.append((words, facts)),
             protect=unprotected,
         )
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from swanmesh.core.model import AddressPair
+from swanmesh.kernel.devices import Device
 from swanmesh.throughput.asking import Refused
 from swanmesh.throughput.iperf import Failed
 from swanmesh.throughput.messages import Ask
@@ -49,7 +51,7 @@ async def test_the_other_host_connects_to_who_asks_and_both_ends_tell(iperf: Fak
             assert (transfer.carried.bits, transfer.carried.resent) == (MBIT, 3)
             assert len(transfer.carried.busy) == len(transfer.here) == os.cpu_count()
     assert set(rates) == {912.0}
-    assert web2.told == [("measures throughput", f"web-{HERE}")]
+    assert web2.told == [("measures throughput", {"peer": f"web-{HERE}"})]
     first, second = iperf.ran("client")
     assert first[first.index("--client") + 1] == HERE and first[first.index("--bind") + 1] == THERE
     assert "--reverse" not in first and "--reverse" in second
@@ -221,6 +223,37 @@ async def test_a_port_that_is_taken_here_is_said() -> None:
         with pytest.raises(Failed, match=f"does not listen at 127.0.0.1 port {wanted.port}.*in use"):
             await session.transfer(wanted, lambda rate: None)
         taken.close()
+
+
+@asynchronous
+async def test_a_fault_of_ours_is_told_and_the_next_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    faults = [ValueError("a mistake")]
+
+    def faulty(addresses: AddressPair) -> Device:
+        if faults:
+            raise faults.pop()
+        return Device(1500, None)
+
+    monkeypatch.setattr("swanmesh.throughput.offering.device", faulty)
+    monkeypatch.setattr("swanmesh.throughput.offering._PAUSE", 0.0)
+    async with other() as web2:
+        with pytest.raises(Refused, match="closed the connection"):
+            async with web2.asked():
+                pass
+        fault = {"error": "ValueError('a mistake')"}
+        assert web2.told[1:] == [("a fault of swanmesh; please report it", fault)]
+        async with asyncio.timeout(10):
+            while not await _welcome(web2):
+                pass
+
+
+async def _welcome(web2: Other) -> bool:
+    try:
+        async with web2.asked():
+            return True
+    except Refused as refused:
+        assert "pauses as long" in str(refused)
+        return False
 
 
 @asynchronous
