@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from swanmesh.cli.output import amount, for_people, plural, span, wrap
 
 if TYPE_CHECKING:
-    from swanmesh.control.protocol import Association, BlockStatus, PairStatus, PeerStatus
+    from swanmesh.control.protocol import Association, BlockStatus, ClearText, PairStatus, PeerStatus
 
 _LABEL = 14
 
@@ -23,7 +23,7 @@ def detail(peer: PeerStatus, now: float) -> Iterator[str]:
     yield from _field(
         "exempt", ", ".join(peer.exempt) + " in clear, if it exempts the same" if peer.exempt else ""
     )
-    yield from _field("clear text", _clear(peer, now))
+    yield from _field("clear text", clear_text(peer.clear, now))
     if peer.block:
         yield from _field("met under", f"the block {peer.block}")
     for version in peer.lacks:
@@ -41,13 +41,13 @@ def detail(peer: PeerStatus, now: float) -> Iterator[str]:
     yield ""
 
 
-def _clear(peer: PeerStatus, now: float) -> str:
+def clear_text(clear: ClearText | None, now: float) -> str:
     """When packets in clear were refused, or passed."""
-    if peer.clear is None:
+    if clear is None:
         return ""
-    ways = (("out", peer.clear.out), ("in", peer.clear.into))
+    ways = (("out", clear.out), ("in", clear.into))
     last = ", ".join(f"{way} {span(now - at)} ago" for way, at in ways if at is not None)
-    verb = "refused" if peer.clear.refused else "passed"
+    verb = "refused" if clear.refused else "passed"
     return f"last {verb}: {last}" if last else ""
 
 

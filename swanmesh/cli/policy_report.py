@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from swanmesh.cli.detail import block_line, lacking
+from swanmesh.cli.detail import block_line, clear_text, lacking
 from swanmesh.cli.output import amount, plural, say, say_json, span, table
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def show_report(setup: Setup, peers: Sequence[str], as_json: bool) -> None:
     if not reply.peers:
         say("no peers")
         return
+    now = time.time()
     rows = [
         (
             peer.name,
@@ -35,11 +36,12 @@ def show_report(setup: Setup, peers: Sequence[str], as_json: bool) -> None:
             peer.state,
             {True: "yes", False: "NO", None: "not known"}[peer.member],
             f"{amount(peer.traffic.bytes_in)} in, {amount(peer.traffic.bytes_out)} out",
+            clear_text(peer.clear, now) or "-",
             "; ".join(_remarks(peer)),
         )
         for peer in sorted(reply.peers, key=lambda peer: (not peer.obstacle, peer.name))
     ]
-    headings = ("PEER", "POLICY", "STATE", "MEMBER", "ENCRYPTED", "IN THE WAY OF require")
+    headings = ("PEER", "POLICY", "STATE", "MEMBER", "ENCRYPTED", "IN CLEAR", "IN THE WAY OF require")
     say("", *table(headings, rows), "")
     blocked = sum(bool(peer.obstacle) for peer in reply.peers)
     say(f"{blocked} of {plural(len(reply.peers), 'peer')} would be cut off by `require`")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from swanmesh.cli.setup import Setup
     from swanmesh.control.protocol import BlockStatus, PeerPolicy, PolicyReply
 
+_SSH = "tcp/22"
 _CHANGED_OVER = OUT_OPEN + 2.0
 """Seconds after which a peer that prefers has changed over to an association, with some room."""
 
@@ -63,12 +64,10 @@ def _consider(reply: PolicyReply, policy: Policy, named: bool, sessions: Collect
         if cut := [f"{peer.name}: {peer.obstacle}" for peer in affected if peer.obstacle]:
             risks["cut-peers"] = cut
         for peer in affected:
-            if sources := {str(address) for address in sessions}.intersection(peer.addresses):
+            sources = {str(address) for address in sessions}.intersection(peer.addresses)
+            if sources and _SSH not in peer.exempt:
                 words = f"{peer.name}: somebody is logged in over SSH from {', '.join(sorted(sources))}"
-                risks.setdefault("lose-ssh", []).append(words)
-        for block in () if named else reply.blocks:
-            for risk, words in _strangers(block, reply.peers, sessions):
-                risks.setdefault(risk, []).append(words)
+                risks.setdefault("lose-ssh", []).append(f"{words}, and {_SSH} is not exempt")
     writes = any(peer.own != policy for peer in chosen) if named else reply.stated != policy
     return _Change(policy, not named, writes, tuple(reply.peers) if named else (), affected, kept, risks)
 

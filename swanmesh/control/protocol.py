@@ -313,6 +313,10 @@ class PeerPolicy(msgspec.Struct, kw_only=True):
     """Whether charon holds what the policy calls for."""
     traffic: Traffic = Traffic()
     """What crossed encrypted."""
+    clear: ClearText | None = None
+    """When something crossed in clear last, or was refused; null where it is not seen."""
+    exempt: list[str] = []
+    """What stays in clear with it by choice, if it exempts the same."""
     block: str = ""
     """The block that it was met under, if no file describes it."""
 

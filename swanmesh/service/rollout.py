@@ -13,7 +13,7 @@ from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import Peer
 from swanmesh.core.override import HOST
 from swanmesh.core.readiness import readiness
-from swanmesh.service.status import Clock, block_statuses, blocks_named, traffic_with
+from swanmesh.service.status import Clock, block_statuses, blocks_named, clear_text, traffic_with
 
 
 def policy(
@@ -50,6 +50,8 @@ def _peer(mesh: Mesh, peer: Peer, clock: Clock) -> PeerPolicy:
         lacks=list(ready.lacks),
         settled=ready.settled,
         traffic=traffic_with(mesh, peer),
+        clear=clear_text(mesh, peer),
+        exempt=[str(each) for each in mesh.state.settings.exemptions_of(peer)],
     )
 
 

@@ -30,7 +30,6 @@ from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import Peer
 from swanmesh.core.observed import ChildSa, IkeSa, SeenCertificate
 from swanmesh.core.pair import Pair
-from swanmesh.core.policy import Policy
 from swanmesh.core.readiness import lacking_families
 from swanmesh.core.revocation import Revocations
 from swanmesh.core.state import State
@@ -169,7 +168,7 @@ def peer_status(mesh: Mesh, peer: Peer, clock: Clock) -> PeerStatus:
         name=peer.title,
         block=peer.block,
         exempt=[str(each) for each in state.settings.exemptions_of(peer)] if policy.meaning.connects else [],
-        clear=_clear(mesh, peer, policy),
+        clear=clear_text(mesh, peer),
         addresses=[str(address) for address in peer.addresses],
         policy=policy,
         state=verdict.state,
@@ -189,8 +188,9 @@ def peer_status(mesh: Mesh, peer: Peer, clock: Clock) -> PeerStatus:
     )
 
 
-def _clear(mesh: Mesh, peer: Peer, policy: Policy) -> ClearText | None:
-    guard = mesh.state.guard
+def clear_text(mesh: Mesh, peer: Peer) -> ClearText | None:
+    """When packets in clear with a peer passed last, or were refused; None where that is not seen."""
+    guard, policy = mesh.state.guard, mesh.state.settings.policy_of(peer)
     if peer.block or not guard.expected or not (policy.meaning.closed or policy.meaning.watched):
         return None
     used = guard.used_with(peer.addresses)

@@ -116,6 +116,17 @@ async def test_require_is_refused_to_a_peer_from_which_somebody_is_logged_in(pla
 
 
 @asynchronous
+async def test_an_ssh_session_that_is_exempt_is_no_risk(place: Place) -> None:
+    place.document["exempt"] = ["tcp/22"]
+    place.write_config()
+    await place.charon.start()
+    async with service(place) as daemon:
+        await all_up(place, daemon)
+        assert (await swanmesh(place, "policy", "set", "require", ssh="192.0.2.3")).status == 0
+    await place.charon.stop()
+
+
+@asynchronous
 async def test_a_peer_named_gets_a_policy_of_its_own_and_keeps_it(place: Place) -> None:
     file = place.peers / "web3.mesh.example.yaml"
     file.write_text("name: web3.mesh.example\n# one address\naddresses: [192.0.2.3]\n")
