@@ -15,7 +15,7 @@ from swanmesh.core import reasons
 from swanmesh.core.actions import InstallPolicies, ObserveKernel, RekeyChild, RestorePolicies
 from swanmesh.core.decide.mending import KernelView, needs_policies, settled
 from swanmesh.core.inputs.guard import tidy, watch_guard
-from swanmesh.core.inputs.members import take_packet
+from swanmesh.core.inputs.members import take_left_over, take_packet
 from swanmesh.core.observed import ChildSa
 from swanmesh.core.pair import Pair
 from swanmesh.core.reasons import POLICIES_FLUSHED, STATES_FLUSHED, STATES_MISSING, Reason
@@ -126,6 +126,7 @@ def take_kernel(state: State, held: KernelHoldings | None, now: float) -> None:
     )
     if not state.charon.reachable:
         return
+    take_left_over(state, held.policies, now)
     doubts = list(_compare(state, held, began))
     kernel.flushed = frozenset()
     if kernel.mendings:

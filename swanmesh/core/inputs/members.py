@@ -24,6 +24,7 @@ from swanmesh.core.observed import Holdings, IkeSa, LoadedConnection
 from swanmesh.core.pair import Pair
 from swanmesh.core.reasons import Reason
 from swanmesh.core.state import State
+from swanmesh.core.xfrm import Direction, XfrmPolicy
 
 _KEPT = 3600.0
 """Seconds for which a member that is down is tried again; after that it is met anew, by the next packet."""
@@ -49,6 +50,17 @@ def take_packet(state: State, local: Address, remote: Address, now: float) -> No
             _meet(state, local, remote, now, _CALLED)
         else:
             state.members.wait(local, remote, now)
+
+
+def take_left_over(state: State, policies: Iterable[XfrmPolicy], now: float) -> None:
+    """Policies of associations with hosts of blocks that nobody knows: a charon that was killed left them and
+    this service began afterwards. Whoever was met before is asked again."""
+    if not state.registry.table:
+        return
+    for policy in policies:
+        theirs = policy.direction is Direction.OUT and policy.single_hosts and policy.reqid
+        if theirs and not policy.owner and text(policy.destination) not in state.members:
+            take_packet(state, policy.source, policy.destination, now)
 
 
 def step_members(state: State, now: float) -> None:

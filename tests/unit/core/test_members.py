@@ -8,7 +8,15 @@ from itertools import pairwise
 
 import pytest
 
-from swanmesh.core.actions import Action, Initiate, LoadConnection, ObserveAll, ObserveSas, TerminateIke
+from swanmesh.core.actions import (
+    Action,
+    Initiate,
+    LoadConnection,
+    ObserveAll,
+    ObserveKernel,
+    ObserveSas,
+    TerminateIke,
+)
 from swanmesh.core.connections import Kind, kind_of, met_under_block, peer_of
 from swanmesh.core.inputs.removal import held
 from swanmesh.core.members import ADDRESSES, ASKED_AT_ONCE
@@ -17,7 +25,7 @@ from swanmesh.core.observed import ChildUp, IkeDown, IkeMoved, IkeRekeyed, IkeSa
 from swanmesh.core.policy import Policy
 from swanmesh.core.reasons import NOT_AS_AGREED
 from swanmesh.core.verdict import peer_verdict
-from swanmesh.core.xfrm import PacketCalls
+from swanmesh.core.xfrm import Direction, KernelHoldings, KernelWatched, PacketCalls, XfrmPolicy
 from tests.unit.core.build import address, association, peer, settings
 from tests.unit.core.ideal import IdealCharon
 from tests.unit.core.test_blocks import block
@@ -60,6 +68,10 @@ class World:
             self.mesh.observed(self.charon.holdings(), self.now)
         elif isinstance(action, ObserveSas):
             self.mesh.observed(self.charon.holdings().sas, self.now)
+        elif isinstance(action, ObserveKernel):
+            self.mesh.kernel_observed(None, self.now)
+        elif action.edge == "kernel":
+            self.mesh.done(action, None, self.now)
         else:
             self.done.append(action)
             error = None if isinstance(action, Initiate) else self.charon.carry_out(action)
@@ -306,6 +318,20 @@ def test_the_file_of_a_block_that_is_gone_takes_no_crowd_along() -> None:
     world.mesh.confirm(world.now)
     world.settle(world.now + 30.0)
     assert world.up() == {}
+
+
+def test_whoever_left_policies_in_the_kernel_with_a_charon_that_was_killed_is_asked_again() -> None:
+    world = World(block("four", "203.0.113.0/24"), peer("web2.mesh.example", "203.0.113.2"))
+    known = world.comes("203.0.113.9", "web9.mesh.example", 9)
+    left = [
+        XfrmPolicy(Direction.OUT, address(OWN[0]), 32, address(f"203.0.113.{last}"), 32, 0, 0, True, 7, 1, 0)
+        for last in (2, 7, 9)
+    ]
+    world.mesh.kernel_event(KernelWatched(), world.now)
+    world.mesh.kernel_observed(KernelHoldings((), tuple(left)), world.now)
+    done = world.settle(world.now + 1.0)
+    assert set(initiated(done)) - {"web2.mesh.example"} == {"203.0.113.7"}
+    assert known.unique_id in world.charon.sas
 
 
 def test_a_member_can_be_held_down_and_called_up() -> None:
