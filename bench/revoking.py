@@ -168,6 +168,8 @@ def _revoke(
         _put(site, data)
         while True:
             at, event = told.get(timeout=60)
+            if event.kind == "revocation-held" or at > began + 60:
+                raise RuntimeError(f"nobody was ended: {event.reason}")
             if event.kind == "action" and event.details["action"] == "terminate":
                 yield at - began
                 break

@@ -94,7 +94,7 @@ def _suppose(state: State, pair: Pair) -> None:
 def _cut(state: State, one: RevocationList, known: RevocationList | None) -> list[str]:
     """Names of the peers that the list takes away and those before it did not.
 
-    Of one that is up, and whose certificate is not known, the new entries may be meant, where there was a
+    While of most that are up the certificate is not known, the new entries may mean them, where there was a
     list before: a host that is new to the mesh learns of many at once, and none of them is its peer."""
     before = known.revoked if known is not None else {}
     new = one.revoked.keys() - before.keys()
@@ -106,7 +106,7 @@ def _cut(state: State, one: RevocationList, known: RevocationList | None) -> lis
         elif current is not None and current.issuer == one.issuer and current.serial in new:
             cut.append(peer.name)
             accounted.add(current.serial)
-    if known is not None:
+    if known is not None and 2 * len(unknown) > len(state.up):
         cut += unknown[: len(new - accounted)]
     return cut
 
