@@ -73,6 +73,7 @@ def play_crowd(lab: Mesh, host: Host, victim: Host) -> None:
             session.load_key({"type": "any", "data": key.read_bytes()})
             conn = by_hand.connection(host, address, victim, victim.ipv4(1), "none")
             conn["local"]["id"] = f"fqdn:{name}"
+            conn["children"]["esp"]["esp_proposals"] = ["aes128gcm16-x25519-esn"]
             session.load_conn({name: conn})
             list(session.initiate({"ike": name, "child": "esp", "timeout": "-1"}))
 
