@@ -51,6 +51,7 @@ class _Collector:
             ("charon_reachable", "1 if charon answers.", float(charon.reachable)),
             ("charon_changed_timestamp_seconds", "When charon was reached, or lost, last.", charon.since),
             ("problems", "Mistakes in files that are kept out of force.", len(self._status.problems)),
+            ("disabled", "1 while `disable` holds.", float(self._status.disabled is not None)),
             ("removals_held", "Peers whose removal waits for a confirmation.", self._counters.removals_held),
             (
                 "certificate_renewal_timestamp_seconds",

@@ -47,7 +47,7 @@ class Guarding:
         """Until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._filter.run())
-            tasks.create_task(self._keep_file())
+            tasks.create_task(self.keep_file())
 
     @property
     def udp_4500(self) -> str:
@@ -61,11 +61,14 @@ class Guarding:
         if self._unwritten:
             yield f"the next boot would begin with another guard: {self._unwritten}"
 
-    async def _keep_file(self) -> None:
+    async def keep_file(self) -> None:
+        """Keeps the file for the next boot, until cancelled."""
         guard, written = self._state.guard, -1
         while True:
             self._wake.clear()
-            if guard.expected and written != guard.version:
+            # A policy on trial is none for the next boot, which may find no service that ends it.
+            lasts = self._state.settings.override.trial is None
+            if guard.expected and written != guard.version and lasts:
                 version, began = guard.version, time.monotonic()
                 try:
                     await asyncio.to_thread(write_file, self._folder(), guard.lasting)
