@@ -555,6 +555,8 @@ class Daemon:
         while True:
             self._notifier.watchdog()
             self._notifier.status(self._summary())
+            if self.offering.problem:
+                self._guarded(self._offer)
             if self.sources.look_at_addresses():
                 self._guarded(self.reload, None)
             self._guarded(self.certificates.look)

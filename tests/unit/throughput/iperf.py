@@ -9,7 +9,7 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -112,14 +112,14 @@ def free_port() -> int:
 class Other:
     """The other host: its peers, by address, and what it told its log."""
 
-    def __init__(self, *peers: str) -> None:
+    def __init__(self, *peers: str, protect: Callable[[socket.socket], None] = unprotected) -> None:
         self.peers = {address: f"web-{address}" for address in peers or (HERE, ELSEWHERE)}
         self.told: list[tuple[str, dict[str, str]]] = []
         self.port = free_port()
         self.offering = Offering(
             lambda pair: self.peers.get(str(pair.remote), ""),
             lambda words, **facts: self.told.append((words, facts)),
-            protect=unprotected,
+            protect=protect,
         )
 
     def allow(self, yes: bool = True) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -254,6 +256,25 @@ async def _welcome(web2: Other) -> bool:
     except Refused as refused:
         assert "pauses as long" in str(refused)
         return False
+
+
+@asynchronous
+async def test_a_kernel_that_cannot_require_esp_yet_is_asked_again() -> None:
+    """Where nothing has loaded xfrm_user so far, it answers EINVAL."""
+    refusals = [OSError(errno.EINVAL, "Invalid argument")]
+
+    def protect(sock: socket.socket) -> None:
+        if refusals:
+            raise refusals.pop()
+
+    web2 = Other(protect=protect)
+    web2.allow()
+    assert web2.offering.problem.endswith(f"{THERE} port {web2.port}: Invalid argument")
+    web2.allow()
+    assert web2.offering.problem == ""
+    async with web2.asked():
+        pass
+    await web2.offering.close()
 
 
 @asynchronous
