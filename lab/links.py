@@ -56,6 +56,10 @@ class Link:
         """Loses IKE (UDP 500 and 4500), UDP 4500 or ESP only, as a firewall on the way does."""
         self._filter(f"{hook} {match} action drop" for hook in _HOOKS[direction] for match in _MATCHES[what])
 
+    def narrow(self, mtu: int) -> None:
+        """Loses every packet of more bytes than this, in each direction."""
+        self._switch.ip(f"link set {self._port} mtu {mtu}")
+
     def delay(self, milliseconds: float) -> None:
         """Holds each packet back, in each direction."""
         self._netem["delay"] = f"{milliseconds:g}ms"
@@ -82,6 +86,7 @@ class Link:
     def restore(self) -> None:
         """Ends every fault, whoever made it."""
         self._netem.clear()
+        self.narrow(1500)
         for space, device in ((self._switch, self._port), (self._host, self._device)):
             self._clear(space, device, "clsact")
             self._clear(space, device, "netem")

@@ -180,6 +180,8 @@ class ConnectionSection(ConnectionSettings):
 class DataPathSection:
     segmentation: Annotated[SegmentationSetting, Choice(("auto", "off"))] = "auto"
     """Whether the kernel's modules for segmentation through ESP are meant to be there."""
+    path_mtu: Annotated[SegmentationSetting, Choice(("auto", "off"))] = "auto"
+    """Whether paths that drop large packets and tell nobody are found, and made known to the kernel."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,6 +230,7 @@ class Config:
             connection=self.connection.settings,
             initiation=self.initiation,
             probe=self.probe,
+            path_mtu=self.data_path.path_mtu == "auto",
             automatic_encapsulation=self.connection.encapsulation == "auto",
         )
 

@@ -257,6 +257,22 @@ class Probe(_OnConnection):
     """How often its kernel is asked as well."""
     silence: int
     """Seconds for which nothing has come from there, to be told; 0 if that is not so."""
+    packet: int | None = None
+    """Bytes of a packet to be sent beside it, never in fragments: 0 for as many as the kernel believes to
+    pass, None for none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitPath(_OnConnection):
+    """Tell the kernel how large packets to the peer may be."""
+
+    verb = "limit-packets"
+    edge = "kernel"
+    addresses: AddressPair
+    largest: int
+    """Bytes before ESP; 0: as it was."""
+    believed: int
+    """What the kernel believed to pass."""
 
 
 @dataclass(frozen=True, slots=True)

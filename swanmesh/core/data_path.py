@@ -58,7 +58,7 @@ _MEND = 30.0
 """... and until the next one is, then twice as long each time."""
 _MEND_CEILING = 1800.0
 
-Kind = Literal["ask", "answer", "echo"]
+Kind = Literal["ask", "answer", "echo", "sent"]
 
 
 class Heard(NamedTuple):
@@ -68,6 +68,9 @@ class Heard(NamedTuple):
     kind: Kind
     """`echo`: its kernel says that nobody listens where nobody ever does. That may be forged by anybody who
     guesses two ports: it says what the peer's kernel does, and is no proof that the data path works."""
+    size: int = 0
+    """Of an answer: bytes of the IP packet that was asked with, if that was of a size. `sent` is no word of
+    the peer's, but the size that the kernel believed to pass."""
     silence: int = 0
     """Seconds for which the peer's service has asked and heard nothing at all from here."""
 
@@ -184,6 +187,11 @@ class DataPath:
     def came_by(self, spi: str) -> bool:
         """Whether the last look showed a packet that came in by this SPI."""
         return any(known == spi and packets > 0 for known, packets in self._came or ())
+
+    @property
+    def known(self) -> bool:
+        """Whether anything at the peer has ever answered."""
+        return self.echoes or self.speaks
 
     @property
     def basis_wanted(self) -> bool:

@@ -226,6 +226,8 @@ class Settings:
     override: Override = NOTHING
     """What holds instead of it, and of the peers' files, for a while."""
     probe: ProbeSettings = ProbeSettings()
+    path_mtu: bool = True
+    """Whether paths that drop large packets and tell nobody are found and made known to the kernel."""
     automatic_encapsulation: bool = False
     """Whether ESP goes inside UDP where, and as long as, it does not pass by itself."""
 

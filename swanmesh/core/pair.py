@@ -14,6 +14,7 @@ from swanmesh.core.encapsulation import Encapsulation
 from swanmesh.core.initiation import backoff
 from swanmesh.core.model import AddressPair, InitiationSettings
 from swanmesh.core.observed import ChildSa, IkeSa
+from swanmesh.core.path_mtu import PathMtu
 from swanmesh.core.reasons import NEW_PEER, NONE, ONE_WAY, Reason
 
 _DIAGNOSES = 8
@@ -228,6 +229,7 @@ class Pair:
     traffic: Traffic = field(default_factory=Traffic)
     path: DataPath = field(default_factory=DataPath)
     udp: Encapsulation = field(default_factory=Encapsulation)
+    mtu: PathMtu = field(default_factory=PathMtu)
     violation: Violation = field(default_factory=Violation)
     diagnoses: dict[int, Reason] = field(default_factory=dict)
     """What charon's log said of why each IKE_SA of the last attempts and associations failed or ended."""

@@ -125,6 +125,9 @@ ESP_AGAIN = Reason("esp-again", "ESP inside UDP works: it is tried by itself aga
 ESP_STILL_BLOCKED = Reason("esp-blocked", "ESP by itself does not pass yet")
 UDP_NOT_NEEDED = Reason("udp-not-needed", "the peer goes inside UDP, and as far as is known here ESP passes")
 UDP_NO_BETTER = Reason("udp-no-better", "ESP inside UDP does not pass either")
+PATH_MTU = "path-mtu"
+"""Code: the path carries smaller packets than the kernel believes, and nobody tells it."""
+LARGE_PASS = Reason(PATH_MTU, "the kernel's own word on large packets holds again")
 NO_DATA = "no-data"
 """Code: IKE lives, and nothing passes through the association."""
 FLOODING = "flooding"

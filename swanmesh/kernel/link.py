@@ -33,6 +33,7 @@ from typing import TypeAlias
 from swanmesh.core.actions import (
     Action,
     ChangeGuard,
+    LimitPath,
     ObserveKernel,
     ObserveTraffic,
     Outcome,
@@ -53,7 +54,7 @@ from swanmesh.core.xfrm import (
     XfrmPolicy,
     XfrmState,
 )
-from swanmesh.kernel import netlink
+from swanmesh.kernel import netlink, routes
 from swanmesh.kernel.segmentation import segmenting
 
 _NETLINK_XFRM = 6
@@ -125,7 +126,9 @@ class KernelLink:
             self._queue.put_nowait(action)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled. What another controller told the kernel of paths is found out anew."""
+        with contextlib.suppress(OSError):
+            routes.clear()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch())
             tasks.create_task(self._act())
@@ -185,6 +188,8 @@ class KernelLink:
                 self._report(TrafficObserved(action, await self._traffic()))
             elif isinstance(action, ChangeGuard):
                 self._report(Outcome(action, await self._change(action.change)))
+            elif isinstance(action, LimitPath):
+                self._report(Outcome(action, _limit(action)))
             elif isinstance(action, RestorePolicies):
                 for outcome in await self._restore(self._restores(action)):
                     self._report(outcome)
@@ -305,6 +310,16 @@ class KernelLink:
 async def holdings() -> KernelHoldings:
     """One look, for whoever does not watch. Raises OSError where the kernel does not show it."""
     return await KernelLink(lambda report: None)._look()
+
+
+def _limit(action: LimitPath) -> str | None:
+    try:
+        routes.limit(action.addresses, action.largest, action.believed)
+    except FileExistsError:
+        return "somebody else has a route to this one host"
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
 
 
 def explain(error: OSError) -> str:

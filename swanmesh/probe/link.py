@@ -25,7 +25,7 @@ from swanmesh.core.actions import Action, Probe
 from swanmesh.core.data_path import Heard
 from swanmesh.core.model import Address, AddressPair
 from swanmesh.kernel.netlink import socket_policy
-from swanmesh.probe.datagram import ANSWER, ASK, Datagram, decode
+from swanmesh.probe.datagram import ANSWER, ASK, SIZE, Datagram, decode
 
 NOBODY = 9
 """The port of `discard` (RFC 863), where nobody has listened for decades: the kernel says so to who asks."""
@@ -70,12 +70,15 @@ class _Options:
     recverr: int
     policy: int
     mtu_discover: int
+    mtu: int
 
 
 _OPTIONS = {
-    4: _Options(socket.IPPROTO_IP, 15, 11, 17, 10),
-    6: _Options(socket.IPPROTO_IPV6, 78, 25, 35, 23),
+    4: _Options(socket.IPPROTO_IP, 15, 11, 17, 10, 14),
+    6: _Options(socket.IPPROTO_IPV6, 78, 25, 35, 23, 24),
 }
+_HEADERS = {4: 28, 6: 48}
+"""Bytes of the IP and UDP headers."""
 _PMTUDISC_PROBE = 3
 """IP_PMTUDISC_PROBE and IPV6_PMTUDISC_PROBE: never in fragments, whatever is believed of the path."""
 
@@ -89,7 +92,7 @@ class ProbeLink:
         self._wanted: tuple[int, tuple[Address, ...]] = (0, ())
         self._changed = asyncio.Event()
         self._sockets: dict[Address, socket.socket] = {}
-        self._pending: dict[bytes, AddressPair] = {}
+        self._pending: dict[bytes, tuple[AddressPair, int]] = {}
         self._answered: Counter[Address] = Counter()
         self._heard: list[Heard] = []
 
@@ -152,14 +155,30 @@ class ProbeLink:
         sock = self._sockets.get(probe.addresses.local)
         if sock is None:
             return
+        remote, port = str(probe.addresses.remote), self._wanted[0]
+        data = Datagram(ASK, self._nonce(probe.addresses, 0), probe.silence).encode()
+        _send(sock, data, remote, port)
+        for _ in range(probe.echoes):
+            _send(sock, data, remote, NOBODY)
+        if probe.packet is not None:
+            self._ask_with(probe, sock, remote, port)
+
+    def _ask_with(self, probe: Probe, sock: socket.socket, remote: str, port: int) -> None:
+        """A packet of a size."""
+        size, headers = probe.packet or 0, _HEADERS[probe.addresses.local.version]
+        if not size:
+            size = _believed(probe.addresses, port)
+            self._tell(Heard(probe.addresses, "sent", size))
+        if size >= headers + SIZE:
+            nonce = self._nonce(probe.addresses, size)
+            _send(sock, Datagram(ASK, nonce, probe.silence).encode(size - headers), remote, port)
+
+    def _nonce(self, addresses: AddressPair, size: int) -> bytes:
         nonce = os.urandom(8)
         while len(self._pending) >= _PENDING:
             del self._pending[next(iter(self._pending))]
-        self._pending[nonce] = probe.addresses
-        data, remote = Datagram(ASK, nonce, probe.silence).encode(), str(probe.addresses.remote)
-        _send(sock, data, remote, self._wanted[0])
-        for _ in range(probe.echoes):
-            _send(sock, data, remote, NOBODY)
+        self._pending[nonce] = addresses, size
+        return nonce
 
     # Answering.
 
@@ -182,9 +201,10 @@ class ProbeLink:
         if not self._known(addresses):
             return
         if datagram.kind == ANSWER:
-            if self._pending.get(datagram.nonce) == addresses:
+            asked, size = self._pending.get(datagram.nonce, (None, 0))
+            if asked == addresses:
                 del self._pending[datagram.nonce]
-                self._tell(Heard(addresses, "answer"))
+                self._tell(Heard(addresses, "answer", size))
             return
         if not self._answered:
             asyncio.get_running_loop().call_later(1.0, self._answered.clear)
@@ -192,7 +212,7 @@ class ProbeLink:
             return
         self._answered[addresses.remote] += 1
         _send(sock, Datagram(ANSWER, datagram.nonce).encode(), *sender[:2])
-        self._tell(Heard(addresses, "ask", datagram.silence))
+        self._tell(Heard(addresses, "ask", silence=datagram.silence))
 
     def _take_errors(self, local: Address, sock: socket.socket) -> None:
         for _ in range(_AT_ONCE):
@@ -244,6 +264,19 @@ def _admit_esp_alone(sock: socket.socket, options: _Options, version: int) -> No
     except OSError as error:
         if error.errno not in (errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EPERM):
             raise
+
+
+def _believed(addresses: AddressPair, port: int) -> int:
+    """The largest packet before ESP that the kernel believes to pass; 0 if it has no way there."""
+    options, local = _OPTIONS[addresses.local.version], str(addresses.local)
+    family = socket.AF_INET if addresses.local.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+            sock.bind((local, 0))
+            sock.connect((str(addresses.remote), port))
+            return sock.getsockopt(options.level, options.mtu)
+    except OSError:
+        return 0
 
 
 def _send(sock: socket.socket, data: bytes, remote: str, port: int) -> None:

@@ -1,8 +1,9 @@
-"""Taking from charon all that swanmesh gave it, with the service stopped: `swanmesh purge`."""
+"""Taking back all that swanmesh gave charon and told of paths, with the service stopped: `swanmesh purge`."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from swanmesh.charon.client import Charon
 from swanmesh.charon.errors import CharonLost, CommandFailed
 from swanmesh.core.connections import ours, ours_loaded
 from swanmesh.core.observed import IkeSa
+from swanmesh.kernel import routes
 
 _PATIENCE = 5.0
 """Seconds that peers have to answer a DELETE; what then still stands is ended without their word."""
@@ -35,9 +37,12 @@ def purge(socket: Path, timeout: float, *, patience: float = _PATIENCE) -> Purge
     only forget all of them together, others' included. Raises NotPurged.
     """
     try:
-        return asyncio.run(_purge(Charon(socket, timeout=timeout), patience))
+        purged = asyncio.run(_purge(Charon(socket, timeout=timeout), patience))
     except (CharonLost, CommandFailed) as error:
         raise NotPurged(str(error)) from error
+    with contextlib.suppress(OSError):  # where there is no network to speak of
+        routes.clear()
+    return purged
 
 
 async def _purge(charon: Charon, patience: float) -> Purged:

@@ -5,8 +5,11 @@ What is measured is printed: `pytest -s` shows it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -173,6 +176,75 @@ def test_where_udp_is_dropped_too_it_is_told_that_no_data_passes(automatic: Mesh
     assert max(took) <= NOTICED
     other.link.restore()
     wait_until(lambda: up_at(one, [other]), 120, "data passes again")
+
+
+@pytest.fixture(scope="module")
+def narrow() -> Iterator[Mesh]:
+    """Two hosts with a cable between them that loses large packets, and tells nobody."""
+    with mesh(2, ipv6=1, probe={"again": "30s"}) as lab:
+        lab[1].link.narrow(1300)
+        yield full(lab)
+
+
+def all_narrow(host: Host, other: Host) -> bool:
+    """Whether the host says of each address pair that large packets vanish."""
+    return {each["reason_code"] for each in view(host, other)["pairs"]} == {"path-mtu"}
+
+
+def transferred(one: Host, other: Host, address: str, size: int) -> int:
+    """Bytes of so many that a TCP connection carries from one host to this address of the other's."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with other.namespace.entered():
+        server = socket.create_server((address, 0), family=family)
+    with one.namespace.entered():
+        client = socket.socket(family)
+    with server, client:
+        client.settimeout(60)
+        server.settimeout(60)
+        client.connect(server.getsockname()[:2])
+        taker, _ = server.accept()
+        with taker:
+            taker.settimeout(60)
+            sender = threading.Thread(target=_send_all, args=(client, size))
+            sender.start()
+            got = 0
+            with contextlib.suppress(TimeoutError):
+                while got < size and (data := taker.recv(1 << 16)):
+                    got += len(data)
+            client.close()
+            sender.join(60)
+            return got
+
+
+def _send_all(client: socket.socket, size: int) -> None:
+    with contextlib.suppress(OSError):
+        client.sendall(bytes(size))
+
+
+def test_a_path_that_drops_large_packets_carries_tcp_all_the_same(narrow: Mesh) -> None:
+    one, other = narrow
+    routes = ("ip", "route", "show", "table", "all", "proto", "156")
+    for host, peer in ((one, other), (other, one)):
+        wait_until(
+            partial(all_narrow, host, peer),
+            240,
+            "it is found out that large packets vanish",
+            interval=1.0,
+        )
+        print(view(host, peer)["pairs"][0]["reason"])
+        assert view(host, peer)["state"] == "up"
+    for address in other.addresses:
+        assert transferred(one, other, address, 300_000) == 300_000
+    before = one.exec(*routes).stdout
+    assert other.addresses[0] in before
+    other.link.restore()
+    wait_until(
+        lambda: view(one, other)["reason"] == "" and other.addresses[0] not in one.exec(*routes).stdout,
+        240,
+        "large packets pass again, and the route is gone",
+        interval=1.0,
+    )
+    assert transferred(one, other, other.addresses[0], 300_000) == 300_000
 
 
 def test_nobody_but_members_is_answered_and_they_only_through_esp(two: Mesh) -> None:

@@ -37,13 +37,13 @@ TRY = 4.0
 """Seconds for which the peer was asked and nothing came in, after which UDP is tried."""
 _TAKEOVER = 8.0
 """... and how much longer the end waits that is not the pair's initiator."""
-_REFUSED = 2.0
+_REFUSED = 3.5
 """Seconds after which it is tried again where the other end was not in doubt yet, and ended it."""
 _AFTER_THE_PEER = 3.0
 """Times as long as the end that forces UDP, after which the other one tries ESP."""
 _HOPE = 6.0
 """Seconds by which a verdict waits for the other end, which may be in doubt so much later."""
-_HOPE_AFTER = 7.0
+_HOPE_AFTER = 8.0
 """... and so much longer after something was done about it."""
 _DENIED = 4
 """Questions that say that nothing is heard, which weigh as much."""
@@ -179,6 +179,7 @@ def _born(pair: Pair, sa: IkeSa) -> float:
 
 def _turn(state: State, pair: Pair, mode: Mode, begin: Reason, now: float) -> None:
     pair.udp.turn(mode, begin, now)
+    pair.mtu.begin(now)
     state.reload[pair.peer] = begin or Reason("encapsulation", f"its encapsulation is {mode} now")
     agree(state, pair, now)
 

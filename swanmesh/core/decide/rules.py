@@ -241,7 +241,9 @@ def _working(pair: Pair, state: State, now: float) -> Decision | None:
     standing = next(pair.associations.counting, None)
     if standing is None:
         return Decision(due=now + 2.0) if pair.up else None  # up without one: half-way through a rekey
-    return _reauthentication(pair, standing, state, now, pair.flood.reason or pair.traffic.one_way)
+    return _reauthentication(
+        pair, standing, state, now, pair.flood.reason or pair.mtu.reason or pair.traffic.one_way
+    )
 
 
 def _reauthentication(pair: Pair, standing: IkeSa, state: State, now: float, warning: Reason) -> Decision:

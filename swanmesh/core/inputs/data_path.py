@@ -8,7 +8,7 @@ from swanmesh.core import reasons
 from swanmesh.core.actions import Action, ObserveTraffic
 from swanmesh.core.data_path import MEND_AFTER, Heard
 from swanmesh.core.decide.encapsulation import agree, hoped_for, review
-from swanmesh.core.decide.probing import probes, schedule
+from swanmesh.core.decide.probing import forget_limit, note_limit, probes, schedule
 from swanmesh.core.inputs.transitions import judge
 from swanmesh.core.pair import Pair
 from swanmesh.core.probing import AGAIN, TICK
@@ -26,6 +26,8 @@ def ready(state: State, can: bool, now: float) -> None:
     state.probing.ready = can
     for pair in state.pairs:
         schedule(state, pair, now)
+        if not can:
+            forget_limit(state, pair)
 
 
 def take_heard(state: State, heard: Iterable[Heard], now: float) -> None:
@@ -33,7 +35,13 @@ def take_heard(state: State, heard: Iterable[Heard], now: float) -> None:
         pair = _pair(state, one)
         if pair is None:
             continue
+        if one.kind == "sent":
+            pair.mtu.sent(one.size)
+            continue
         pair.path.take(one, now)
+        if one.size:
+            pair.mtu.take(one.size, now)
+            note_limit(state, pair)
         if pair.path.denied:
             state.probing.doubted[pair.name] = None
         _relieve(state, pair, now)
@@ -79,12 +87,13 @@ def _relieve(state: State, pair: Pair, now: float) -> None:
 def data_path_step(state: State, now: float) -> list[Action]:
     """The probes that are due, the look that they need, and the verdicts that follow from those before."""
     probing = state.probing
-    actions: list[Action] = []
+    actions: list[Action] = list(probing.limits.values())
+    probing.limits.clear()
     if not probing.ready or now < probing.next_round:
-        return []
+        return actions
     due = probing.due
     if due is None or now < due:
-        return []
+        return actions
     probing.next_round = now + TICK
     interval = state.settings.probe.interval
     if state.kernel.watched and probing.look_wanted(now, interval / 2 if not probing.doubted else 0.0):

@@ -9,6 +9,7 @@ from swanmesh.core.actions import (
     ChangeGuard,
     Initiate,
     InstallPolicies,
+    LimitPath,
     LoadConnection,
     LoadCredentials,
     LoadRevocationLists,
@@ -74,6 +75,9 @@ def take_outcome(state: State, action: Action, error: str | None, now: float) ->
     match action:
         case RestorePolicies() | InstallPolicies() | RekeyChild():
             mended(state, pair, action, error, now)
+        case LimitPath():
+            pair.mtu.error = error or ""
+            state.pairs.mark(pair)
         case RekeyIke():
             # Whether anything comes of it the events tell; one that came to nothing is asked for again.
             pair.busy = pair.busy and action.unique_id not in pair.reauthentication_asked

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from swanmesh.core.actions import Action, Initiate, ObserveAll, ObserveSas, ObserveTraffic, Probe
+from swanmesh.core.actions import Action, Initiate, LimitPath, ObserveAll, ObserveSas, ObserveTraffic, Probe
 from swanmesh.core.data_path import ASKED, Heard, Kind
-from swanmesh.core.observed import ChildSa, ChildUp, IkeSa, IkeUp
+from swanmesh.core.model import AddressPair
+from swanmesh.core.observed import ChildSa, ChildUp, IkeDown, IkeSa, IkeUp
 from swanmesh.core.verdict import pair_verdict
 from swanmesh.core.xfrm import KernelWatched
 from tests.unit.core.build import association, holdings, ike_sa
@@ -27,6 +28,9 @@ class Probed(Life):
         self.sas = [self.up()]
         self.mesh.kernel_event(KernelWatched(), self.now)
         self.mesh.probes_ready(True, self.now)
+        self.carries: int | None = None
+        """Bytes of the largest packet that passes; None: all do."""
+        self.limits: list[LimitPath] = []
         self.probes: list[Probe] = []
         self.initiated: list[Initiate] = []
 
@@ -38,13 +42,18 @@ class Probed(Life):
         assert self.pair.addresses is not None
         if kind != "echo":
             self.came += 1
-        self.mesh.heard([Heard(self.pair.addresses, kind, silence)], self.now)
+        self.mesh.heard([Heard(self.pair.addresses, kind, silence=silence)], self.now)
 
     def carry_out(self, action: Action) -> None:
         match action:
             case Probe():
                 self.probes.append(action)
                 self.went += 1 + action.echoes
+                if action.packet is not None:
+                    self.send_large(action.packet or 1466, believed=not action.packet)
+            case LimitPath():
+                self.limits.append(action)
+                self.do(action)
             case ObserveTraffic():
                 packets = {self.child.spi_in: self.came, self.child.spi_out: self.went}
                 self.mesh.traffic_observed(packets, self.now)
@@ -75,6 +84,14 @@ class Probed(Life):
                         self.hear(kind)
                         self.came += kind == "echo"
             self.went += 2 * others
+
+    def send_large(self, size: int, *, believed: bool) -> None:
+        assert isinstance(self.pair.addresses, AddressPair)
+        heard = [Heard(self.pair.addresses, "sent", size)] if believed else []
+        if self.carries is None or size <= self.carries:
+            self.came += 1
+            heard.append(Heard(self.pair.addresses, "answer", size))
+        self.mesh.heard(heard, self.now)
 
     def state(self) -> tuple[str, str]:
         verdict = pair_verdict(self.mesh.state, self.pair)
@@ -210,3 +227,32 @@ def test_a_forged_echo_proves_no_life() -> None:
         life.hear("echo")
         life.turn(1)
     assert life.state() == ("down", "no-data")
+
+
+def test_a_path_that_drops_large_packets_is_up_with_its_reason_and_the_kernel_is_told() -> None:
+    life = Probed()
+    life.carries = 1300
+    life.turn(120, answers=("answer", "echo"))
+    (limit,) = life.limits
+    assert 1290 <= limit.largest <= 1300 and limit.believed == 1466
+    assert life.state() == ("up", "path-mtu")
+    life.carries = None
+    life.turn(1200, answers=("answer", "echo"))
+    assert [each.largest for each in life.limits] == [limit.largest, 0]
+    assert life.state() == ("up", "")
+
+
+def test_the_kernel_is_left_to_itself_about_a_peer_that_is_gone() -> None:
+    life = Probed()
+    life.carries = 1300
+    life.turn(120, answers=("answer", "echo"))
+    life.mesh.update_peers((), [life.peer.source], life.now)
+    life.mesh.event(IkeDown(life.sas[0]), life.now)
+    life.turn(5)
+    assert [each.largest for each in life.limits][1:] == [0]
+
+
+def test_a_path_that_carries_what_the_kernel_believes_is_left_alone() -> None:
+    life = Probed()
+    life.turn(600, answers=("answer", "echo"))
+    assert life.limits == []

@@ -85,7 +85,7 @@ def test_a_question_is_answered_and_both_ends_know() -> None:
             one.ask("127.0.0.2", silence=7)
             await until(lambda: one.heard and other.heard)
         assert one.heard == [Heard(AddressPair(HERE, THERE), "answer")]
-        assert other.heard == [Heard(AddressPair(THERE, HERE), "ask", 7)]
+        assert other.heard == [Heard(AddressPair(THERE, HERE), "ask", silence=7)]
 
     asyncio.run(case())
 

@@ -14,6 +14,7 @@ from swanmesh.core.actions import (
     Initiate,
     LoadConnection,
     ObserveAll,
+    ObserveKernel,
     ObserveSas,
     ObserveTraffic,
     Probe,
@@ -25,8 +26,8 @@ from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import Peer, Settings
 from swanmesh.core.observed import ChildRekeyed, ChildUp, Event, Holdings, IkeDown, IkeSa, IkeUp
 from swanmesh.core.pair import Pair
+from swanmesh.core.policy import Policy
 from swanmesh.core.verdict import pair_verdict
-from swanmesh.core.xfrm import KernelWatched
 from tests.unit.core.build import association, child_sa, holdings, name_of, peer, settings
 
 
@@ -171,7 +172,8 @@ class End:
         now = self.channel.now
         self.mesh.update_peers([self.peer], (), now)
         self.mesh.charon_back("5.9.8", self._holdings(), now)
-        self.mesh.kernel_event(KernelWatched(), now)
+        # Its counters are shown, and nothing else: what it holds is no subject here, nor what guards it.
+        self.mesh.state.kernel.watched = True
         self.mesh.probes_ready(not self.old, now)
         self._turn(self._life)
 
@@ -234,6 +236,8 @@ class End:
             case ObserveSas():
                 shown = self.views()
                 later(lambda: mesh.observed(shown, channel.now))
+            case ObserveKernel():
+                later(lambda: mesh.kernel_observed(None, channel.now))
             case ObserveAll():
                 held = self._holdings()
                 later(lambda: mesh.observed(held, channel.now))
@@ -279,7 +283,7 @@ class End:
             return
         if kind != "echo" and self.filtered:
             return
-        heard = [Heard(self.pair.addresses, kind, silence)]
+        heard = [Heard(self.pair.addresses, kind, silence=silence)]
         if self.hangs:
             self._waiting.append(lambda: self._tell(heard))
         else:
@@ -301,7 +305,11 @@ def two_ends(seed: int, *, automatic: bool = False) -> tuple[Channel, End, End]:
     """`automatic`: with `encapsulation: auto`."""
     channel = Channel(seed)
     first, second = (
-        replace(settings(f"web{n}.mesh.example", f"203.0.113.{n}"), automatic_encapsulation=automatic)
+        replace(
+            settings(f"web{n}.mesh.example", f"203.0.113.{n}", policy=Policy.PREFER),
+            automatic_encapsulation=automatic,
+            path_mtu=False,
+        )
         for n in (1, 2)
     )
     one = End("one", first, peer("web2.mesh.example", "203.0.113.2"), channel)
