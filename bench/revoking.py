@@ -87,7 +87,7 @@ def _signed(authority: Authority, serials: Sequence[int], number: int) -> bytes:
 def _lists(results: Results, folder: Path, rounds: int) -> None:
     authority = Authority.create(folder, "Bench CA", now=time.time())
     trusted = [authority.certificate.public_bytes(serialization.Encoding.DER)]
-    data = _signed(authority, range(1 << 158, (1 << 158) + ENTRIES), 1)
+    data = _signed(authority, _strangers(ENTRIES), 1)
     took = []
     for _ in range(rounds):
         began = time.process_time()
@@ -114,7 +114,7 @@ def _end(results: Results, folder: Path, count: int) -> None:
     shown = _issue(authority, site)
     known: list[int] = []
     for kind, others in (("one", 0), (f"{ENTRIES:,}", ENTRIES)):
-        _put(site, _signed(authority, [], 1))
+        _put(site, _signed(authority, _strangers(others), 1))
         with fake_charon(site, shown) as process, service(site, process) as running:
             running.await_loads(count + 1)
             running.await_up()
@@ -140,6 +140,11 @@ def _end(results: Results, folder: Path, count: int) -> None:
     )
 
 
+def _strangers(count: int) -> range:
+    """Serial numbers of nobody's here."""
+    return range(1 << 158, (1 << 158) + count)
+
+
 def _known(running: Service) -> list[int]:
     """Serial numbers of the certificates that are known: charon may forget one before it is asked."""
     held = (each.certificate for peer in running.client.status().peers for each in peer.associations)
@@ -160,7 +165,7 @@ def _revoke(
     site: Site, authority: Authority, told: _Told, known: Sequence[int], others: int
 ) -> Iterator[float]:
     """One peer more with each list."""
-    serials = [*range(1 << 158, (1 << 158) + others)]
+    serials = [*_strangers(others)]
     for number, serial in enumerate(known, 2):
         serials.append(serial)
         data = _signed(authority, serials, number)

@@ -51,7 +51,8 @@ def begin_action(state: State, pair: Pair, action: Action, now: float) -> None:
                 pair.flood.note(reason, now)
             if reason.code == Cause.CERTIFICATE_REVOKED:
                 pair.associations.distrusted = True
-                state.emit("certificate-revoked", state.registry.named(pair.peer), reason)
+                if reason != pair.revoked_shown[1]:  # which was told as charon said it
+                    state.emit("certificate-revoked", state.peer(pair.peer), reason)
             if reason.code in (NOT_AS_AGREED, FLOODING) and pair.violation.note(reason, now):
                 state.emit("peer-violation", state.peer(pair.peer), reason)
 

@@ -179,7 +179,7 @@ class TestDoubt:
         life.event(Diagnosis(life.name, 2, refused))
         (action,) = life.step()
         assert isinstance(action, TerminateIke) and action.unique_ids == (1,)
-        assert action.reason == refused
+        assert action.reason == refused and life.told == ["certificate-revoked"]
 
     def test_one_that_shows_a_good_one_stays(self) -> None:
         life = Standing(shown=False)
