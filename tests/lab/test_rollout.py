@@ -142,6 +142,14 @@ def test_a_host_that_requires_is_let_out_by_disable(lab: Mesh) -> None:
     host.swanmesh("enable", "--yes")
     assert view(host, others[0])["policy"] == "require"
     lab.wait_until_full()
+    host.kill_swanmesh(signal.SIGKILL)
+    done = host.swanmesh("disable", "--yes")
+    assert "without the service" in done.stderr
+    assert all(host.ping(other, 20).lost == 0 for other in others)
+    host.start_swanmesh()
+    assert status(host)["disabled"] is not None
+    host.swanmesh("enable", "--yes")
+    lab.wait_until_full()
 
 
 def test_a_policy_on_trial_goes_back_although_the_service_was_killed(lab: Mesh) -> None:
