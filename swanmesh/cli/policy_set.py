@@ -68,6 +68,9 @@ def _consider(reply: PolicyReply, policy: Policy, named: bool, sessions: Collect
             if sources and _SSH not in peer.exempt:
                 words = f"{peer.name}: somebody is logged in over SSH from {', '.join(sorted(sources))}"
                 risks.setdefault("lose-ssh", []).append(f"{words}, and {_SSH} is not exempt")
+        for block in () if named else reply.blocks:
+            for risk, words in _strangers(block, reply.peers, sessions):
+                risks.setdefault(risk, []).append(words)
     writes = any(peer.own != policy for peer in chosen) if named else reply.stated != policy
     return _Change(policy, not named, writes, tuple(reply.peers) if named else (), affected, kept, risks)
 
