@@ -16,7 +16,10 @@ from swanmesh.core.revocation import RevocationList, own_revoked
 from swanmesh.core.state import State
 
 _SPREAD = 60.0
-"""Seconds over which peers are asked to prove themselves again of whose certificates nothing is known."""
+"""Seconds at least over which peers are asked to prove themselves again of whose certificates nothing is
+known."""
+_A_SECOND = 20
+"""So many of them in a second at most: each authentication costs both ends some milliseconds."""
 
 
 def take_lists(
@@ -143,14 +146,20 @@ def _come_into_force(state: State, one: RevocationList, now: float) -> None:
     revocations, mine = state.revocations, state.settings.credentials
     before = own_revoked(revocations, mine)
     revocations.in_force[one.issuer] = one
+    spread = max(_SPREAD, sum(map(_unknown, state.pairs)) / _A_SECOND)
     for pair in state.pairs:
         stand = pair.associations.times.values()
         for times in stand:
             if times.certificate is None or (not times.certain and revocations.revoked(times.certificate)):
-                unknown = all(each.certificate is None for each in stand)
                 share = zlib.crc32(pair.name.encode()) / 2**32
-                pair.doubt = Doubt(since=now, ask_at=now + (share * _SPREAD if unknown else 0.0))
+                pair.doubt = Doubt(since=now, ask_at=now + (share * spread if _unknown(pair) else 0.0))
         if any(times.certificate is None or revocations.revoked(times.certificate) for times in stand):
             state.pairs.mark(pair)
     if (reason := own_revoked(revocations, mine)) and not before:
         state.emit("certificate-revoked", reason=reason)
+
+
+def _unknown(pair: Pair) -> bool:
+    """Whether nothing is known of what its IKE_SAs stand on."""
+    stand = pair.associations.times.values()
+    return bool(stand) and all(each.certificate is None for each in stand)
