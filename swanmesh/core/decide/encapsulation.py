@@ -39,7 +39,7 @@ _TAKEOVER = 8.0
 """... and how much longer the end waits that is not the pair's initiator."""
 _REFUSED = 3.5
 """Seconds after which it is tried again where the other end was not in doubt yet, and ended it."""
-_AFTER_THE_PEER = 3.0
+AFTER_THE_PEER = 3.0
 """Times as long as the end that forces UDP, after which the other one tries ESP."""
 _HOPE = 6.0
 """Seconds by which a verdict waits for the other end, which may be in doubt so much later."""
@@ -81,7 +81,7 @@ def agree(state: State, pair: Pair, now: float) -> None:
     if udp.mode is not Mode.PLAIN or not any(sa.established and in_udp(sa) for sa in pair.sas.values()):
         return
     if may:
-        udp.later(now, _AFTER_THE_PEER * state.settings.probe.again)
+        udp.later(now, AFTER_THE_PEER * state.settings.probe.again)
         _turn(state, pair, Mode.ACCEPTED, NONE, now)
     else:
         pair.path.urgent_until = now + _PATIENCE
@@ -142,7 +142,7 @@ def _review_accepted(state: State, pair: Pair, now: float) -> None:
         _turn(state, pair, Mode.PLAIN, NONE, now)
     elif plain:
         # The other end tries. It will do so again after twice as long as since the last time.
-        udp.plain_at = max(udp.plain_at, now + _AFTER_THE_PEER * (now - udp.changed))
+        udp.plain_at = max(udp.plain_at, now + AFTER_THE_PEER * (now - udp.changed))
     elif left and now >= udp.plain_at:
         udp.trial, udp.begin = Mode.ACCEPTED, ESP_AGAIN
 
@@ -163,7 +163,7 @@ def _review_trial(state: State, pair: Pair, before: Mode, plain: list[IkeSa], no
     else:
         return
     udp.trial = None
-    udp.later(now, again if before is Mode.FORCED else _AFTER_THE_PEER * again)
+    udp.later(now, again if before is Mode.FORCED else AFTER_THE_PEER * again)
     _turn(state, pair, before, NONE, now)
 
 

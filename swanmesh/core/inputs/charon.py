@@ -8,6 +8,7 @@ from swanmesh.core import reasons
 from swanmesh.core.abilities import Abilities
 from swanmesh.core.associations import SaEvent
 from swanmesh.core.connections import Kind, kind_of, ours, ours_loaded, peer_of, terms
+from swanmesh.core.decide.encapsulation import AFTER_THE_PEER
 from swanmesh.core.encapsulation import Mode
 from swanmesh.core.expiry import in_words
 from swanmesh.core.inputs.data_path import count
@@ -97,7 +98,9 @@ def _adopt(state: State, pair: Pair, child: str, now: float) -> set[str]:
         wanted = wanted_connections(state, state.peer(pair.peer), mode)
         if pair.name in wanted and wanted[pair.name][1].child == child:
             pair.udp.turn(mode, reasons.NONE, now)
-            pair.udp.confirmed(now, state.settings.probe.again)
+            # The end that forces UDP tries ESP first: two trials at once leave associations that cross.
+            turn = 1.0 if mode is Mode.FORCED else AFTER_THE_PEER
+            pair.udp.confirmed(now, turn * state.settings.probe.again)
             return {pair.peer}
     return set()
 
