@@ -94,7 +94,7 @@ def test_nothing_crosses_in_clear_while_charon(lab: Mesh, happens: Callable[[Hos
     first, second, third = lab.hosts[:3]
     with nothing_in_clear(lab, first, second, third):
         happens(first)
-        lab.wait_until_full(120)
+        lab.wait_until_full(240)
 
 
 def test_nothing_crosses_in_clear_while_neither_charon_nor_the_service_runs(lab: Mesh) -> None:
@@ -120,6 +120,22 @@ def test_what_others_take_from_the_guard_is_put_back(lab: Mesh) -> None:
     first.start_swanmesh()
     wait_until(lambda: sorted(blocks(first)) == before, 20, "the guard is whole after a start")
     assert any(address in line for line in before)
+
+
+def test_what_the_next_boot_begins_with_is_what_stands_and_people_may_take_it_away(lab: Mesh) -> None:
+    first = lab.hosts[0]
+    before = sorted(blocks(first))
+    assert first.swanmesh("guard", "clear", "--yes", check=False).returncode == 1, "the service runs"
+    first.kill_swanmesh(signal.SIGTERM)
+    assert first.swanmesh("guard", "status").returncode == 0
+    first.exec("ip", "xfrm", "policy", "flush")
+    assert first.swanmesh("guard", "status", check=False).returncode == 1
+    first.swanmesh("guard", "apply")
+    assert sorted(blocks(first)) == before, "as swanmesh-guard.service does at boot"
+    first.swanmesh("guard", "clear", "--yes")
+    assert blocks(first) == [] and first.swanmesh("guard", "apply", check=False).returncode == 1
+    first.start_swanmesh()
+    wait_until(lambda: sorted(blocks(first)) == before, 20, "the service puts it back")
 
 
 def test_a_peer_comes_and_goes_under_traffic(lab: Mesh) -> None:
