@@ -152,6 +152,8 @@ def test_another_authority_takes_over_under_traffic() -> None:
         assert result.lost <= result.pings * COST, result.lost
         for journal, other in itertools.product(journals, renewed):
             assert journal.lines("peer-down", peer=other) == []
+        late.swanmesh("cert", "renew", "--now", timeout=120)
+        lab.wait_until_full(timeout=120)
 
 
 NOT_HERE = "authentication of the peer failed here"
