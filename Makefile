@@ -192,7 +192,7 @@ build-beside:
 	find "$$new/bin" -type f -delete; \
 	sed -i '/^command = /d' "$$new/pyvenv.cfg"; \
 	"$$new/bin/python" -I -m compileall -qf $(if $(DESTDIR),-s $(DESTDIR) -p /) "$$new/lib"; \
-	"$$new/bin/python" -I -c 'import swanmesh.cli.main, swanmesh.service.loop'; \
+	"$$new/bin/python" -I -c 'import swanmesh.cli.main, swanmesh.service.daemon'; \
 	done=1
 
 # The wrapper names the folder that it runs; replacing it is the switch. The installation before this one stays,

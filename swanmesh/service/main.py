@@ -9,7 +9,8 @@ from pathlib import Path
 
 from swanmesh.core.model import InvalidInput, Problem
 from swanmesh.service import logs
-from swanmesh.service.loop import Daemon, now
+from swanmesh.service.daemon import Daemon
+from swanmesh.service.loop import now
 from swanmesh.service.sources import Sources
 from swanmesh.service.systemd import Notifier
 

@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+import structlog
+
 from swanmesh.config.override import Overrides
 from swanmesh.control.protocol import PeerPolicy, PolicyReply, TrialStatus
 from swanmesh.core.mesh import Mesh
@@ -78,3 +80,18 @@ def trial(overrides: Overrides) -> TrialStatus | None:
         host=HOST in record.before,
         peers=sorted(name for name in record.before if name != HOST),
     )
+
+
+def tell(log: structlog.typing.FilteringBoundLogger, before: Overrides, after: Overrides) -> None:
+    """Log what began or ended of what holds instead of the files."""
+    if (now := after.disabled) != before.disabled:
+        log.warning("disabled: everything is in clear" if now else "enabled")
+    if after.trial == before.trial:
+        return
+    if (ended := before.trial) is not None:
+        why = "its time is over" if not ended.left() else "confirmed, cancelled, or the files changed"
+        log.warning("policy no longer on trial", policy=ended.policy, why=why)
+    if (begun := after.trial) is not None:
+        log.warning(
+            "policy on trial", policy=begun.policy, peers=len(begun.before), seconds=round(begun.left())
+        )

@@ -16,7 +16,7 @@ from swanmesh.control.client import Client
 from swanmesh.control.protocol import PeerStatus, StatusReply
 from swanmesh.core.events import MeshEvent
 from swanmesh.pki.authority import Authority
-from swanmesh.service.loop import Daemon
+from swanmesh.service.daemon import Daemon
 from swanmesh.service.sources import Sources
 from swanmesh.service.systemd import Notifier
 from tests.charon.fake import FakeCharon

@@ -13,7 +13,7 @@ from swanmesh.control.client import RequestRefused
 from swanmesh.core.connections import Kind, kind_of
 from swanmesh.core.xfrm import PacketCalls
 from swanmesh.kernel.link import KernelChanged
-from swanmesh.service.loop import Daemon
+from swanmesh.service.daemon import Daemon
 from tests.charon.daemon import Initiation
 from tests.charon.helpers import asynchronous
 from tests.service.commanding import swanmesh
@@ -50,7 +50,7 @@ def comes(place: Place, remote: str, identity: str) -> int:
 
 def calls(daemon: Daemon, remote: str) -> None:
     """The kernel has a packet for this host."""
-    daemon._put(KernelChanged(PacketCalls(ip_address("192.0.2.1"), ip_address(remote))))
+    daemon.loop.put(KernelChanged(PacketCalls(ip_address("192.0.2.1"), ip_address(remote))))
 
 
 @asynchronous

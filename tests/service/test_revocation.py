@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from swanmesh.pki.authority import DAY, Authority
-from swanmesh.service.loop import Daemon
+from swanmesh.service.daemon import Daemon
 from tests.charon.helpers import asynchronous
 from tests.service.running import Listener, Place, all_up, asked, peer, service, status, until
 

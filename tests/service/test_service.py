@@ -253,7 +253,7 @@ async def test_a_kernel_that_cannot_be_watched_is_a_problem_that_status_shows(
     def refused() -> socket.socket:
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
-    monkeypatch.setattr("swanmesh.service.loop.KernelLink", functools.partial(KernelLink, opener=refused))
+    monkeypatch.setattr("swanmesh.service.daemon.KernelLink", functools.partial(KernelLink, opener=refused))
     await place.charon.start()
     async with service(place, watch_kernel=True) as daemon:
         await until(daemon, lambda: "CAP_NET_ADMIN" in daemon.mesh.state.kernel.reason)
