@@ -37,7 +37,7 @@ def keep(hosts: Iterable[Host], into: Path) -> None:
     """Copies each host's logs and files, and writes what its charon, kernel and controller say now."""
     for host in hosts:
         place = into / host.short
-        place.mkdir()
+        place.mkdir(exist_ok=True)  # another mesh of the same test may have had a host of this name
         for path in itertools.chain.from_iterable(host.folder.glob(pattern) for pattern in _FILES):
             _keep(place / path.name, functools.partial(_copy, path, place / path.name))
         _keep(place / "list-sas.json", functools.partial(_as_json, host.sas))

@@ -45,8 +45,7 @@ def purge(setup: Setup, as_json: bool) -> int:
     if as_json:
         say_json({"connections": purged.connections, "ike_sas": purged.ike_sas, "policies": policies})
     else:
-        say(
-            f"unloaded {plural(len(purged.connections), 'connection')},"
-            f" ended {plural(purged.ike_sas, 'IKE_SA')}, and took {policies} policies of the guard away"
-        )
+        guard = f", took {policies} policies of the guard away" if policies else ""
+        connections, ike_sas = plural(len(purged.connections), "connection"), plural(purged.ike_sas, "IKE_SA")
+        say(f"unloaded {connections}, ended {ike_sas}{guard}")
     return ExitStatus.DONE
