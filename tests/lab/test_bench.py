@@ -15,6 +15,7 @@ import pytest
 
 from lab import Host, Mesh, mesh, wait_until
 from lab.asking import Journal, everyone_up, full
+from tests.lab.watching import changed_over
 
 PORT = 5200
 
@@ -25,6 +26,7 @@ def lab() -> Iterator[Mesh]:
     with mesh(2, ipv6=1, spare=1, bench={"allow": True}, policy="prefer") as lab:
         full(lab)
         everyone_up(lab.hosts[:2])
+        wait_until(lambda: all(map(changed_over, lab.hosts[:2])), 60, "both have changed over")
         yield lab
 
 

@@ -11,6 +11,7 @@ import pytest
 from lab import CommandFailed, Host, Mesh, by_hand, mesh, wait_until
 from lab.asking import Journal, everyone_up, full, names, pair_spis, plan, status, view
 from lab.mesh import address_pairs
+from tests.lab.watching import changed_over
 
 TIMED_OUT = 4
 INVALID = 2
@@ -45,6 +46,7 @@ def test_clear_text_while_down_as_the_policy_says(policy: str) -> None:
         lab[1].start_charon()
         lab[1].start_swanmesh()
         lab.wait_until_full()
+        wait_until(lambda: changed_over(one) and changed_over(other), 60, "both have changed over")
         capture = other.capture()
         assert one.ping(other.ipv4()).lost == other.ping(one.ipv6()).lost == 0
         assert capture.clear == []

@@ -15,6 +15,7 @@ import pytest
 from lab import Capture, Host, Mesh, PingStream, mesh, wait_until
 from lab.asking import everyone_up, status, view
 from lab.measuring import pair_spis
+from tests.lab.watching import changed_over
 
 _FAST, _SLOW = 0.01, 0.2
 
@@ -52,11 +53,6 @@ def between(capture: Capture, hosts: Iterable[Host]) -> list[str]:
 def would_be_cut_off(host: Host) -> str:
     """The last line of its report."""
     return host.swanmesh("policy", "report").stdout.splitlines()[-1]
-
-
-def changed_over(host: Host) -> bool:
-    """Whether it sends nothing in clear any more: `prefer` allows that for a moment after a pair came up."""
-    return all(peer["state"] == "up" and peer["since"] < time.time() - 5 for peer in status(host)["peers"])
 
 
 def to_require(lab: Mesh, seed: int) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from lab import Host, wait_until
-from lab.asking import Journal, Spis, pair_spis, view
+from lab.asking import Journal, Spis, pair_spis, status, view
 
 
 def all_spis(hosts: list[Host]) -> dict[str, Spis]:
@@ -17,6 +17,11 @@ def all_spis(hosts: list[Host]) -> dict[str, Spis]:
         f"{host.short}-{other.short}": pair_spis(host, other)
         for host, other in itertools.permutations(hosts, 2)
     }
+
+
+def changed_over(host: Host) -> bool:
+    """Whether it sends nothing in clear any more: `prefer` allows that for a moment after a pair came up."""
+    return all(peer["state"] == "up" and peer["since"] < time.time() - 5 for peer in status(host)["peers"])
 
 
 def up_at(host: Host, others: list[Host]) -> bool:
