@@ -65,6 +65,8 @@ class Observed:
 
 _Item = TypeVar("_Item")
 Report: TypeAlias = Back | Unreachable | Lost | Happened | Outcome | Observed
+_ASK_PACE = 0.2
+"""Seconds between two questions for certificates: a pile of IKE_SAs must not double charon's work."""
 
 
 class Link:
@@ -204,6 +206,7 @@ class Link:
                     await charon.forget_certificates()
             for ike, each in zip(came_up, shown, strict=True):
                 self._report(Happened(CertificatesShown(ike, tuple(each))))
+            await asyncio.sleep(_ASK_PACE)
 
     async def _act(self, charon: Charon) -> None:
         while True:

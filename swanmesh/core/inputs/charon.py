@@ -260,7 +260,7 @@ def _take_diagnosis(state: State, event: Diagnosis, now: float) -> None:
         state.observation.want_all(now, event.cause.after("authentication failed"))
     if event.cause.code == Cause.CERTIFICATE_REVOKED:
         pair.revoked_shown = (now, event.cause)
-        if pair.up:
+        if pair.up and not pair.associations.distrusted:
             state.emit("certificate-revoked", state.peer(pair.peer), event.cause)
         state.pairs.mark(pair)
     ended, attempt = event.unique_id == pair.standing.ended, pair.attempt

@@ -27,6 +27,9 @@ from swanmesh.core.pair import Pair
 from swanmesh.core.reasons import FLOODING, NOT_AS_AGREED, Cause, Reason, refused
 from swanmesh.core.state import State
 
+_TOLD = 60.0
+"""Seconds for which that a certificate is revoked, once told, is no news."""
+
 
 def begin_action(state: State, pair: Pair, action: Action, now: float) -> None:
     """What is known of the pair as its action begins."""
@@ -51,7 +54,7 @@ def begin_action(state: State, pair: Pair, action: Action, now: float) -> None:
                 pair.flood.note(reason, now)
             if reason.code == Cause.CERTIFICATE_REVOKED:
                 pair.associations.distrusted = True
-                if reason != pair.revoked_shown[1]:  # which was told as charon said it
+                if now - pair.revoked_shown[0] > _TOLD:  # else it was told as charon said it
                     state.emit("certificate-revoked", state.peer(pair.peer), reason)
             if reason.code in (NOT_AS_AGREED, FLOODING) and pair.violation.note(reason, now):
                 state.emit("peer-violation", state.peer(pair.peer), reason)
