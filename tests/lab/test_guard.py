@@ -209,6 +209,19 @@ def tells(host: Host, other: Host, words: str) -> bool:
     return words in host.swanmesh("status", other.name).stdout
 
 
+def test_neighbours_are_found_again_under_the_guard(lab: Mesh) -> None:
+    first, second, third = lab.hosts[:3]
+    with nothing_in_clear(lab, first, second, third):
+        for host in (first, second, third):
+            host.exec("ip", "neigh", "flush", "all")
+        assert all(reaches(first, address) for address in (*second.addresses, *third.addresses))
+        restart(second)
+        for host in (first, second, third):
+            host.exec("ip", "neigh", "flush", "all")
+        lab.wait_until_full(120)
+    assert all(reaches(first, address) for address in (*second.addresses, *third.addresses))
+
+
 def test_from_clear_to_encrypted_loses_nothing() -> None:
     with mesh(2, ipv6=1, policy="prefer") as pair:
         first, second = pair
@@ -266,16 +279,3 @@ def test_each_policy_against_each_other_keeps_what_each_says() -> None:
         assert [packet for packet in capture.clear if packet.source in require.addresses] == []
         encrypted = {packet.source for packet in capture.esp}
         assert encrypted == {*require.addresses, *prefer.addresses}
-
-
-def test_neighbours_are_found_again_under_the_guard(lab: Mesh) -> None:
-    first, second, third = lab.hosts[:3]
-    with nothing_in_clear(lab, first, second, third):
-        for host in (first, second, third):
-            host.exec("ip", "neigh", "flush", "all")
-        assert all(reaches(first, address) for address in (*second.addresses, *third.addresses))
-        restart(second)
-        for host in (first, second, third):
-            host.exec("ip", "neigh", "flush", "all")
-        lab.wait_until_full(120)
-    assert all(reaches(first, address) for address in (*second.addresses, *third.addresses))

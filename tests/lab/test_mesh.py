@@ -194,7 +194,7 @@ def test_an_address_changed_in_a_peers_file(lab: Mesh) -> None:
     for host in others:
         host.namespace.ip("route add 198.51.100.0/24 dev eth0")
         host.swanmesh("add-peer", moving.name, new)
-    moving.namespace.ip("route add 192.0.2.0/24 dev eth0 metric 1 src 198.51.100.3")
+    moving.namespace.ip("route replace 192.0.2.0/24 dev eth0 src 198.51.100.3")
     moving.addresses = (new,)
     moving.write_config()
     lab.wait_until_full()
