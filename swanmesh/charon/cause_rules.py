@@ -97,6 +97,13 @@ RULES = (
         Cause.PEER_REFUSED,
         "peer refused the IKE_SA: {0}",
     ),
+    # sa/ikev2/tasks/ike_auth.c: 6.0 puts nothing beside the error then (child_create.c, "install_child_sa")
+    Rule(
+        "IDr payload missing",
+        r"IDr payload missing",
+        Cause.PEER_REFUSED,
+        "peer answered without its identity: most likely its kernel refused the SA, see its own status",
+    ),
     Rule(
         "proposal selection invalid",
         r"peers? proposal selection invalid",

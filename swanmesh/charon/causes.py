@@ -10,7 +10,7 @@ import re
 from collections import OrderedDict
 from typing import Any
 
-from swanmesh.charon.cause_rules import ALERTS, LAST, RULES
+from swanmesh.charon.cause_rules import ALERTS, FINAL, LAST, RULES
 from swanmesh.charon.codec import Section
 from swanmesh.charon.messages import number, text
 from swanmesh.core.model import shown
@@ -66,7 +66,7 @@ class Causes:
     """Turns log lines and alerts into diagnoses, the most exact one of each IKE_SA last."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[int, int] = OrderedDict()
+        self._known: OrderedDict[int, tuple[int, str]] = OrderedDict()
         self._kernel: dict[int, str] = {}
         self._shown: OrderedDict[int, str] = OrderedDict()
         """Subjects of the certificates that peers sent last, by unique id."""
@@ -109,12 +109,15 @@ class Causes:
 
     def _tell(self, connection: str, unique_id: int, cause: Reason, rank: int) -> Diagnosis | None:
         # A responder's IKE_SA is named so until the peer's identity has told which connection it is.
-        if not connection or connection == "(unnamed)" or rank < self._known.get(unique_id, LAST):
+        known, code = self._known.get(unique_id, (LAST, ""))
+        if not connection or connection == "(unnamed)" or rank < known:
             return None
-        self._known[unique_id] = rank
+        # 6.0 answers without its identity where the kernel refused, and is rejected for that.
+        follows = rank == FINAL and code == Cause.KERNEL_REFUSED
+        self._known[unique_id] = rank, code if follows else cause.code
         self._known.move_to_end(unique_id)
         _bound(self._known)
-        return Diagnosis(connection, unique_id, cause)
+        return None if follows else Diagnosis(connection, unique_id, cause)
 
 
 def _bound(remembered: OrderedDict[int, Any]) -> None:

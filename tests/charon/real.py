@@ -8,10 +8,13 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+import vici
 
 CHARON = "/usr/sbin/charon-systemd"
 PREFIX = "swmvici"
@@ -146,6 +149,27 @@ def join(one: RealCharon, other: RealCharon, addresses: tuple[str, str]) -> None
     for charon, address in zip((one, other), addresses, strict=True):
         ip("-n", charon.namespace, "address", "add", f"{address}/24", "dev", "v0")
         ip("-n", charon.namespace, "link", "set", "v0", "up")
+
+
+def load(path: Path, connections: dict[str, Any]) -> None:
+    """Load connections that are not as swanmesh has them."""
+    with socket.socket(socket.AF_UNIX) as stream:
+        stream.connect(str(path))
+        vici.Session(stream).load_conn(connections)
+
+
+def has_esp(namespace: str) -> bool:
+    """Whether the kernel can take what swanmesh asks for."""
+    state = ["src", "192.0.2.1", "dst", "192.0.2.2", "proto", "esp", "spi", "0x1000"]
+    try:
+        ip(
+            *("-n", namespace, "xfrm", "state", "add", *state, "mode", "transport"),
+            *("aead", "rfc4106(gcm(aes))", f"0x{'01' * 20}", "128"),
+        )
+    except subprocess.CalledProcessError:
+        return False
+    ip("-n", namespace, "xfrm", "state", "delete", *state)
+    return True
 
 
 def translate(namespace: str, destination: str, source: str) -> None:

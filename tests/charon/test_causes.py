@@ -54,6 +54,10 @@ LINES = {
         "authentication failed at the peer: it does not accept our certificate or identity",
     ),
     "received INVALID_SYNTAX notify error": Reason("peer-refused", "peer refused the IKE_SA: INVALID_SYNTAX"),
+    "IDr payload missing": Reason(
+        "peer-refused",
+        "peer answered without its identity: most likely its kernel refused the SA, see its own status",
+    ),
     "no private key found for 'a.mesh.example'": Reason(
         "missing-key", "no private key is loaded here for our identity a.mesh.example"
     ),
@@ -196,6 +200,15 @@ def test_the_kernels_words_go_with_what_they_led_to() -> None:
     diagnosis = causes.from_log(_log("unable to install inbound and outbound IPsec SA (SAD) in kernel"))
     assert diagnosis is not None
     assert diagnosis.cause.words == "the kernel refused the SA: No such file or directory (2)"
+
+
+def test_who_is_rejected_because_its_kernel_refused_was_not_rejected_for_its_certificate() -> None:
+    causes = Causes()
+    assert (
+        causes.from_log(_log("unable to install inbound and outbound IPsec SA (SAD) in kernel")) is not None
+    )
+    assert causes.from_log(_log("parsed INFORMATIONAL request 2 [ N(AUTH_FAILED) ]", group="ENC")) is None
+    assert causes.from_log(_log("received DELETE for IKE_SA one[7]")) is None
 
 
 def test_what_fails_names_the_certificate_that_the_peer_has_shown() -> None:
