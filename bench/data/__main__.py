@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.data import machine
-from bench.data.tables import table
+from bench.data.tables import OURS, table
 
 KERNEL_PATHS = ["plain", "esp", "esp+offload", "wireguard"]
 DAEMONS = ["tinc", "nebula"]
@@ -51,10 +51,11 @@ def jobs(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     runs = [["gso", [4, 6], KERNEL_PATHS, kinds], ["tso", [4], KERNEL_PATHS, ["tcp"]]]
     runs += [["none", [4], KERNEL_PATHS, ["tcp"]]]
     # Of large packets so few pass in a second that how TCP begins shows for longer.
-    held = {"mtus": [[1500, 6], [9000, 20]], "rate": arguments.rate, "families": [4, 6]}
+    held: dict[str, Any] = {"mtus": [[1500, 6], [9000, 20]], "rate": arguments.rate}
+    held["goodput_paths"] = [[family, ["plain", OURS[family], "wireguard"]] for family in (4, 6)]
     found: list[dict[str, Any]] = [
         {"do": "measure", "traffic": traffic, "runs": runs},
-        {"do": "measure", "goodput_paths": ["plain", "esp+offload", "wireguard"], **held},
+        {"do": "measure", **held},
     ]
     parts = {"variants": VARIANTS, "profiled": VARIANTS[:3]}
     found.append({"do": "measure", **parts, "tcp": traffic["tcp"][1], "small": [512, 1536]})

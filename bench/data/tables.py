@@ -9,12 +9,15 @@ from swanmesh.core import throughput
 
 NAMES = {
     "plain": "no encryption",
-    "esp": "swanmesh, without the modules",
-    "esp+offload": "swanmesh",
+    "ours": "swanmesh",
+    "esp": "ESP without the modules",
+    "esp+offload": "ESP with both modules",
     "wireguard": "WireGuard",
     "tinc": "tinc 1.0",
     "nebula": "Nebula",
 }
+OURS = {4: "esp+offload", 6: "esp"}
+"""What swanmesh has of each family: it leaves esp6_offload alone (core/segmentation)."""
 CARDS = {
     "gso": "packets of the MTU on the wire, cut and put together in software (GSO, GRO)",
     "tso": "a card that cuts packets itself (TSO), and GRO",
@@ -77,12 +80,15 @@ def _costs(figures: list[dict[str, Any]]) -> str:
     kinds = [("tcp", "a byte of TCP"), ("udp", "a datagram of 1400"), ("small", "a datagram of 64")]
     kinds = [kind for kind in kinds if any(one["kind"] == kind[0] for one in figures)]
     families = sorted({one["family"] for one in figures})
-    rows = [["", *(f"{words}, v{family}" for _, words in kinds for family in families), ""]]
-    for path in dict.fromkeys(one["path"] for one in figures):
-        mine = [one for one in figures if one["path"] == path]
+    rows = [["", *(f"{unit}, v{family}" for _, unit in kinds for family in families), ""]]
+    ours = [{**one, "path": "ours"} for one in figures if one["path"] == OURS[one["family"]]]
+    for path, words in NAMES.items():
+        mine = [one for one in (*figures, *ours) if one["path"] == path]
+        if not mine:
+            continue
         found = {(one["kind"], one["family"]): one for one in mine}
         cells = [_cell(found.get((kind, family))) for kind, _ in kinds for family in families]
-        rows.append([NAMES[path], *cells, "; ".join(one["failed"] for one in mine if "failed" in one)])
+        rows.append([words, *cells, "; ".join(one["failed"] for one in mine if "failed" in one)])
     lost = sum(one.get("lost", 0) for one in figures)
     return _columns(rows) + (
         f"\n  datagrams lost on the way, whose cost is in the others': {lost}" if lost else ""
@@ -133,7 +139,8 @@ def _cell(found: dict[str, Any] | None) -> str:
 def _goodputs(figures: list[dict[str, Any]]) -> str:
     rows = [["", "MTU", "", "of the link", "ceiling", "of the ceiling", ""]]
     for one in figures:
-        head = [NAMES[one["path"]], str(one["mtu"]), f"v{one['family']}"]
+        path = "ours" if one["path"] == OURS[one["family"]] else one["path"]
+        head = [NAMES[path], str(one["mtu"]), f"v{one['family']}"]
         if "failed" in one:
             rows.append([*head, "-", "-", "-", one["failed"]])
             continue

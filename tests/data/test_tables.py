@@ -44,6 +44,16 @@ def test_a_function_belongs_to_an_area(function: str, area: str) -> None:
     assert area_of(function) == area
 
 
+def test_what_swanmesh_costs_is_counted_with_the_modules_that_it_uses() -> None:
+    costs = {("esp", 4): 48.7, ("esp", 6): 49.8, ("esp+offload", 4): 19.5, ("esp+offload", 6): 19.6}
+    figures: list[dict[str, Any]] = [
+        {"what": "cost", "card": "gso", "path": path, "family": family, "kind": "tcp", "instructions": value}
+        for (path, family), value in costs.items()
+    ]
+    lines = table([{"kernel": VERSION, **one} for one in figures]).splitlines()
+    assert ["swanmesh", "19.5", "49.8"] in [line.split() for line in lines]
+
+
 def test_what_else_costs_and_where_it_goes() -> None:
     figures: list[dict[str, Any]] = [
         {"what": "cipher", "driver": "rfc4106-gcm-aesni"},

@@ -220,8 +220,8 @@ def goodputs(job):
             # A queue of 20 ms, as a switch has.
             queue = max(20, rate * 20_000 // 8 // mtu)
             net.run(f"tc qdisc add dev {port} root netem rate {rate}mbit 24 limit {queue}", host="w")
-        for name in job["goodput_paths"]:
-            for family in job["families"]:
+        for family, names in job["goodput_paths"]:
+            for name in names:
                 path = PATHS[name]()
                 facts = {"what": "goodput", "mtu": mtu, "path": name, "family": family, "rate": rate}
                 server = serve()

@@ -18,13 +18,13 @@ class Plain:
 
 
 class Esp(Plain):
-    """As charon has the kernel do it, without the modules that let segmentation pass through it."""
+    """As charon has the kernel do it, without the module that lets segmentation pass through it."""
 
     name = "esp"
 
     def up(self, family, mtu):
-        if loaded("esp4_offload"):
-            raise RuntimeError("esp4_offload is loaded already")
+        if loaded(f"esp{family}_offload"):
+            raise RuntimeError(f"esp{family}_offload is loaded already")
         esp()
         return address("b", family)
 
@@ -36,9 +36,9 @@ class EspOffload(Esp):
     name = "esp+offload"
 
     def up(self, family, mtu):
-        load("esp4_offload", "esp6_offload")
-        if not loaded("esp4_offload"):
-            raise RuntimeError("this kernel has no esp4_offload")
+        load(f"esp{family}_offload")
+        if not loaded(f"esp{family}_offload"):
+            raise RuntimeError(f"this kernel has no esp{family}_offload")
         esp()
         return address("b", family)
 
