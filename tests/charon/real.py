@@ -11,10 +11,13 @@ import signal
 import socket
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 import vici
+
+from swanmesh.charon.client import Charon
+from swanmesh.charon.rendering import render
+from swanmesh.core.connections import Connection
 
 CHARON = "/usr/sbin/charon-systemd"
 PREFIX = "swmvici"
@@ -151,11 +154,18 @@ def join(one: RealCharon, other: RealCharon, addresses: tuple[str, str]) -> None
         ip("-n", charon.namespace, "link", "set", "v0", "up")
 
 
-def load(path: Path, connections: dict[str, Any]) -> None:
-    """Load connections that are not as swanmesh has them."""
-    with socket.socket(socket.AF_UNIX) as stream:
-        stream.connect(str(path))
-        vici.Session(stream).load_conn(connections)
+async def load(running: RealCharon, client: Charon, wanted: Connection, *, together: bool = False) -> None:
+    """Load what `running` is to initiate with, so that the IKE_SA comes up with ESP or without.
+
+    Where the kernel refuses and the CHILD_SA was asked for `together` with the IKE_SA, as swanmesh does, 6.0
+    answers without its identity. So there it is asked for afterwards (RFC 6023), and the IKE_SA stands as it
+    does with 5.9.8.
+    """
+    assert set((await client.load_connections([wanted])).values()) == {None}
+    if not (together or has_esp(running.namespace)):
+        with socket.socket(socket.AF_UNIX) as stream:
+            stream.connect(str(running.socket))
+            vici.Session(stream).load_conn({wanted.name: {**render(wanted), "childless": "force"}})
 
 
 def has_esp(namespace: str) -> bool:

@@ -12,7 +12,6 @@ import pytest
 
 from swanmesh.charon.client import Charon
 from swanmesh.charon.errors import CommandFailed
-from swanmesh.charon.rendering import render
 from swanmesh.core.connections import Connection
 from swanmesh.core.observed import Diagnosis, Event, IkeDown, IkeMoved, IkeUp
 from swanmesh.core.proposals import unsupported
@@ -73,21 +72,13 @@ def _ends(
 
 @contextlib.asynccontextmanager
 async def _initiated(pair: Pair, ends: tuple[End, End], *, together: bool = False) -> AsyncIterator[None]:
-    """Both charons up and loaded, and the first has been told to initiate.
-
-    Where the kernel has no ESP and the CHILD_SA is asked for together with the IKE_SA, 6.0 answers without
-    its identity. So there it is asked for afterwards (RFC 6023), and the IKE_SA stands as with 5.9.8.
-    """
-    with_esp = real.has_esp(pair[0].charon.namespace)
+    """Both charons up and loaded, and the first has been told to initiate."""
     async with contextlib.AsyncExitStack() as stack:
         for server, end in zip(pair, ends, strict=True):
             end.charon = await stack.enter_async_context(connected(server))
             await end.charon.load_credentials(*end.credentials)
             if end.connection is not None:
-                assert set((await end.charon.load_connections([end.connection])).values()) == {None}
-                if not (together or with_esp):
-                    apart = {end.connection.name: {**render(end.connection), "childless": "force"}}
-                    await asyncio.to_thread(real.load, server.socket, apart)
+                await real.load(server.charon, end.charon, end.connection, together=together)
         await ends[0].charon.initiate("one", "one-child")
         yield
 

@@ -11,6 +11,7 @@ from swanmesh.charon.client import Charon
 from swanmesh.core.connections import ANYBODY, Connection, Kind
 from swanmesh.core.model import AddressBlock
 from swanmesh.core.observed import Diagnosis, Event, IkeUp
+from tests.charon import real
 from tests.charon.certificates import Authority
 from tests.charon.conftest import RealServer
 from tests.charon.helpers import asynchronous, connected, connection, wait_until
@@ -58,7 +59,8 @@ async def test_who_comes_in_by_a_gate(
         await one.load_credentials(*authority.issue(NAMES[0]), [MESH.der])
         await two.load_credentials(*MESH.issue(NAMES[1]), [MESH.der])
         assert await two.load_connections([gate(cidr)]) == {"gate": None}
-        await one.load_connections([replace(connection("one", authority=MESH.der), peer=ANYBODY)])
+        anybody = replace(connection("one", authority=MESH.der), peer=ANYBODY)
+        await real.load(pair[0].charon, one, anybody)
         await one.initiate("one", "one-child")
         assert await outcome(one) == wanted
         if wanted == "up":
@@ -77,7 +79,7 @@ async def test_a_connection_for_the_peer_itself_is_preferred_to_a_gate(
             *("two",), local="192.0.2.2", remote="192.0.2.1", identities=NAMES[::-1], authority=MESH.der
         )
         await two.load_connections([gate(), explicit])
-        await one.load_connections([connection("one", authority=MESH.der)])
+        await real.load(pair[0].charon, one, connection("one", authority=MESH.der))
         await one.initiate("one", "one-child")
 
         assert await wait_until(lambda: stands(two)) == [("two", NAMES[0])]

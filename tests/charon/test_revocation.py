@@ -14,6 +14,7 @@ from swanmesh.charon.errors import CommandFailed
 from swanmesh.core.observed import Diagnosis, Event, IkeUp
 from swanmesh.core.revocation import LARGEST
 from swanmesh.pki.seen import Voucher
+from tests.charon import real
 from tests.charon.certificates import Authority
 from tests.charon.conftest import RealServer
 from tests.charon.helpers import asynchronous, client, connected, connection
@@ -37,7 +38,8 @@ async def initiated(
         await one.load_credentials(*MESH.issue(NAMES[0]), [MESH.der])
         await two.load_credentials(*PEER, [MESH.der])
         await one.load_revocation_lists(lists)
-        await one.load_connections([connection("one", authority=MESH.der, revocation=revocation)])
+        here = connection("one", authority=MESH.der, revocation=revocation)
+        await real.load(pair[0].charon, one, here)
         there = connection(
             *("two",), local="192.0.2.2", remote="192.0.2.1", identities=NAMES[::-1], authority=MESH.der
         )

@@ -6,6 +6,7 @@ import pytest
 
 from swanmesh.charon.client import Charon
 from swanmesh.pki.seen import Voucher
+from tests.charon import real
 from tests.charon.certificates import Authority
 from tests.charon.conftest import RealServer
 from tests.charon.helpers import asynchronous, connected, connection
@@ -29,7 +30,7 @@ async def test_the_new_certificate_is_shown_whatever_authority_the_peer_names_fi
         newer = await two.load_credentials(*NEW.issue(NAMES[1]), BOTH, name=NAMES[1])
         assert (await two.observe_credentials()).key_ids == {newer}
         here = connection("one", authority=NEW.der if dropped else OLD.der)
-        await one.load_connections([here])
+        await real.load(pair[0].charon, one, here)
         there = connection(
             "two", local="192.0.2.2", remote="192.0.2.1", identities=NAMES[::-1], authority=OLD.der
         )
