@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from bench.results import Line, Results
-from swanmesh.core.guard import Cover, Ground, Part, policies_of
+from swanmesh.core.guard.policies import Cover, Ground, Part, policies_of
 from swanmesh.core.xfrm import Direction, XfrmPolicy
 from swanmesh.kernel import boot, netlink
 from swanmesh.kernel.guard import FILE, standing, write_file

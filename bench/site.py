@@ -14,8 +14,8 @@ import yaml
 
 from swanmesh.charon.rendering import Value, render
 from swanmesh.core.connections import Connection, desired, neighbour_discovery
-from swanmesh.core.initiation import initiates
 from swanmesh.core.model import Peer
+from swanmesh.core.pairs.initiation import initiates
 from swanmesh.pki.authority import Authority
 from swanmesh.service.sources import Sources
 

@@ -28,7 +28,7 @@ from swanmesh.core.observed import (
     IkeUp,
     LoadedConnection,
 )
-from swanmesh.core.proposals import MORE_KEY_EXCHANGES
+from swanmesh.core.settings.proposals import MORE_KEY_EXCHANGES
 
 _ENDPOINTS = ("local-host", "local-port", "remote-host", "remote-port")
 

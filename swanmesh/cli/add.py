@@ -18,7 +18,7 @@ from swanmesh.config.edit import Written
 from swanmesh.control.client import RequestRefused, ServiceTimeout, ServiceUnreachable
 from swanmesh.control.protocol import PeerStatus, ReloadReply
 from swanmesh.core.model import Peer
-from swanmesh.core.peers import cut_off
+from swanmesh.core.peers.description import cut_off
 from swanmesh.kernel.surroundings import needed_now
 
 Untold: TypeAlias = ServiceUnreachable | ServiceTimeout | RequestRefused

@@ -7,7 +7,7 @@ import click
 from swanmesh.cli.failures import ExitStatus, Failure, complain
 from swanmesh.cli.output import say, say_json
 from swanmesh.cli.setup import Setup, json_option, pass_setup
-from swanmesh.core.policy import OFFERED
+from swanmesh.core.settings.policy import OFFERED
 
 
 @click.command("add-block")
@@ -41,7 +41,7 @@ def add_block(
     """
     from swanmesh.cli.add import tell
     from swanmesh.config.block_edit import restore_block, write_block
-    from swanmesh.core.blocks import default_name, parse_block
+    from swanmesh.core.peers.blocks import default_name, parse_block
 
     chosen = default_name(cidr) if name is None else name
     block = parse_block(chosen, cidr, policy, list(exceptions), wide, source="add-block")

@@ -115,7 +115,7 @@ def _permitted(text: str) -> str | Network:
     """A network, or a domain. Raises BadParameter."""
     from ipaddress import ip_network
 
-    from swanmesh.core.peers import check_name
+    from swanmesh.core.peers.description import check_name
 
     try:
         return ip_network(text)
@@ -155,7 +155,7 @@ def issue(
 
     `enroll request` and `ca sign` do it without the key ever leaving the host.
     """
-    from swanmesh.core.peers import parse_peer
+    from swanmesh.core.peers.description import parse_peer
     from swanmesh.pki.authority import spread
     from swanmesh.pki.reading import read_certificates
     from swanmesh.pki.record import Record

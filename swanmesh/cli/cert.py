@@ -112,8 +112,8 @@ def _renew_here(setup: Setup, *, now: bool) -> RenewReply:
     import asyncio
 
     from swanmesh.control.protocol import RenewReply
+    from swanmesh.core.credentials.renewal import due
     from swanmesh.core.model import InvalidInput, Problem
-    from swanmesh.core.renewal import due
     from swanmesh.pki.certificates import load_credentials
     from swanmesh.pki.enrolment import place_of
     from swanmesh.pki.renewal import NotRenewed, renew

@@ -52,7 +52,7 @@ def _explain(error: Exception) -> tuple[Sequence[str], ExitStatus]:
     from swanmesh.control.client import RequestRefused, ServiceTimeout, ServiceUnreachable
     from swanmesh.control.listener import SocketUnusable
     from swanmesh.core.model import InvalidInput
-    from swanmesh.core.peers import NoSuchPeer
+    from swanmesh.core.peers.description import NoSuchPeer
     from swanmesh.files.write import NotWritten
 
     lines: Sequence[str] = [str(error)]

@@ -32,7 +32,7 @@ def status(setup: Setup, as_json: bool) -> int:
 
     Asks the kernel itself, so it needs root, and no service. Exit status 1 if the two differ.
     """
-    from swanmesh.core.guard import closed, last_used
+    from swanmesh.core.guard.policies import closed, last_used
     from swanmesh.kernel import guard as kernel
     from swanmesh.kernel import udp_filter
 

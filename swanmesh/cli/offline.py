@@ -13,12 +13,12 @@ from swanmesh.config.peer_files import peer_directory
 from swanmesh.config.sections import Config
 from swanmesh.config.settings import load_config, missing_addresses
 from swanmesh.control.protocol import PlannedAction, PlanReply
-from swanmesh.core.agreement import uncertified
-from swanmesh.core.expiry import expiring
+from swanmesh.core.credentials.expiry import expiring
+from swanmesh.core.credentials.revocation import Revocations, own_problems
 from swanmesh.core.model import Block, Credentials, Host, InvalidInput, Peer, Problem
-from swanmesh.core.peer_registry import PeerRegistry
-from swanmesh.core.peers import cut_off
-from swanmesh.core.revocation import Revocations, own_problems
+from swanmesh.core.pairs.agreement import uncertified
+from swanmesh.core.peers.description import cut_off
+from swanmesh.core.peers.registry import PeerRegistry
 from swanmesh.core.segmentation import remarks
 from swanmesh.core.verdict import offline
 from swanmesh.files.read import read_trusted

@@ -11,7 +11,7 @@ import click
 from swanmesh.cli.failures import ExitStatus, Failure, complain
 from swanmesh.cli.output import plural, say, say_json
 from swanmesh.cli.setup import Setup, WaitCommand, complete_peer, json_option, pass_setup, wait_option
-from swanmesh.core.policy import OFFERED
+from swanmesh.core.settings.policy import OFFERED
 
 if TYPE_CHECKING:
     from swanmesh.cli.add import Untold
@@ -70,7 +70,7 @@ def remove_peer(setup: Setup, names: tuple[str, ...], wait: float | None, as_jso
     With no service running that is done when it starts.
     """
     from swanmesh.cli.add import tell
-    from swanmesh.core.removals import MOST
+    from swanmesh.core.peers.removals import MOST
 
     wanted, paths = _remove_files(setup, names)
     told, untold = tell(setup, paths, removed=True)
@@ -107,7 +107,7 @@ def _meant(directory: Path, asked: Sequence[str]) -> list[str]:
 
     Raises NoSuchPeer."""
     from swanmesh.config.peer_files import peer_directory
-    from swanmesh.core.peers import find_peer
+    from swanmesh.core.peers.description import find_peer
 
     files = {path.stem for path in directory.iterdir()}
     if files.issuperset(name.lower() for name in asked):

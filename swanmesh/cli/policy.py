@@ -6,7 +6,7 @@ import click
 
 from swanmesh.cli.failures import ExitStatus
 from swanmesh.cli.setup import Setup, complete_peer, json_option, pass_setup, seconds
-from swanmesh.core.policy import OFFERED, check_policy
+from swanmesh.core.settings.policy import OFFERED, check_policy
 
 RISKS = ("cut-peers", "lose-ssh")
 """What `policy set` refuses unless it is accepted by name."""

@@ -17,10 +17,10 @@ from swanmesh.cli.policy_report import listed, on_trial
 from swanmesh.cli.policy_trial import PATIENCE, tell_all, writing
 from swanmesh.config.override import begin_trial, end_trial
 from swanmesh.config.policies import write_policies
-from swanmesh.core.guard import OUT_OPEN
+from swanmesh.core.guard.policies import OUT_OPEN
 from swanmesh.core.model import Address
-from swanmesh.core.override import HOST
-from swanmesh.core.policy import Policy, check_policy
+from swanmesh.core.settings.override import HOST
+from swanmesh.core.settings.policy import Policy, check_policy
 from swanmesh.kernel.sessions import ssh_peers
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def change(
 
 
 def _wait_for_others(wanted: _Change) -> None:
-    """A peer that prefers sends in clear for a moment more after the association came up (`core/guard.py`),
+    """A peer that prefers sends in clear for a moment more after the association came up (`core/guard`),
     and maybe has seen that later than this host. What it so sends would be refused."""
     if wanted.policy.meaning.closed and wanted.affected:
         youngest = max(peer.up_since or 0.0 for peer in wanted.affected)

@@ -16,8 +16,8 @@ from swanmesh.config.peer_files import peer_directory
 from swanmesh.config.policies import write_policies
 from swanmesh.control.client import RequestRefused, ServiceTimeout, ServiceUnreachable
 from swanmesh.core.model import InvalidInput
-from swanmesh.core.override import HOST
-from swanmesh.core.policy import Policy
+from swanmesh.core.settings.override import HOST
+from swanmesh.core.settings.policy import Policy
 from swanmesh.files.lock import locked
 
 if TYPE_CHECKING:

@@ -106,7 +106,7 @@ def seconds(value: str) -> float:
 
 def _length(text: object) -> float | None:
     """The time that the text says, or None if it is none."""
-    from swanmesh.core.setting import duration
+    from swanmesh.core.settings.setting import duration
 
     try:
         return float(text) if isinstance(text, str | float) else None

@@ -19,7 +19,7 @@ from swanmesh.config.documents import PEER_LIMIT
 from swanmesh.config.edit import PeerEditor, Written, file_name
 from swanmesh.config.peer_files import read_peer
 from swanmesh.core.model import Host, InvalidInput, Peer, Problem
-from swanmesh.core.peer_registry import PeerRegistry
+from swanmesh.core.peers.registry import PeerRegistry
 from swanmesh.files.read import read_bytes
 
 _WORDS = re.compile(rb"[0-9a-z.:-]+")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from swanmesh.config.directory import Directory
 from swanmesh.config.documents import unknown_keys
-from swanmesh.core.blocks import parse_block
 from swanmesh.core.model import Block, InvalidInput, Problem
+from swanmesh.core.peers.blocks import parse_block
 
 _KEYS = ("cidr", "policy", "except", "wide")
 

@@ -2,7 +2,7 @@
 `disable`.
 
 Commands write them, whole and one at a time; the service reads them, and forgets a trial that is over. A
-trial's clock survives a boot: see `core/override.py`.
+trial's clock survives a boot: see `core/settings/override`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import TypeVar
 import msgspec
 
 from swanmesh.core.model import InvalidInput, Problem
-from swanmesh.core.override import Override, Trial, left
-from swanmesh.core.policy import Policy
+from swanmesh.core.settings.override import Override, Trial, left
+from swanmesh.core.settings.policy import Policy
 from swanmesh.files.lock import locked
 from swanmesh.files.read import read_trusted
 from swanmesh.files.write import Change, make_folder, write_whole

@@ -7,7 +7,7 @@ from pathlib import Path
 from swanmesh.config.directory import Directory, read_entry
 from swanmesh.config.documents import unknown_keys
 from swanmesh.core.model import InvalidInput, Peer, Problem
-from swanmesh.core.peers import parse_peer
+from swanmesh.core.peers.description import parse_peer
 
 _KEYS = ("name", "addresses", "policy", "exempt")
 

@@ -11,7 +11,7 @@ import yaml
 
 from swanmesh.config.documents import CONFIG_LIMIT, decode_document, parse_document
 from swanmesh.core.model import InvalidInput, Problem
-from swanmesh.core.policy import Policy, check_policy
+from swanmesh.core.settings.policy import Policy, check_policy
 from swanmesh.files.read import read_trusted
 from swanmesh.files.write import Change, write_whole
 

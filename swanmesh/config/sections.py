@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from swanmesh.core.exemptions import EXEMPTIONS, Exemption
 from swanmesh.core.model import (
     DAY,
     Address,
@@ -25,9 +24,10 @@ from swanmesh.core.model import (
     Problem,
     Settings,
 )
-from swanmesh.core.peers import check_name, parse_addresses
-from swanmesh.core.policy import CHOICE, Policy, check_policy
-from swanmesh.core.setting import Checked, Choice, Count, Flag, ListOf, Misfit, Seconds
+from swanmesh.core.peers.description import check_name, parse_addresses
+from swanmesh.core.settings.exemptions import EXEMPTIONS, Exemption
+from swanmesh.core.settings.policy import CHOICE, Policy, check_policy
+from swanmesh.core.settings.setting import Checked, Choice, Count, Flag, ListOf, Misfit, Seconds
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "console", "json"]

@@ -17,7 +17,7 @@ from typing import Any, get_type_hints
 from swanmesh.config.documents import CONFIG_LIMIT, decode_document
 from swanmesh.config.sections import Config, File
 from swanmesh.core.model import Address, InitiationSettings, InvalidInput, Problem, shown
-from swanmesh.core.setting import AUTO, Flag, Misfit
+from swanmesh.core.settings.setting import AUTO, Flag, Misfit
 from swanmesh.files.read import read_trusted
 
 

@@ -31,7 +31,7 @@ from swanmesh.control.protocol import (
 )
 from swanmesh.control.stream import records
 from swanmesh.core.model import InvalidInput
-from swanmesh.core.peers import NoSuchPeer
+from swanmesh.core.peers.description import NoSuchPeer
 
 _log = structlog.get_logger(__name__)
 _Request = TypeVar("_Request", bound=msgspec.Struct)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from swanmesh.core.model import ConnectionSettings, Problem
-from swanmesh.core.proposals import unsupported, usable
+from swanmesh.core.settings.proposals import unsupported, usable
 
 _NUMBERS = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
 _IGNORES_ESP = (6, 0, 1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from swanmesh.core.connections import Connection
-from swanmesh.core.guarding import Change
+from swanmesh.core.guard.keeping import Change
 from swanmesh.core.model import AddressPair, Credentials
 from swanmesh.core.reasons import NONE, Reason
 

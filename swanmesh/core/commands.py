@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from swanmesh.core.model import Peer
-from swanmesh.core.pair import Pair
+from swanmesh.core.pairs.pair import Pair
 from swanmesh.core.state import State
 from swanmesh.core.verdict import peer_verdict
 

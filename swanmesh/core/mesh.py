@@ -22,11 +22,10 @@ from swanmesh.core.actions import (
     LoadRevocationLists,
     load_credentials,
 )
-from swanmesh.core.admission import Admission, rank_of
-from swanmesh.core.data_path import Heard
+from swanmesh.core.credentials.revocation import RevocationList
 from swanmesh.core.decide.rules import FRESH, decide
 from swanmesh.core.events import MeshEvent
-from swanmesh.core.guarding import Guard
+from swanmesh.core.guard.keeping import Guard
 from swanmesh.core.inputs.authorities import authorities_changed
 from swanmesh.core.inputs.charon import (
     charon_back,
@@ -54,10 +53,10 @@ from swanmesh.core.inputs.removal import (
 )
 from swanmesh.core.inputs.revocation import confirm_lists, take_lists
 from swanmesh.core.model import AddressPair, Block, Settings
-from swanmesh.core.observation import ObservationSchedule
 from swanmesh.core.observed import Event, Holdings, IkeSa
-from swanmesh.core.pair import Pair
-from swanmesh.core.peer_registry import Entry, PeerRegistry
+from swanmesh.core.pairs.data_path import Heard
+from swanmesh.core.pairs.pair import Pair
+from swanmesh.core.peers.registry import Entry, PeerRegistry
 from swanmesh.core.reasons import (
     LOOK_FAILED,
     MISSING_CREDENTIALS,
@@ -68,8 +67,9 @@ from swanmesh.core.reasons import (
     WAITING_FOR_PLACE,
     Reason,
 )
-from swanmesh.core.revocation import RevocationList
 from swanmesh.core.state import State
+from swanmesh.core.turns.admission import Admission, rank_of
+from swanmesh.core.turns.observation import ObservationSchedule
 from swanmesh.core.xfrm import KernelEvent, KernelHoldings
 
 

@@ -7,10 +7,10 @@ import ipaddress
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, TypeAlias
 
-from swanmesh.core.exemptions import Exemption
-from swanmesh.core.override import HOST, NOTHING, Override
-from swanmesh.core.policy import Policy
-from swanmesh.core.setting import ESP_PROPOSALS, IKE_PROPOSALS, Count, Port, Seconds
+from swanmesh.core.settings.exemptions import Exemption
+from swanmesh.core.settings.override import HOST, NOTHING, Override
+from swanmesh.core.settings.policy import Policy
+from swanmesh.core.settings.setting import ESP_PROPOSALS, IKE_PROPOSALS, Count, Port, Seconds
 
 DAY = 86400.0
 REAUTH = 20 * 86400

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from swanmesh.core import reasons
 from swanmesh.core.model import Host, Peer
-from swanmesh.core.pair import Pair
+from swanmesh.core.pairs.pair import Pair
 from swanmesh.core.reasons import NONE, Cause, Reason
 from swanmesh.core.state import State
 from swanmesh.core.verdict import Verdict, peer_verdict

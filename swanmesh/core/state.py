@@ -8,20 +8,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from swanmesh.core.abilities import Abilities
-from swanmesh.core.admission import Admission
-from swanmesh.core.blocks import BlockTable
-from swanmesh.core.certificates import Certificates
-from swanmesh.core.early_peers import EarlyPeers
+from swanmesh.core.credentials.certificates import Certificates
+from swanmesh.core.credentials.revocation import Revocations
 from swanmesh.core.events import MeshEvent
-from swanmesh.core.guarding import Guard
-from swanmesh.core.members import Members
+from swanmesh.core.guard.keeping import Guard
 from swanmesh.core.model import Peer, Settings
-from swanmesh.core.observation import ObservationSchedule
-from swanmesh.core.pair import Pair, Refusals
-from swanmesh.core.peer_registry import PeerRegistry
-from swanmesh.core.probing import Probing
+from swanmesh.core.pairs.pair import Pair, Refusals
+from swanmesh.core.peers.blocks import BlockTable
+from swanmesh.core.peers.early import EarlyPeers
+from swanmesh.core.peers.members import Members
+from swanmesh.core.peers.registry import PeerRegistry
 from swanmesh.core.reasons import MISSING_CREDENTIALS, NONE, NOT_REACHED, Reason
-from swanmesh.core.revocation import Revocations
+from swanmesh.core.turns.admission import Admission
+from swanmesh.core.turns.observation import ObservationSchedule
+from swanmesh.core.turns.probing import Probing
 from swanmesh.core.xfrm import Segmenting
 
 

@@ -11,8 +11,8 @@ from swanmesh.core.actions import Action, load_credentials
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import Peer, Settings
 from swanmesh.core.observed import Holdings, LoadedCredentials
-from swanmesh.core.pair import Pair, Violation
-from swanmesh.core.peer_registry import Entry
+from swanmesh.core.pairs.pair import Pair, Violation
+from swanmesh.core.peers.registry import Entry
 from swanmesh.core.reasons import NONE, Reason
 from swanmesh.core.state import State
 

@@ -9,7 +9,7 @@ import errno
 from collections.abc import Iterable
 from pathlib import Path
 
-from swanmesh.core.guard import OWNER, Part, policies_of
+from swanmesh.core.guard.policies import OWNER, Part, policies_of
 from swanmesh.core.xfrm import XfrmPolicy
 from swanmesh.files.write import Change, make_folder, write_whole
 from swanmesh.kernel import boot, netlink, udp_filter

@@ -39,7 +39,7 @@ from swanmesh.core.actions import (
     Outcome,
     RestorePolicies,
 )
-from swanmesh.core.guarding import Change
+from swanmesh.core.guard.keeping import Change
 from swanmesh.core.xfrm import (
     EventsLost,
     KernelEvent,

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKey
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from swanmesh.core.model import Address, InvalidInput, Network, Problem, shown
-from swanmesh.core.peers import check_name
+from swanmesh.core.peers.description import check_name
 from swanmesh.files.read import read_trusted
 from swanmesh.files.trust import Fault, find_fault
 from swanmesh.files.write import Change, make_folder, not_written, write_whole

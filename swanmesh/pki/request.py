@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKey
 from cryptography.x509.oid import NameOID
 
 from swanmesh.core.model import Address, InvalidInput, Problem, shown
-from swanmesh.core.peers import check_name, parse_addresses
+from swanmesh.core.peers.description import check_name, parse_addresses
 from swanmesh.pki.keys import PrivateKey, digest_for, weakness
 from swanmesh.pki.reading import (
     COMMON_NAME_LIMIT,

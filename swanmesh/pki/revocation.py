@@ -13,9 +13,9 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 
-from swanmesh.core.certificates import SKEW
+from swanmesh.core.credentials.certificates import SKEW
+from swanmesh.core.credentials.revocation import RevocationList, date
 from swanmesh.core.model import InvalidInput, Problem, shown
-from swanmesh.core.revocation import RevocationList, date
 from swanmesh.pki.keys import public_der
 from swanmesh.pki.reading import UNREADABLE, extension
 

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from swanmesh.core.actions import Action, Probe
-from swanmesh.core.data_path import Heard
 from swanmesh.core.model import Address, AddressPair
+from swanmesh.core.pairs.data_path import Heard
 from swanmesh.kernel.netlink import socket_policy
 from swanmesh.probe.datagram import ANSWER, ASK, SIZE, Datagram, decode
 

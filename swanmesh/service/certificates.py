@@ -1,6 +1,6 @@
 """This host's certificate over time: renewed when it is due, and told of as its end comes near.
 
-What is decided stands in `core/renewal` and `core/expiry`; what came of the attempts so far is kept in the
+What is decided stands in `core/credentials`; what came of the attempts so far is kept in the
 service's own folder, so that a restart neither forgets nor hurries.
 """
 
@@ -17,12 +17,12 @@ import structlog
 
 from swanmesh.config.sections import Config
 from swanmesh.control.protocol import CertificateStatus, RenewReply, RenewRequest, StatusReply
+from swanmesh.core.credentials.expiry import ExpiryNews, expiring, of_peer, renewed
+from swanmesh.core.credentials.renewal import Attempts, due, next_attempt, overdue
 from swanmesh.core.events import MeshEvent
-from swanmesh.core.expiry import ExpiryNews, expiring, of_peer, renewed
 from swanmesh.core.inputs.revocation import certificate_of
 from swanmesh.core.model import Credentials, InvalidInput, Problem
 from swanmesh.core.reasons import Reason
-from swanmesh.core.renewal import Attempts, due, next_attempt, overdue
 from swanmesh.core.state import State
 from swanmesh.files.read import read_trusted
 from swanmesh.files.write import Change, NotWritten, make_folder, write_whole

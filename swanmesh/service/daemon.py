@@ -20,14 +20,14 @@ from swanmesh.control.listener import Listener, listen
 from swanmesh.control.protocol import ConfirmSubject, ReloadReply
 from swanmesh.core import abilities
 from swanmesh.core.actions import Action
-from swanmesh.core.agreement import uncertified
+from swanmesh.core.credentials.revocation import own_problems
 from swanmesh.core.events import MeshEvent
 from swanmesh.core.inputs.authorities import authority_problems
 from swanmesh.core.inputs.removal import held_problems
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import AddressPair
+from swanmesh.core.pairs.agreement import uncertified
 from swanmesh.core.reasons import Reason
-from swanmesh.core.revocation import own_problems
 from swanmesh.files.watch import Watch
 from swanmesh.hooks.runner import Hooks
 from swanmesh.kernel.addresses import address_changes

@@ -31,7 +31,7 @@ from swanmesh.core.events import MeshEvent
 from swanmesh.core.inputs.removal import held, held_problems
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import Peer
-from swanmesh.core.peers import NoSuchPeer, find_peers
+from swanmesh.core.peers.description import NoSuchPeer, find_peers
 from swanmesh.core.reasons import STATUS_ASKED, Reason
 from swanmesh.core.verdict import peer_verdict
 from swanmesh.kernel.guard import refusals

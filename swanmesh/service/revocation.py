@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swanmesh.config.sections import Config
+from swanmesh.core.credentials.revocation import RevocationList, Revocations
 from swanmesh.core.model import InvalidInput, Problem, Settings
-from swanmesh.core.revocation import RevocationList, Revocations
 from swanmesh.files.read import read_trusted
 from swanmesh.files.write import Change, NotWritten, make_folder, write_whole
 from swanmesh.pki.revocation import LIMIT, read_lists

@@ -13,8 +13,8 @@ from swanmesh.config.override import Overrides
 from swanmesh.control.protocol import PeerPolicy, PolicyReply, TrialStatus
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import Peer
-from swanmesh.core.override import HOST
 from swanmesh.core.readiness import readiness
+from swanmesh.core.settings.override import HOST
 from swanmesh.service.status import Clock, block_statuses, blocks_named, clear_text, traffic_with
 
 

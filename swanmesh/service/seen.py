@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from swanmesh.core.certificates import Certificates
+from swanmesh.core.credentials.certificates import Certificates
 from swanmesh.core.model import InvalidInput
 from swanmesh.core.observed import SeenCertificate
 from swanmesh.files.read import read_trusted

@@ -19,9 +19,9 @@ from swanmesh.config.sections import Config
 from swanmesh.config.settings import load_config, missing_addresses
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import Address, Credentials, InvalidInput, Problem, Settings
-from swanmesh.core.override import HOST
-from swanmesh.core.peer_registry import Entry, PeerRegistry
+from swanmesh.core.peers.registry import Entry, PeerRegistry
 from swanmesh.core.reasons import FILES_IN_DOUBT, NONE, Reason
+from swanmesh.core.settings.override import HOST
 from swanmesh.kernel.addresses import own_addresses
 from swanmesh.kernel.surroundings import needed
 from swanmesh.pki.certificates import load_credentials

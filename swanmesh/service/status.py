@@ -24,14 +24,14 @@ from swanmesh.control.protocol import (
     Traffic,
 )
 from swanmesh.core import segmentation
-from swanmesh.core.guard import Cover
+from swanmesh.core.credentials.revocation import Revocations
+from swanmesh.core.guard.policies import Cover
 from swanmesh.core.inputs.revocation import certificate_of
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import Peer
 from swanmesh.core.observed import ChildSa, IkeSa, SeenCertificate
-from swanmesh.core.pair import Pair
+from swanmesh.core.pairs.pair import Pair
 from swanmesh.core.readiness import lacking_families
-from swanmesh.core.revocation import Revocations
 from swanmesh.core.state import State
 from swanmesh.core.verdict import Planned, pair_verdict, peer_verdict, planned
 

@@ -14,8 +14,8 @@ from swanmesh.charon.client import Charon
 from swanmesh.charon.errors import CommandFailed
 from swanmesh.core.connections import Connection
 from swanmesh.core.observed import Diagnosis, Event, IkeDown, IkeMoved, IkeUp
-from swanmesh.core.proposals import unsupported
 from swanmesh.core.reasons import Reason
+from swanmesh.core.settings.proposals import unsupported
 from tests.charon import real
 from tests.charon.certificates import Authority
 from tests.charon.conftest import RealServer

@@ -11,8 +11,8 @@ from cryptography import x509
 
 from swanmesh.charon.client import Charon
 from swanmesh.charon.errors import CommandFailed
+from swanmesh.core.credentials.revocation import LARGEST
 from swanmesh.core.observed import Diagnosis, Event, IkeUp
-from swanmesh.core.revocation import LARGEST
 from swanmesh.pki.seen import Voucher
 from tests.charon import real
 from tests.charon.certificates import Authority

@@ -18,8 +18,8 @@ import pytest
 
 from lab import Host, Mesh, mesh, wait_until
 from lab.asking import Journal, full, view, wait_until_idle
-from swanmesh.core.data_path import ASKED
 from swanmesh.core.model import ProbeSettings
+from swanmesh.core.pairs.data_path import ASKED
 from tests.lab.watching import all_spis, moment, told_down, up_at
 
 PORT, INTERVAL = ProbeSettings().port, ProbeSettings().interval

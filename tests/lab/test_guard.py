@@ -244,7 +244,7 @@ def test_from_clear_to_encrypted_loses_nothing() -> None:
 
 
 def closed_behind(host: Host, other: Host) -> bool:
-    """Whether no opening to the other is left (core/guard.py: 1,000 less the bits)."""
+    """Whether no opening to the other is left (core/guard/policies: 1,000 less the bits)."""
     lines = host.exec("ip", "-o", "xfrm", "policy").stdout.splitlines()
     opened = [line for line in lines if re.search("priority (968|872) ", line)]
     return not any(f" dst {address}/" in line for line in opened for address in other.addresses)

@@ -6,7 +6,7 @@ import yaml
 
 from lab import Host, mesh, wait_until
 from lab.asking import Journal
-from swanmesh.core.initiation import initiates
+from swanmesh.core.pairs.initiation import initiates
 
 DEAD = 400
 NET = "198.51.100.0/22"

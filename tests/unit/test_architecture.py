@@ -141,7 +141,7 @@ def test_module_imports_only_what_lies_below_it(module: Path) -> None:
         ("core/decide/rules.py", "from swanmesh.charon import client"),
         ("core/decide/rules.py", "from ...config import peer_files"),
         ("core/decide/rules.py", "def f() -> None:\n    import socket"),
-        ("core/pair.py", "from swanmesh.core.decide.rules import decide"),
+        ("core/pairs/pair.py", "from swanmesh.core.decide.rules import decide"),
         ("core/decide/rules.py", "from swanmesh.core.inputs import files"),
         ("core/inputs/files.py", "from swanmesh.core import mesh"),
         ("files/write.py", "from swanmesh.config.documents import read_bytes"),
@@ -161,7 +161,7 @@ def test_a_breach_is_seen(module: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("module", "text"),
     [
-        ("core/decide/rules.py", "from swanmesh.core.pair import Pair\nimport random"),
+        ("core/decide/rules.py", "from swanmesh.core.pairs.pair import Pair\nimport random"),
         ("charon/client.py", "import socket\nfrom ..core.observed import IkeSa"),
         ("cli/run.py", "def f() -> None:\n    from ..service.loop import main"),
         ("cli/main.py", "from swanmesh import __version__"),
@@ -172,18 +172,20 @@ def test_what_is_allowed_is_allowed(module: str, text: str) -> None:
     assert breaches(Path(module), text) == []
 
 
-def test_no_modules_import_each_other() -> None:
-    names = {module: ".".join(("swanmesh", *module.with_suffix("").parts)) for module in MODULES}
-    graph = {
-        name: {
-            target
-            for item in imports(module, (ROOT / module).read_text())
-            for target in (item.module, f"{item.module}.{item.name}")
-            if target in names.values() and target != name
-        }
-        for module, name in names.items()
-    }
-    assert len(list(TopologicalSorter(graph).static_order())) == len(names)  # CycleError names a circle
+@pytest.mark.parametrize("depth", [1, 2, 9], ids=["rooms", "rooms-within", "modules"])
+def test_no_two_know_each_other(depth: int) -> None:
+    """Neither rooms, nor the rooms within one, nor modules: CycleError names a circle."""
+    names = {module: ("swanmesh", *module.with_suffix("").parts) for module in MODULES}
+    graph: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
+    for module, name in names.items():
+        room = name[: depth + 1]
+        graph.setdefault(room, set())
+        for item in imports(module, (ROOT / module).read_text()):
+            path = (*item.module.split("."), item.name)
+            target = path if path in names.values() else path[:-1]
+            if target in names.values() and target[: depth + 1] != room:
+                graph[room].add(target[: depth + 1])
+    assert len(list(TopologicalSorter(graph).static_order())) == len(graph)
 
 
 def test_every_folder_has_a_rule() -> None:

@@ -1,0 +1,1 @@
+"""What follows: one pair and `now` give one decision."""

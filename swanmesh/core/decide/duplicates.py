@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from swanmesh.core.actions import TerminateChild, TerminateIke
 from swanmesh.core.observed import ChildSa, IkeSa
-from swanmesh.core.pair import Pair
+from swanmesh.core.pairs.pair import Pair
 from swanmesh.core.reasons import NO_CHILD, Reason, duplicate, flooding
 
 TIE = 5.0

@@ -18,7 +18,7 @@ tells which, so that a controller that begins anew goes on as the last one left 
 Both ends hear nothing where ESP is dropped both ways. Where it is dropped one way, the one that hears nothing
 says so in its probes, and the other is in doubt by that. The pair's initiator goes first. An association is
 made beside the old one each time, and takes its place as any younger one does. In doubt no rule of
-`core/agreement` is given up but the one: addresses and identities are compared as ever.
+`core/pairs/agreement` is given up but the one: addresses and identities are compared as ever.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from swanmesh.core.actions import Action, Initiate, TerminateIke
-from swanmesh.core.data_path import ASKED
 from swanmesh.core.encapsulation import Mode
 from swanmesh.core.observed import IkeSa
-from swanmesh.core.pair import Pair
+from swanmesh.core.pairs.data_path import ASKED
+from swanmesh.core.pairs.pair import Pair
 from swanmesh.core.reasons import ESP_AGAIN, ESP_BLOCKED, ESP_STILL_BLOCKED, NONE, UDP_NO_BETTER, Reason
 from swanmesh.core.state import State
 

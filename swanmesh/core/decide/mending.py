@@ -14,7 +14,7 @@ from swanmesh.core.actions import InstallPolicies, RekeyChild, RestorePolicies
 from swanmesh.core.connections import Kind
 from swanmesh.core.model import Address
 from swanmesh.core.observed import ChildSa
-from swanmesh.core.pair import Pair
+from swanmesh.core.pairs.pair import Pair
 from swanmesh.core.reasons import NONE, POLICIES_FLUSHED, POLICIES_MISSING, POLICIES_OF_ANOTHER, Reason
 from swanmesh.core.xfrm import Direction, KernelHoldings, XfrmPolicy
 

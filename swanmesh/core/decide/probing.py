@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from heapq import heappop
 
-from swanmesh.core import probing as pace
 from swanmesh.core import reasons
 from swanmesh.core.actions import Action, LimitPath, Probe
-from swanmesh.core.data_path import DOUBT, ECHOES
 from swanmesh.core.decide.encapsulation import insisted
 from swanmesh.core.encapsulation import Mode
 from swanmesh.core.model import AddressPair
-from swanmesh.core.pair import Pair
+from swanmesh.core.pairs.data_path import DOUBT, ECHOES
+from swanmesh.core.pairs.pair import Pair
 from swanmesh.core.state import State
+from swanmesh.core.turns import probing as pace
 
 
 def probes(state: State, now: float) -> list[Action]:

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from swanmesh.core.actions import RekeyIke, TerminateIke
-from swanmesh.core.certificates import SKEW, Certificates
+from swanmesh.core.credentials.certificates import SKEW, Certificates
 from swanmesh.core.model import Settings
 from swanmesh.core.observed import IkeSa, SeenCertificate
-from swanmesh.core.pair import Pair
+from swanmesh.core.pairs.pair import Pair
 from swanmesh.core.reasons import AUTHORITY_DROPPED, CERTIFICATE_DATES, NEW_CERTIFICATE, Reason
 
 _SPREAD = 300.0

@@ -8,10 +8,10 @@ once more: charon, which holds the list by then, refuses a certificate that is o
 from __future__ import annotations
 
 from swanmesh.core.actions import RekeyIke, TerminateIke
-from swanmesh.core.associations import Times
-from swanmesh.core.pair import Pair
+from swanmesh.core.credentials.revocation import Revocations
+from swanmesh.core.pairs.associations import Times
+from swanmesh.core.pairs.pair import Pair
 from swanmesh.core.reasons import NONE, REVOCATION_DOUBT, Reason
-from swanmesh.core.revocation import Revocations
 
 
 def revoking(pair: Pair, revocations: Revocations, now: float) -> TerminateIke | RekeyIke | None:

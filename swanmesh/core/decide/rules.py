@@ -31,7 +31,7 @@ from swanmesh.core.decide.reauthentication import reauthentication
 from swanmesh.core.decide.revoking import revoking
 from swanmesh.core.model import Block
 from swanmesh.core.observed import IkeSa
-from swanmesh.core.pair import Pair
+from swanmesh.core.pairs.pair import Pair
 from swanmesh.core.reasons import NONE, Reason
 from swanmesh.core.state import State
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from swanmesh.core.inputs.revocation import certificate_of
 from swanmesh.core.model import Credentials, Problem
-from swanmesh.core.removals import some, too_many
+from swanmesh.core.peers.removals import some, too_many
 from swanmesh.core.state import State
 
 

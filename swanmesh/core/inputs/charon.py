@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 from swanmesh.core import reasons
 from swanmesh.core.abilities import Abilities
-from swanmesh.core.associations import SaEvent
 from swanmesh.core.connections import Kind, kind_of, ours, ours_loaded, peer_of, terms
+from swanmesh.core.credentials.expiry import in_words
+from swanmesh.core.credentials.revocation import own_revoked
 from swanmesh.core.decide.encapsulation import AFTER_THE_PEER
 from swanmesh.core.encapsulation import Mode
-from swanmesh.core.expiry import in_words
 from swanmesh.core.inputs.data_path import count
 from swanmesh.core.inputs.files import everybody, peers_changed, wanted_connections
 from swanmesh.core.inputs.members import forget_ike_sas, pair_of, recall
@@ -32,9 +32,9 @@ from swanmesh.core.observed import (
     LoadedConnection,
     LoadedCredentials,
 )
-from swanmesh.core.pair import Pair, Refusals
+from swanmesh.core.pairs.associations import SaEvent
+from swanmesh.core.pairs.pair import Pair, Refusals
 from swanmesh.core.reasons import LACKING_CREDENTIALS, NONE, Cause, Reason
-from swanmesh.core.revocation import own_revoked
 from swanmesh.core.state import State
 
 _DOUBT = 10.0

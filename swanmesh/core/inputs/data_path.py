@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping
 
 from swanmesh.core import reasons
 from swanmesh.core.actions import Action, ObserveTraffic
-from swanmesh.core.data_path import MEND_AFTER, Heard
 from swanmesh.core.decide.encapsulation import agree, hoped_for, review
 from swanmesh.core.decide.probing import forget_limit, note_limit, probes, schedule
 from swanmesh.core.inputs.transitions import judge
-from swanmesh.core.pair import Pair
-from swanmesh.core.probing import AGAIN, TICK
+from swanmesh.core.pairs.data_path import MEND_AFTER, Heard
+from swanmesh.core.pairs.pair import Pair
 from swanmesh.core.reasons import Reason
 from swanmesh.core.state import State
+from swanmesh.core.turns.probing import AGAIN, TICK
 
 _URGENT = 2.0
 """Seconds for which a pair is asked at once after something of it was on trial."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from swanmesh.core import reasons
-from swanmesh.core.agreement import Agreement
 from swanmesh.core.connections import (
     ANYBODY,
     SHORTER,
@@ -20,12 +19,13 @@ from swanmesh.core.connections import (
 )
 from swanmesh.core.decide.encapsulation import may_use_udp
 from swanmesh.core.encapsulation import Mode
-from swanmesh.core.initiation import initiates
 from swanmesh.core.inputs.guard import cover_blocks, cover_peer
+from swanmesh.core.inputs.membership import not_let_in, refusal
 from swanmesh.core.inputs.transitions import first_attempt, judge, judge_peer
-from swanmesh.core.membership import not_let_in, refusal
 from swanmesh.core.model import AddressPair, Block, Peer
-from swanmesh.core.pair import Pair, Refusals, Standing
+from swanmesh.core.pairs.agreement import Agreement
+from swanmesh.core.pairs.initiation import initiates
+from swanmesh.core.pairs.pair import Pair, Refusals, Standing
 from swanmesh.core.reasons import NONE, Reason
 from swanmesh.core.state import State
 

@@ -4,9 +4,9 @@ it."""
 from __future__ import annotations
 
 from swanmesh.core.actions import ChangeGuard
-from swanmesh.core.guard import BLOCKS, block_covers, opening, peer_covers
+from swanmesh.core.guard.policies import BLOCKS, block_covers, opening, peer_covers
 from swanmesh.core.model import Address, Network
-from swanmesh.core.pair import Pair
+from swanmesh.core.pairs.pair import Pair
 from swanmesh.core.state import State
 
 

@@ -17,7 +17,7 @@ from swanmesh.core.decide.mending import KernelView, needs_policies, settled
 from swanmesh.core.inputs.guard import tidy, watch_guard
 from swanmesh.core.inputs.members import take_left_over, take_packet
 from swanmesh.core.observed import ChildSa
-from swanmesh.core.pair import Pair
+from swanmesh.core.pairs.pair import Pair
 from swanmesh.core.reasons import POLICIES_FLUSHED, STATES_FLUSHED, STATES_MISSING, Reason
 from swanmesh.core.state import KernelState, Mending, State
 from swanmesh.core.xfrm import (

@@ -14,14 +14,14 @@ from dataclasses import replace
 
 from swanmesh.core import reasons
 from swanmesh.core.connections import Kind, connection_name, kind_of, met_under_block, text
-from swanmesh.core.initiation import initiates
 from swanmesh.core.inputs.files import reconcile, unwant
+from swanmesh.core.inputs.membership import refusal
 from swanmesh.core.inputs.transitions import judge
-from swanmesh.core.members import NOBODY
-from swanmesh.core.membership import refusal
 from swanmesh.core.model import Address, AddressPair, Block, Peer
 from swanmesh.core.observed import Holdings, IkeSa, LoadedConnection
-from swanmesh.core.pair import Pair
+from swanmesh.core.pairs.initiation import initiates
+from swanmesh.core.pairs.pair import Pair
+from swanmesh.core.peers.members import NOBODY
 from swanmesh.core.reasons import Reason
 from swanmesh.core.state import State
 from swanmesh.core.xfrm import Direction, XfrmPolicy

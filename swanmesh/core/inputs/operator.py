@@ -5,7 +5,7 @@ from __future__ import annotations
 from swanmesh.core.actions import RekeyChild, RekeyIke
 from swanmesh.core.inputs.files import peers_changed
 from swanmesh.core.inputs.transitions import first_attempt
-from swanmesh.core.pair import Pair
+from swanmesh.core.pairs.pair import Pair
 from swanmesh.core.reasons import ASKED, NONE, Reason
 from swanmesh.core.state import State
 

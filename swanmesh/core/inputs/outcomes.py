@@ -23,7 +23,7 @@ from swanmesh.core.actions import (
 from swanmesh.core.inputs.guard import guard_changed
 from swanmesh.core.inputs.kernel import mended
 from swanmesh.core.inputs.transitions import attempt_failed, judge
-from swanmesh.core.pair import Pair
+from swanmesh.core.pairs.pair import Pair
 from swanmesh.core.reasons import FLOODING, NOT_AS_AGREED, Cause, Reason, refused
 from swanmesh.core.state import State
 

@@ -9,10 +9,10 @@ from swanmesh.core.connections import desired, gates, met_under_block
 from swanmesh.core.inputs.files import peers_changed
 from swanmesh.core.inputs.guard import cover_peer
 from swanmesh.core.model import Block, Problem
-from swanmesh.core.pair import Pair
-from swanmesh.core.peer_registry import Entry, PeerRegistry
+from swanmesh.core.pairs.pair import Pair
+from swanmesh.core.peers.registry import Entry, PeerRegistry
+from swanmesh.core.peers.removals import WAYS_OUT, some, too_many
 from swanmesh.core.reasons import FILE_GONE, NONE, Reason
-from swanmesh.core.removals import WAYS_OUT, some, too_many
 from swanmesh.core.state import State
 
 

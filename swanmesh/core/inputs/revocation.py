@@ -5,14 +5,14 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Mapping
 
-from swanmesh.core.expiry import peer_renewed
+from swanmesh.core.credentials.expiry import peer_renewed
+from swanmesh.core.credentials.revocation import RevocationList, own_revoked
 from swanmesh.core.inputs.members import pair_of
 from swanmesh.core.inputs.transitions import judge
 from swanmesh.core.observed import CertificatesShown, SeenCertificate
-from swanmesh.core.pair import Doubt, Pair
+from swanmesh.core.pairs.pair import Doubt, Pair
+from swanmesh.core.peers.removals import too_many
 from swanmesh.core.reasons import Reason
-from swanmesh.core.removals import too_many
-from swanmesh.core.revocation import RevocationList, own_revoked
 from swanmesh.core.state import State
 
 _SPREAD = 60.0

@@ -7,9 +7,9 @@ from swanmesh.core import reasons
 from swanmesh.core.decide.duplicates import has_extra
 from swanmesh.core.decide.encapsulation import agree
 from swanmesh.core.decide.probing import follow
-from swanmesh.core.initiation import backoff, takeover_delay
 from swanmesh.core.model import Peer
-from swanmesh.core.pair import Pair
+from swanmesh.core.pairs.initiation import backoff, takeover_delay
+from swanmesh.core.pairs.pair import Pair
 from swanmesh.core.reasons import NONE, Cause, Reason
 from swanmesh.core.state import State
 

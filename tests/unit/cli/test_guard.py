@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from swanmesh.core.guard import Cover, Ground
+from swanmesh.core.guard.policies import Cover, Ground
 from swanmesh.core.xfrm import XfrmPolicy
 from swanmesh.kernel import boot
 from swanmesh.kernel import guard as kernel

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from swanmesh.config.edit import PeerEditor, Written
 from swanmesh.core.model import Peer
-from swanmesh.core.peers import check_name, parse_peer
+from swanmesh.core.peers.description import check_name, parse_peer
 
 
 def write_peer(directory: Path, name: object, addresses: object, policy: object = None) -> Written:

@@ -8,9 +8,9 @@ import pytest
 
 from swanmesh.config.block_edit import block_text, remove_block, restore_block, write_block
 from swanmesh.config.block_files import block_directory
-from swanmesh.core.blocks import parse_block
 from swanmesh.core.model import Block, InvalidInput
-from swanmesh.core.policy import Policy
+from swanmesh.core.peers.blocks import parse_block
+from swanmesh.core.settings.policy import Policy
 
 
 def made(name: str = "servers", cidr: str = "203.0.113.0/24", **keys: object) -> Block:

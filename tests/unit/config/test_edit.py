@@ -15,8 +15,8 @@ from swanmesh.config.documents import parse_document
 from swanmesh.config.edit import PeerEditor, file_name, peer_text
 from swanmesh.config.peer_files import peer_directory, peer_from_document, read_peer
 from swanmesh.core.model import InvalidInput, Peer
-from swanmesh.core.peers import parse_peer
-from swanmesh.core.policy import Policy
+from swanmesh.core.peers.description import parse_peer
+from swanmesh.core.settings.policy import Policy
 from swanmesh.files import lock
 from swanmesh.files.write import NotWritten
 from tests.unit.config.editing import remove_peers, write_peer, write_peers
@@ -214,7 +214,7 @@ def test_a_full_disk_changes_nothing(tmp_path: Path) -> None:
     code = """
         import os, sys
         from pathlib import Path
-        from swanmesh.core.peers import parse_peer
+        from swanmesh.core.peers.description import parse_peer
         from swanmesh.files.write import NotWritten
         from tests.unit.config.editing import write_peer, write_peers
         directory = Path(sys.argv[1])
@@ -260,7 +260,7 @@ def test_a_failure_among_the_renames_puts_everything_back(tmp_path: Path) -> Non
     code = """
         import sys
         from pathlib import Path
-        from swanmesh.core.peers import parse_peer
+        from swanmesh.core.peers.description import parse_peer
         from swanmesh.files.write import NotWritten
         from tests.unit.config.editing import write_peers
         try:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from swanmesh.config import override
 from swanmesh.core.model import InvalidInput
-from swanmesh.core.override import HOST, left
-from swanmesh.core.policy import Policy
+from swanmesh.core.settings.override import HOST, left
+from swanmesh.core.settings.policy import Policy
 from swanmesh.files.write import NotWritten
 
 

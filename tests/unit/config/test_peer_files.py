@@ -16,7 +16,7 @@ from swanmesh.config import directory as directories
 from swanmesh.config.directory import is_entry_file, read_entry
 from swanmesh.config.peer_files import peer_directory, read_peer
 from swanmesh.core.model import InvalidInput, Peer
-from swanmesh.core.policy import Policy
+from swanmesh.core.settings.policy import Policy
 from tests.unit.config.elsewhere import NOBODY, open_directory, run_python
 
 

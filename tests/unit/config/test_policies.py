@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from swanmesh.config.policies import with_policy, write_policies
 from swanmesh.core.model import InvalidInput
-from swanmesh.core.policy import Policy
+from swanmesh.core.settings.policy import Policy
 from swanmesh.files.write import NotWritten
 
 

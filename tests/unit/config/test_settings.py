@@ -15,9 +15,9 @@ import yaml
 
 from swanmesh.config.sections import Config, CredentialsSection
 from swanmesh.config.settings import automatic_in_flight, load_config
-from swanmesh.core.exemptions import Exemption
 from swanmesh.core.model import ConnectionSettings, InitiationSettings, InvalidInput
-from swanmesh.core.policy import Policy
+from swanmesh.core.settings.exemptions import Exemption
+from swanmesh.core.settings.policy import Policy
 from tests.unit.core.build import credentials
 
 SHIPPED = Path(__file__).parents[3] / "conf" / "swanmesh.yaml"

@@ -37,7 +37,7 @@ from swanmesh.control.protocol import (
 )
 from swanmesh.control.server import ControlServer
 from swanmesh.core.events import MeshEvent
-from swanmesh.core.peers import find_peer, parse_peer
+from swanmesh.core.peers.description import find_peer, parse_peer
 
 
 def peer_status(name: str, address: str, state: PeerState = "up", reason: str = "") -> PeerStatus:

@@ -17,8 +17,8 @@ from swanmesh.core.model import (
     Settings,
 )
 from swanmesh.core.observed import ChildSa, Holdings, IkeSa, LoadedConnection, LoadedCredentials
-from swanmesh.core.peers import parse_peer
-from swanmesh.core.policy import Policy
+from swanmesh.core.peers.description import parse_peer
+from swanmesh.core.settings.policy import Policy
 
 
 def credentials(name: str = "web1.mesh.example", *, lifetime: float = 90 * 86400.0) -> Credentials:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from swanmesh.core.actions import Action, Initiate, LoadConnection
-from swanmesh.core.initiation import initiates
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import ConnectionSettings, InitiationSettings, Peer
 from swanmesh.core.observed import ChildUp, Event, IkeSa, IkeUp
-from swanmesh.core.pair import Pair
+from swanmesh.core.pairs.initiation import initiates
+from swanmesh.core.pairs.pair import Pair
 from tests.unit.core.build import association, holdings, ike_sa, name_of, peer, settings
 
 HOW = InitiationSettings()

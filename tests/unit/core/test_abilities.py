@@ -9,7 +9,7 @@ import pytest
 from swanmesh.core.abilities import UNKNOWN, Abilities, dpd_delay, problems
 from swanmesh.core.connections import Terms, terms
 from swanmesh.core.model import ConnectionSettings
-from swanmesh.core.proposals import MORE_KEY_EXCHANGES, fault, unsupported
+from swanmesh.core.settings.proposals import MORE_KEY_EXCHANGES, fault, unsupported
 from tests.unit.core.build import settings
 
 DEBIAN = frozenset(

@@ -7,9 +7,9 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swanmesh.core.admission import Admission, Rank, rank_of
 from swanmesh.core.model import InitiationSettings
-from swanmesh.core.pair import Attempt
+from swanmesh.core.pairs.pair import Attempt
+from swanmesh.core.turns.admission import Admission, Rank, rank_of
 
 HOW = InitiationSettings()
 AT_ONCE = 0.001

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from swanmesh.core.agreement import Agreement
-from swanmesh.core.associations import Associations
 from swanmesh.core.model import REAUTH
 from swanmesh.core.observed import (
     ChildDown,
@@ -17,6 +15,8 @@ from swanmesh.core.observed import (
     IkeSa,
     IkeUp,
 )
+from swanmesh.core.pairs.agreement import Agreement
+from swanmesh.core.pairs.associations import Associations
 from tests.unit.core.build import association, child_sa, ike_sa
 
 AGREED = Agreement(

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swanmesh.core.blocks import BlockTable, parse_block
 from swanmesh.core.model import Block, InvalidInput
-from swanmesh.core.peer_registry import PeerRegistry
-from swanmesh.core.policy import Policy
+from swanmesh.core.peers.blocks import BlockTable, parse_block
+from swanmesh.core.peers.registry import PeerRegistry
+from swanmesh.core.settings.policy import Policy
 from tests.unit.core.build import address, peer, settings
 
 

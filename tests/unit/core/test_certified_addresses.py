@@ -8,9 +8,9 @@ from itertools import pairwise
 import pytest
 
 from swanmesh.core.actions import Action, Initiate, ObserveSas, RekeyIke, TerminateIke
-from swanmesh.core.agreement import uncertified
 from swanmesh.core.model import Validity
 from swanmesh.core.observed import CertificatesShown, ChildUp, IkeDown, IkeUp, SeenCertificate
+from swanmesh.core.pairs.agreement import uncertified
 from tests.unit.core.build import address, association, ike_sa
 from tests.unit.core.life import Life
 

@@ -22,7 +22,7 @@ from swanmesh.core.connections import (
 )
 from swanmesh.core.model import ConnectionSettings, Peer, Settings
 from swanmesh.core.observed import LoadedConnection
-from swanmesh.core.policy import Policy
+from swanmesh.core.settings.policy import Policy
 from tests.unit.core.build import name_of, pair_of, peer, settings
 
 HOST = settings("web1.mesh.example", "203.0.113.1", "198.51.100.1", "2001:db8::1")

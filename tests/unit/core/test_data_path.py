@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from swanmesh.core.actions import Action, Initiate, LimitPath, ObserveAll, ObserveSas, ObserveTraffic, Probe
-from swanmesh.core.data_path import ASKED, Heard, Kind
 from swanmesh.core.model import AddressPair
 from swanmesh.core.observed import ChildSa, ChildUp, IkeDown, IkeSa, IkeUp
+from swanmesh.core.pairs.data_path import ASKED, Heard, Kind
 from swanmesh.core.verdict import pair_verdict
 from swanmesh.core.xfrm import KernelWatched
 from tests.unit.core.build import association, holdings, ike_sa

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swanmesh.core.actions import Action, ObserveSas, TerminateChild, TerminateIke
-from swanmesh.core.associations import Times
 from swanmesh.core.decide.duplicates import end_extras, survivor
-from swanmesh.core.initiation import initiates
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import Peer, Settings
 from swanmesh.core.observed import ChildSa, IkeSa
-from swanmesh.core.pair import Pair
+from swanmesh.core.pairs.associations import Times
+from swanmesh.core.pairs.initiation import initiates
+from swanmesh.core.pairs.pair import Pair
 from tests.unit.core.build import association, child_sa, holdings, ike_sa, name_of, peer, settings
 
 SETTLE = settings().initiation.duplicate_settle

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 
-from swanmesh.core.early_peers import EarlyPeers
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import AddressPair
 from swanmesh.core.observed import InitiationRefused
-from swanmesh.core.peers import parse_peer
+from swanmesh.core.peers.description import parse_peer
+from swanmesh.core.peers.early import EarlyPeers
 from swanmesh.core.verdict import EMPTY
 from tests.unit.core.build import settings
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from swanmesh.core.expiry import ExpiryNews, expiring, of_peer
+from swanmesh.core.credentials.expiry import ExpiryNews, expiring, of_peer
 from swanmesh.core.model import Validity
 from swanmesh.core.observed import SeenCertificate
 from tests.unit.core.build import peer

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 import pytest
 
 from swanmesh.core.model import Peer
-from swanmesh.core.peers import NoSuchPeer, find_peer, find_peers
+from swanmesh.core.peers.description import NoSuchPeer, find_peer, find_peers
 from tests.unit.core.build import peer
 
 PEERS = [

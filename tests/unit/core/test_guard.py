@@ -12,19 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swanmesh.core.actions import Action, ChangeGuard, LoadConnection, ObserveKernel, UnloadConnection
-from swanmesh.core.blocks import BlockTable, parse_block
 from swanmesh.core.connections import desired
-from swanmesh.core.exemptions import check_exemption
-from swanmesh.core.guard import Cover, Exempt, Ground, Opening, Used, block_covers, last_used
-from swanmesh.core.guarding import Change, Guard
+from swanmesh.core.guard.keeping import Change, Guard
+from swanmesh.core.guard.policies import Cover, Exempt, Ground, Opening, Used, block_covers, last_used
 from swanmesh.core.inputs.removal import held_problems
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import AddressPair
-from swanmesh.core.override import Override
-from swanmesh.core.peers import parse_peer
-from swanmesh.core.policy import Policy
+from swanmesh.core.peers.blocks import BlockTable, parse_block
+from swanmesh.core.peers.description import parse_peer
 from swanmesh.core.readiness import readiness
 from swanmesh.core.reasons import Reason
+from swanmesh.core.settings.exemptions import check_exemption
+from swanmesh.core.settings.override import Override
+from swanmesh.core.settings.policy import Policy
 from swanmesh.core.xfrm import (
     Direction,
     KernelHoldings,

@@ -8,8 +8,8 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swanmesh.core.initiation import backoff, initiates, takeover_delay
 from swanmesh.core.model import InitiationSettings
+from swanmesh.core.pairs.initiation import backoff, initiates, takeover_delay
 
 HOW = InitiationSettings()
 names = st.from_regex(r"[a-z0-9]{1,12}(\.mesh\.example)?", fullmatch=True)

@@ -24,8 +24,8 @@ from swanmesh.core.inputs.kernel import AGAIN
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import AddressPair, InitiationSettings, Peer, Settings
 from swanmesh.core.observed import ChildRekeyed, ChildSa, Holdings, IkeSa
-from swanmesh.core.policy import Policy
 from swanmesh.core.reasons import Reason
+from swanmesh.core.settings.policy import Policy
 from swanmesh.core.xfrm import (
     Direction,
     EventsLost,

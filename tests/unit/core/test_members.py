@@ -19,11 +19,11 @@ from swanmesh.core.actions import (
 )
 from swanmesh.core.connections import Kind, kind_of, met_under_block, peer_of
 from swanmesh.core.inputs.removal import held
-from swanmesh.core.members import ADDRESSES, ASKED_AT_ONCE
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.observed import ChildUp, IkeDown, IkeMoved, IkeRekeyed, IkeSa, IkeUp
-from swanmesh.core.policy import Policy
+from swanmesh.core.peers.members import ADDRESSES, ASKED_AT_ONCE
 from swanmesh.core.reasons import NOT_AS_AGREED
+from swanmesh.core.settings.policy import Policy
 from swanmesh.core.verdict import peer_verdict
 from swanmesh.core.xfrm import Direction, KernelHoldings, KernelWatched, PacketCalls, XfrmPolicy
 from tests.unit.core.build import address, association, peer, settings

@@ -18,8 +18,8 @@ from swanmesh.core.actions import (
 )
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.observed import IkeDown
+from swanmesh.core.peers.removals import SETTLE
 from swanmesh.core.reasons import NONE, SAFETY_NET, Reason
-from swanmesh.core.removals import SETTLE
 from swanmesh.core.verdict import pair_verdict
 from tests.unit.core.build import association, holdings, ike_sa, name_of, peer, settings
 from tests.unit.core.life import HOW, Life

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from swanmesh.core.actions import ObserveAll, ObserveSas
-from swanmesh.core.observation import ObservationSchedule
 from swanmesh.core.reasons import SAFETY_NET, Reason
+from swanmesh.core.turns.observation import ObservationSchedule
 
 
 def test_nothing_wanted_no_look() -> None:

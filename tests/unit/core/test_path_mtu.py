@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from swanmesh.core.path_mtu import BELIEVED, PathMtu
+from swanmesh.core.pairs.path_mtu import BELIEVED, PathMtu
 
 AGAIN = 300.0
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swanmesh.core.model import Host, InvalidInput, Peer
-from swanmesh.core.peer_registry import PeerRegistry
-from swanmesh.core.peers import check_address, check_name, parse_peer
-from swanmesh.core.policy import Policy, check_policy
+from swanmesh.core.peers.description import check_address, check_name, parse_peer
+from swanmesh.core.peers.registry import PeerRegistry
+from swanmesh.core.settings.policy import Policy, check_policy
 from tests.unit.core.build import address, peer
 
 HOST = Host(name="web1.mesh.example", addresses=(address("203.0.113.1"), address("2001:db8::1")))

@@ -10,10 +10,10 @@ from swanmesh.core.actions import LoadConnection
 from swanmesh.core.connections import desired
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import Peer, Settings
-from swanmesh.core.override import HOST, Override, Trial
-from swanmesh.core.policy import Policy
 from swanmesh.core.readiness import Readiness, readiness
 from swanmesh.core.reasons import Cause, Reason
+from swanmesh.core.settings.override import HOST, Override, Trial
+from swanmesh.core.settings.policy import Policy
 from tests.unit.core.build import association, holdings, name_of, peer, settings
 
 HOST_SETTINGS = settings("web1.mesh.example", "203.0.113.1", policy=Policy.PREFER)

@@ -8,8 +8,8 @@ from swanmesh.core.actions import UnloadConnection
 from swanmesh.core.inputs.removal import held, held_problems
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import Peer
+from swanmesh.core.peers.removals import SETTLE, WINDOW
 from swanmesh.core.reasons import FILES_IN_DOUBT, NONE, Reason
-from swanmesh.core.removals import SETTLE, WINDOW
 from tests.unit.core.build import association, holdings, name_of, peer, settings
 
 HOST = settings("web1.mesh.example", "203.0.113.1")

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
+from swanmesh.core.credentials.renewal import Attempts, due, next_attempt, overdue
 from swanmesh.core.model import Credentials, Validity
-from swanmesh.core.renewal import Attempts, due, next_attempt, overdue
 from tests.unit.core.build import credentials
 
 DAY = 86400.0

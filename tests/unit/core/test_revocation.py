@@ -13,6 +13,7 @@ from swanmesh.core.actions import (
     RekeyIke,
     TerminateIke,
 )
+from swanmesh.core.credentials.revocation import LARGEST, RevocationList
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.observed import (
     CertificatesShown,
@@ -24,7 +25,6 @@ from swanmesh.core.observed import (
     SeenCertificate,
 )
 from swanmesh.core.reasons import Cause, Reason
-from swanmesh.core.revocation import LARGEST, RevocationList
 from tests.unit.core.build import association, holdings, ike_sa, name_of, peer, settings
 from tests.unit.core.life import Life
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from swanmesh.core.guard import Cover, Ground, policies_of
+from swanmesh.core.guard.policies import Cover, Ground, policies_of
 from swanmesh.files.write import NotWritten
 from swanmesh.kernel import boot
 from swanmesh.kernel.guard import FILE, kept, write_file

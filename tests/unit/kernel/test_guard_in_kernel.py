@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from swanmesh.core.exemptions import check_exemption
-from swanmesh.core.guard import Cover, Exempt, Ground, Opening, Part, policies_of
+from swanmesh.core.guard.policies import Cover, Exempt, Ground, Opening, Part, policies_of
 from swanmesh.core.model import AddressPair
+from swanmesh.core.settings.exemptions import check_exemption
 from swanmesh.kernel import netlink
 from swanmesh.kernel.udp_filter import Udp4500, script
 
@@ -25,7 +25,7 @@ _TRY = """
 import json, os, socket, subprocess, sys, time
 from swanmesh.kernel import boot
 from swanmesh.kernel.guard import refusals, standing
-from swanmesh.core.guard import last_used
+from swanmesh.core.guard.policies import last_used
 from swanmesh.kernel.udp_filter import nft
 
 given = json.loads(sys.stdin.read())

@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swanmesh.core.actions import ChangeGuard, ObserveKernel, Outcome, RestorePolicies
-from swanmesh.core.guard import Cover, Ground, Opening
-from swanmesh.core.guarding import Change
+from swanmesh.core.guard.keeping import Change
+from swanmesh.core.guard.policies import Cover, Ground, Opening
 from swanmesh.core.model import AddressPair
 from swanmesh.core.reasons import Reason
 from swanmesh.core.xfrm import (

@@ -13,8 +13,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from swanmesh.core.credentials.revocation import RevocationList
 from swanmesh.core.model import InvalidInput
-from swanmesh.core.revocation import RevocationList
 from swanmesh.pki.revocation import LIMIT, authority_id, read_lists
 from swanmesh.pki.seen import Voucher
 from tests.unit.pki.certify import NOW, Certified, authority, certify, der, key

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swanmesh.core.actions import Probe
-from swanmesh.core.data_path import Heard
 from swanmesh.core.model import AddressPair
+from swanmesh.core.pairs.data_path import Heard
 from swanmesh.core.reasons import DATA_PATH
 from swanmesh.probe import link
 from swanmesh.probe.datagram import ANSWER, ASK, SIZE, Datagram, decode

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from swanmesh.core.mesh import Mesh
-from swanmesh.core.override import HOST, Override, Trial
-from swanmesh.core.policy import Policy
+from swanmesh.core.settings.override import HOST, Override, Trial
+from swanmesh.core.settings.policy import Policy
 from swanmesh.kernel.guard import FILE, kept
 from swanmesh.service import logs
 from swanmesh.service.guarding import Guarding

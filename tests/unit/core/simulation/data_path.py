@@ -21,12 +21,12 @@ from swanmesh.core.actions import (
     TerminateIke,
 )
 from swanmesh.core.connections import Connection
-from swanmesh.core.data_path import Heard, Kind
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import Peer, Settings
 from swanmesh.core.observed import ChildRekeyed, ChildUp, Event, Holdings, IkeDown, IkeSa, IkeUp
-from swanmesh.core.pair import Pair
-from swanmesh.core.policy import Policy
+from swanmesh.core.pairs.data_path import Heard, Kind
+from swanmesh.core.pairs.pair import Pair
+from swanmesh.core.settings.policy import Policy
 from swanmesh.core.verdict import pair_verdict
 from tests.unit.core.build import association, child_sa, holdings, name_of, peer, settings
 

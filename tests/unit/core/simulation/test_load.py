@@ -12,7 +12,7 @@ from itertools import combinations
 import pytest
 
 from swanmesh.core.actions import Initiate
-from swanmesh.core.initiation import initiates
+from swanmesh.core.pairs.initiation import initiates
 from tests.unit.core.simulation.host import SimHost
 from tests.unit.core.simulation.world import World
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from swanmesh.core.actions import Action, ObserveAll, ObserveSas
-from swanmesh.core.initiation import initiates
 from swanmesh.core.model import InitiationSettings, Peer
+from swanmesh.core.pairs.initiation import initiates
 from tests.unit.core.build import settings
 from tests.unit.core.simulation.charon import SimCharon
 from tests.unit.core.simulation.clock import Clock

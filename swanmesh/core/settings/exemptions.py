@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from swanmesh.core.setting import Checked, ListOf
+from swanmesh.core.settings.setting import Checked, ListOf
 
 _SERVICE = re.compile(r"(tcp|udp)/([1-9][0-9]{0,4})", re.ASCII)
 _PROTOCOLS = {"tcp": 6, "udp": 17}

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from swanmesh.core.model import Address, Block, InvalidInput, Network, Problem, shown
-from swanmesh.core.peers import check_name
-from swanmesh.core.policy import CHOICE, check_policy
+from swanmesh.core.peers.description import check_name
+from swanmesh.core.settings.policy import CHOICE, check_policy
 
 _WIDE = {4: 8, 6: 32}
 """Bits of a prefix below which a block is more than anybody's own network: a slip, unless it is said so."""

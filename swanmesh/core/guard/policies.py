@@ -23,9 +23,9 @@ import ipaddress
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, TypeAlias
 
-from swanmesh.core.blocks import BlockTable
-from swanmesh.core.exemptions import Exemption
 from swanmesh.core.model import Address, AddressPair, Block, Peer, Settings
+from swanmesh.core.peers.blocks import BlockTable
+from swanmesh.core.settings.exemptions import Exemption
 from swanmesh.core.xfrm import Direction, XfrmPolicy
 
 BLOCKS = ""

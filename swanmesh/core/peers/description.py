@@ -12,10 +12,10 @@ import ipaddress
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from swanmesh.core.exemptions import EXEMPTIONS, Exemption
 from swanmesh.core.model import Address, InvalidInput, Peer, Problem, shown
-from swanmesh.core.policy import CHOICE, Policy, check_policy
-from swanmesh.core.setting import Misfit
+from swanmesh.core.settings.exemptions import EXEMPTIONS, Exemption
+from swanmesh.core.settings.policy import CHOICE, Policy, check_policy
+from swanmesh.core.settings.setting import Misfit
 
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 _BROADCAST = ipaddress.IPv4Address("255.255.255.255")

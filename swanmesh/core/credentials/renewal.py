@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
-from swanmesh.core.expiry import date, near
+from swanmesh.core.credentials.expiry import date, near
 from swanmesh.core.model import Credentials, Problem
 
 _DUE, _SPREAD = 2 / 3, 0.1

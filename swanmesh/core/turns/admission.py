@@ -15,10 +15,10 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from swanmesh.core.model import InitiationSettings
-from swanmesh.core.pace import Pace
+from swanmesh.core.turns.pace import Pace
 
 if TYPE_CHECKING:
-    from swanmesh.core.pair import Attempt
+    from swanmesh.core.pairs.pair import Attempt
 
 _SILENT = 1024
 """Silent attempts at once before those wait that something speaks against. Each is an IKE_SA in charon that

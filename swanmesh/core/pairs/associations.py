@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeAlias
 
-from swanmesh.core.agreement import Agreement
 from swanmesh.core.model import REAUTH
 from swanmesh.core.observed import (
     UNDER_WAY,
@@ -25,6 +24,7 @@ from swanmesh.core.observed import (
     IkeUp,
     SeenCertificate,
 )
+from swanmesh.core.pairs.agreement import Agreement
 from swanmesh.core.reasons import NONE, Reason
 
 SaEvent: TypeAlias = IkeUp | IkeDown | IkeMoved | ChildUp | ChildDown | IkeRekeyed | ChildRekeyed

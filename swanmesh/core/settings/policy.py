@@ -19,7 +19,7 @@ class Meaning:
     """Whether a trap stands, which holds back clear text while no association is up. Never `start`: undoing
     that ends associations (plugins/vici/vici_config.c, clear_start_action)."""
     closed: bool = False
-    """Whether packets in clear are dropped: by the guard (`core/guard.py`), always, and by a shunt of
+    """Whether packets in clear are dropped: by the guard (`core/guard/policies`), always, and by a shunt of
     charon's while the operator holds the peer down."""
     watched: bool = False
     """Whether it is seen when packets cross in clear."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from swanmesh.core.policy import Policy
+from swanmesh.core.settings.policy import Policy
 
 HOST = ""
 """Stands for the host's own policy where peers go by their names."""

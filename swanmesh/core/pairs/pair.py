@@ -7,14 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from swanmesh.core.actions import Decision
-from swanmesh.core.associations import Associations
 from swanmesh.core.connections import Connection
-from swanmesh.core.data_path import DataPath
 from swanmesh.core.encapsulation import Encapsulation
-from swanmesh.core.initiation import backoff
 from swanmesh.core.model import AddressPair, InitiationSettings
 from swanmesh.core.observed import ChildSa, IkeSa
-from swanmesh.core.path_mtu import PathMtu
+from swanmesh.core.pairs.associations import Associations
+from swanmesh.core.pairs.data_path import DataPath
+from swanmesh.core.pairs.initiation import backoff
+from swanmesh.core.pairs.path_mtu import PathMtu
 from swanmesh.core.reasons import NEW_PEER, NONE, ONE_WAY, Reason
 
 _DIAGNOSES = 8

@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeAlias
 
-from swanmesh.core.blocks import BlockTable
 from swanmesh.core.model import Address, Block, Host, Network, Peer, Problem
-from swanmesh.core.policy import Policy
+from swanmesh.core.peers.blocks import BlockTable
+from swanmesh.core.peers.removals import Removals
 from swanmesh.core.reasons import FILES_IN_DOUBT, NONE, Reason
-from swanmesh.core.removals import Removals
+from swanmesh.core.settings.policy import Policy
 
 Entry: TypeAlias = Peer | Block
 """What a file describes."""

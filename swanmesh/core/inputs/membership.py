@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from swanmesh.core.members import ADDRESSES
 from swanmesh.core.model import shown
 from swanmesh.core.observed import IkeSa
-from swanmesh.core.peers import check_name
+from swanmesh.core.peers.description import check_name
+from swanmesh.core.peers.members import ADDRESSES
 from swanmesh.core.reasons import NONE, Reason, not_as_agreed
 from swanmesh.core.state import State
 

@@ -1,5 +1,4 @@
-"""Keeping the guard (`core/guard.py`) as it is wanted: what the kernel holds of it, and the changes that are
-due.
+"""Keeping the guard as it is wanted: what the kernel holds of it, and the changes that are due.
 
 A change puts first and drops afterwards, so that no order of them leaves a moment without cover.
 """
@@ -10,7 +9,7 @@ import ipaddress
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 
-from swanmesh.core.guard import (
+from swanmesh.core.guard.policies import (
     EXEMPT,
     OWNER,
     Cover,
@@ -25,8 +24,8 @@ from swanmesh.core.guard import (
     policies_of,
 )
 from swanmesh.core.model import Address
+from swanmesh.core.peers.removals import too_many
 from swanmesh.core.reasons import GUARD_TAKEN, GUARD_WANTED, NONE, WAITING_FOR_GUARD, Reason
-from swanmesh.core.removals import too_many
 from swanmesh.core.xfrm import Direction, XfrmPolicy
 
 _RETRY = 5.0

@@ -1,0 +1,1 @@
+"""One address pair: its associations, what they must be, who initiates, and whether data passes."""
