@@ -1,4 +1,4 @@
-"""The judgement of certificates and keys, by the rules that README.md's "An authority of your own" tells.
+"""The judgement of certificates and keys, by the rules that docs/certificates.md tells.
 
 What charon or a peer would stumble over later is found here, with the file and what to do.
 """

@@ -1,4 +1,4 @@
-"""Certificate revocation lists out of bytes, judged by the rules that README.md tells.
+"""Certificate revocation lists out of bytes, judged by the rules that docs/certificates.md tells.
 
 The parser is `cryptography`'s; what must hold of a list, and who may sign it, is said here.
 """
