@@ -51,8 +51,8 @@ _CLIENTS = 0x8000
 """As port and as mask: all ports from 32768 on."""
 EXEMPT = "exempt"
 OUT_OPEN = 2.0
-"""Seconds that packets still go out in clear after an association came up that the other end began: it has it
-by then, a message later."""
+"""Seconds that packets still go out in clear after a pair came up. What the other end began it has by then, a
+message later; and where this end began it, the other may have begun one at the same time."""
 _OPENING_LASTS, _RENEWED = 60, 40.0
 """Seconds for which the kernel keeps an opening by itself, and after which it is renewed."""
 
@@ -273,15 +273,12 @@ def _exemptions(settings: Settings, entry: Peer | Block) -> tuple[Exemption, ...
     return settings.exemptions_of(entry) if settings.policy_of(entry).meaning.connects else ()
 
 
-def opening(
-    pair: AddressPair, up_since: float | None, now: float, *, begun_here: bool
-) -> tuple[Opening, float | None]:
+def opening(pair: AddressPair, up_since: float | None, now: float) -> tuple[Opening, float | None]:
     """How an address pair under a policy that allows clear text is open, and until when. `up_since`: when its
-    association was noticed to have come up; None while it is not. `begun_here`: this end initiated it, so the
-    other end had it before."""
+    association was noticed to have come up, and any other that crossed it; None while none is."""
     if up_since is None:
         renewed = int(now // _RENEWED)
         return Opening(pair, True, renewed), (renewed + 1) * _RENEWED
-    if now < up_since + OUT_OPEN and not begun_here:
+    if now < up_since + OUT_OPEN:
         return Opening(pair, out=True), up_since + OUT_OPEN
     return Opening(pair, out=False), None

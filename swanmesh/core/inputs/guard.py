@@ -4,7 +4,7 @@ it."""
 from __future__ import annotations
 
 from swanmesh.core.actions import ChangeGuard
-from swanmesh.core.guard.policies import BLOCKS, block_covers, opening, peer_covers
+from swanmesh.core.guard.policies import BLOCKS, OUT_OPEN, block_covers, opening, peer_covers
 from swanmesh.core.model import Address, Network
 from swanmesh.core.pairs.pair import Pair
 from swanmesh.core.state import State
@@ -37,16 +37,23 @@ def open_pair(state: State, pair: Pair, now: float) -> float | None:
         return None
     if pair.connection is None or pair.connection.shunt:
         # What charon still has of it is ended, and must hold nothing back meanwhile, however long that takes.
-        part, due = opening(pair.addresses, None, now, begun_here=False)
+        part, due = opening(pair.addresses, None, now)
         state.guard.want(key, part)
         return due
     if not state.charon.reachable:
         return None  # what stands in the kernel goes on as it is
-    begun_here = any(sa.initiator for sa in pair.associations.counting)
-    up_since = pair.standing.noticed if pair.up else None
-    part, due = opening(pair.addresses, up_since, now, begun_here=begun_here)
+    part, due = opening(pair.addresses, _up_since(pair), now)
     state.guard.want(key, part)
     return due
+
+
+def _up_since(pair: Pair) -> float | None:
+    """When the pair came up; or when another association showed beside the first, as long as it was open
+    outwards: the kernel sends on the newest, whoever began it. A later one is an authentication anew."""
+    up_since, crossed = pair.standing.noticed, pair.extra_since
+    if not pair.up:
+        return None
+    return crossed if crossed is not None and up_since < crossed < up_since + OUT_OPEN else up_since
 
 
 def change_guard(state: State, now: float) -> ChangeGuard | None:

@@ -18,6 +18,7 @@ from swanmesh.core.guard.policies import Cover, Exempt, Ground, Opening, Used, b
 from swanmesh.core.inputs.removal import held_problems
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import AddressPair
+from swanmesh.core.observed import ChildUp, IkeDown
 from swanmesh.core.peers.blocks import BlockTable, parse_block
 from swanmesh.core.peers.description import parse_peer
 from swanmesh.core.readiness import readiness
@@ -409,8 +410,7 @@ def carry_out(mesh: Mesh, kernel: Kernel, at: float) -> list[Action]:
     return actions
 
 
-@pytest.mark.parametrize("begun_here", [True, False])
-def test_under_prefer_clear_text_goes_out_until_the_pair_is_up_and_comes_in_always(begun_here: bool) -> None:
+def test_under_prefer_clear_text_goes_out_until_the_pair_is_up_and_comes_in_always() -> None:
     mesh, one = mesh_of(Policy.PREFER), peer()
     host = mesh.state.settings
     charons = [
@@ -439,11 +439,16 @@ def test_under_prefer_clear_text_goes_out_until_the_pair_is_up_and_comes_in_alwa
     assert [(policy.allow, policy.lasts > 0) for policy in renewed.change.put] == [(True, True)] * 2
     mesh.done(renewed, None, 59.0)
     ((name, (_, connection)),) = desired(host, one).items()
-    up = association(name, age=0.0, initiator=begun_here)
-    mesh.charon_back("5.9.8", holdings(host, up, loaded={name: connection.child}), 100.0)
-    seen = [at(100.0), at(101.0), at(103.0), at(1000.0)]
-    out = not begun_here  # whoever began it comes up last, and knows that the other end is
-    assert seen == [(out, True), (out, True), (False, True), (False, True)]
+    ours = association(name, age=0.0, initiator=True)
+    mesh.charon_back("5.9.8", holdings(host, ours, loaded={name: connection.child}), 100.0)
+    assert at(100.0) == at(101.0) == (True, True), "the other end may be about to begin another"
+    theirs = association(name, 2, age=0.0, initiator=False)
+    mesh.event(ChildUp(theirs), 101.5)
+    assert at(103.0) == (True, True), "it did, and may not have it yet, on which the kernel sends"
+    assert at(104.0) == (False, True)
+    mesh.event(IkeDown(ours), 110.0)
+    mesh.event(ChildUp(association(name, 3, age=0.0, initiator=False)), 1000.0)
+    assert at(1000.0) == (False, True), "an authentication anew is nothing to send in clear for"
     mesh.charon_back("5.9.8", holdings(host, loaded={name: connection.child}), 2000.0)
     assert at(2000.0) == (True, True), "down again"
 
