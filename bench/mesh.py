@@ -27,7 +27,7 @@ from lab.mesh import Mesh, mesh
 from lab.waiting import wait_until
 from swanmesh.charon.rendering import render
 from swanmesh.config.peer_files import peer_directory
-from swanmesh.core.connections import desired
+from swanmesh.core.desired import desired
 from swanmesh.service.sources import Sources
 
 _LOOK = 0.5

@@ -16,7 +16,8 @@ from swanmesh.cli.setup import Setup
 from swanmesh.config.adding import adding
 from swanmesh.config.edit import Written
 from swanmesh.control.client import RequestRefused, ServiceTimeout, ServiceUnreachable
-from swanmesh.control.protocol import PeerStatus, ReloadReply
+from swanmesh.control.protocol import ReloadReply
+from swanmesh.control.reports import PeerStatus
 from swanmesh.core.model import Peer
 from swanmesh.core.peers.description import cut_off
 from swanmesh.kernel.surroundings import needed_now

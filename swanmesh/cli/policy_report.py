@@ -13,7 +13,11 @@ from swanmesh.cli.output import amount, plural, say, say_json, span, table
 
 if TYPE_CHECKING:
     from swanmesh.cli.setup import Setup
-    from swanmesh.control.protocol import PeerPolicy, PolicyReply, TrialStatus
+    from swanmesh.control.protocol import (
+        PeerPolicy,
+        PolicyReply,
+    )
+    from swanmesh.control.reports import TrialStatus
 
 _NAMED = 10
 """Peers that a line names."""

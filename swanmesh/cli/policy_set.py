@@ -25,7 +25,11 @@ from swanmesh.kernel.sessions import ssh_peers
 
 if TYPE_CHECKING:
     from swanmesh.cli.setup import Setup
-    from swanmesh.control.protocol import BlockStatus, PeerPolicy, PolicyReply
+    from swanmesh.control.protocol import (
+        PeerPolicy,
+        PolicyReply,
+    )
+    from swanmesh.control.reports import BlockStatus
 
 _SSH = "tcp/22"
 _CHANGED_OVER = OUT_OPEN + 2.0

@@ -35,9 +35,9 @@ from swanmesh.control.protocol import (
     ReloadRequest,
     RenewReply,
     RenewRequest,
-    StatusReply,
     WaitReply,
 )
+from swanmesh.control.reports import StatusReply
 from swanmesh.core.events import MeshEvent
 
 _Reply = TypeVar("_Reply")

@@ -23,9 +23,9 @@ from swanmesh.control.protocol import (
     ReloadRequest,
     RenewReply,
     RenewRequest,
-    StatusReply,
     WaitReply,
 )
+from swanmesh.control.reports import StatusReply
 from swanmesh.core.commands import PeerCommand, peer_command, unfinished
 from swanmesh.core.events import MeshEvent
 from swanmesh.core.inputs.removal import held, held_problems

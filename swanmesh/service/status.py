@@ -7,6 +7,10 @@ from dataclasses import dataclass
 
 from swanmesh import __version__
 from swanmesh.control.protocol import (
+    PlannedAction,
+    PlanReply,
+)
+from swanmesh.control.reports import (
     Association,
     BlockStatus,
     CharonStatus,
@@ -16,8 +20,6 @@ from swanmesh.control.protocol import (
     PairStatus,
     PeerCertificate,
     PeerStatus,
-    PlannedAction,
-    PlanReply,
     RevocationListStatus,
     StatusReply,
     StrangerStatus,

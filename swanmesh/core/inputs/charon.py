@@ -6,10 +6,17 @@ from collections.abc import Iterable
 
 from swanmesh.core import reasons
 from swanmesh.core.abilities import Abilities
-from swanmesh.core.connections import Kind, kind_of, ours, ours_loaded, peer_of, terms
+from swanmesh.core.connections import (
+    Kind,
+    kind_of,
+    ours,
+    ours_loaded,
+    peer_of,
+)
 from swanmesh.core.credentials.expiry import in_words
 from swanmesh.core.credentials.revocation import own_revoked
 from swanmesh.core.decide.encapsulation import AFTER_THE_PEER
+from swanmesh.core.desired import terms
 from swanmesh.core.encapsulation import Mode
 from swanmesh.core.inputs.data_path import count
 from swanmesh.core.inputs.files import everybody, peers_changed, wanted_connections

@@ -10,14 +10,16 @@ from swanmesh.core.connections import (
     SHORTER,
     Connection,
     Kind,
-    desired,
     differences,
-    down,
-    gates,
-    neighbour_discovery,
     text,
 )
 from swanmesh.core.decide.encapsulation import may_use_udp
+from swanmesh.core.desired import (
+    desired,
+    down,
+    gates,
+    neighbour_discovery,
+)
 from swanmesh.core.encapsulation import Mode
 from swanmesh.core.inputs.guard import cover_blocks, cover_peer
 from swanmesh.core.inputs.membership import not_let_in, refusal

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from swanmesh.control.protocol import BlockStatus, ReloadReply, StrangerStatus
+from swanmesh.control.protocol import ReloadReply
+from swanmesh.control.reports import (
+    BlockStatus,
+    StrangerStatus,
+)
 from tests.unit.cli.conftest import Machine
 from tests.unit.cli.test_files_commands import make_credentials
 from tests.unit.control.plain_service import ServerThread

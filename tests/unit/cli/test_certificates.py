@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from swanmesh.control.protocol import PeerCertificate
+from swanmesh.control.reports import PeerCertificate
 from swanmesh.pki.reading import der, read_certificates
 from tests.unit.cli.conftest import CONFIG, Ended, Machine
 from tests.unit.config.elsewhere import REPOSITORY

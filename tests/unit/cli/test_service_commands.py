@@ -15,7 +15,8 @@ import pytest
 
 from swanmesh.cli.output import amount, safe, span
 from swanmesh.cli.setup import Setup
-from swanmesh.control.protocol import PlannedAction, Traffic
+from swanmesh.control.protocol import PlannedAction
+from swanmesh.control.reports import Traffic
 from swanmesh.core.events import MeshEvent
 from tests.unit.cli.conftest import Machine
 from tests.unit.control.plain_service import ServerThread, peer_status, serving

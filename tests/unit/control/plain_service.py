@@ -13,18 +13,11 @@ from swanmesh.control.counters import Counters
 from swanmesh.control.gate import Limits
 from swanmesh.control.metrics import render
 from swanmesh.control.protocol import (
-    Association,
-    BlockStatus,
-    CharonStatus,
     ConfirmReply,
     ConfirmRequest,
     HeldReply,
-    HostStatus,
-    PairStatus,
     PeerCommandReply,
     PeerCommandRequest,
-    PeerState,
-    PeerStatus,
     PlannedAction,
     PlanReply,
     PolicyReply,
@@ -32,8 +25,17 @@ from swanmesh.control.protocol import (
     ReloadRequest,
     RenewReply,
     RenewRequest,
-    StatusReply,
     WaitReply,
+)
+from swanmesh.control.reports import (
+    Association,
+    BlockStatus,
+    CharonStatus,
+    HostStatus,
+    PairStatus,
+    PeerState,
+    PeerStatus,
+    StatusReply,
 )
 from swanmesh.control.server import ControlServer
 from swanmesh.core.events import MeshEvent

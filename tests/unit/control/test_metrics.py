@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from swanmesh.control.counters import Counters
 from swanmesh.control.metrics import render
-from swanmesh.control.protocol import Traffic
+from swanmesh.control.reports import Traffic
 from tests.unit.control.plain_service import PlainService, peer_status
 
 

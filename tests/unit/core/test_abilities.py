@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from swanmesh.core.abilities import UNKNOWN, Abilities, dpd_delay, problems
-from swanmesh.core.connections import Terms, terms
+from swanmesh.core.connections import Terms
+from swanmesh.core.desired import terms
 from swanmesh.core.model import ConnectionSettings
 from swanmesh.core.settings.proposals import MORE_KEY_EXCHANGES, fault, unsupported
 from tests.unit.core.build import settings

@@ -10,15 +10,17 @@ import pytest
 from swanmesh.core.connections import (
     Connection,
     Kind,
-    address_pairs,
     connection_name,
-    desired,
     differences,
-    down,
     kind_of,
     ours,
     ours_loaded,
     peer_of,
+)
+from swanmesh.core.desired import (
+    address_pairs,
+    desired,
+    down,
 )
 from swanmesh.core.model import ConnectionSettings, Peer, Settings
 from swanmesh.core.observed import LoadedConnection

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swanmesh.core.actions import Action, ChangeGuard, LoadConnection, ObserveKernel, UnloadConnection
-from swanmesh.core.connections import desired
+from swanmesh.core.desired import desired
 from swanmesh.core.guard.keeping import Change, Guard
 from swanmesh.core.guard.policies import Cover, Exempt, Ground, Opening, Used, block_covers, last_used
 from swanmesh.core.inputs.removal import held_problems

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ipaddress
 
 from swanmesh.core.actions import LoadConnection
-from swanmesh.core.connections import neighbour_discovery, ours
+from swanmesh.core.connections import ours
+from swanmesh.core.desired import neighbour_discovery
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import Credentials, Host, Settings
 from swanmesh.core.observed import Holdings, LoadedConnection

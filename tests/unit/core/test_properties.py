@@ -11,7 +11,8 @@ from hypothesis import settings as how
 from hypothesis import strategies as st
 
 from swanmesh.core.actions import Action, LoadConnection, TerminateChild, TerminateIke, UnloadConnection
-from swanmesh.core.connections import desired, ours
+from swanmesh.core.connections import ours
+from swanmesh.core.desired import desired
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import Peer
 from swanmesh.core.observed import ChildSa, IkeSa

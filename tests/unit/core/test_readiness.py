@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from swanmesh.core.actions import LoadConnection
-from swanmesh.core.connections import desired
+from swanmesh.core.desired import desired
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import Peer, Settings
 from swanmesh.core.readiness import Readiness, readiness
