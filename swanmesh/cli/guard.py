@@ -140,7 +140,7 @@ def _kernel() -> Iterator[None]:
         remedy = "the service keeps it: systemctl start swanmesh"
         raise Failure(ExitStatus.FAILED, f"{error.filename}: {error.strerror}; {remedy}") from None
     except OSError as error:
-        from swanmesh.kernel.link import explain
+        from swanmesh.kernel.requests import explain
 
         raise Failure(ExitStatus.FAILED, explain(error)) from None
 

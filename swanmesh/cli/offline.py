@@ -24,7 +24,7 @@ from swanmesh.core.verdict import offline
 from swanmesh.files.read import read_trusted
 from swanmesh.hooks.discovery import find_hooks
 from swanmesh.kernel.addresses import own_addresses
-from swanmesh.kernel.link import holdings
+from swanmesh.kernel.requests import holdings
 from swanmesh.kernel.segmentation import generic_cipher, segmenting
 from swanmesh.kernel.surroundings import needed_now
 from swanmesh.pki.certificates import load_credentials

@@ -13,7 +13,7 @@ from swanmesh.core.guard.policies import OWNER, Part, policies_of
 from swanmesh.core.xfrm import XfrmPolicy
 from swanmesh.files.write import Change, make_folder, write_whole
 from swanmesh.kernel import boot, netlink, udp_filter
-from swanmesh.kernel.link import holdings
+from swanmesh.kernel.requests import holdings
 
 FILE = "guard"
 """Its name in the service's own folder."""

@@ -38,15 +38,15 @@ from swanmesh.core.xfrm import (
     XfrmState,
 )
 from swanmesh.kernel import link as kernel
-from swanmesh.kernel import netlink
+from swanmesh.kernel import netlink, requests
 from swanmesh.kernel.link import (
     KernelChanged,
     KernelLink,
     KernelObserved,
     KernelReport,
     describe,
-    explain,
 )
+from swanmesh.kernel.requests import explain
 
 V4 = AddressPair(ipaddress.ip_address("192.0.2.1"), ipaddress.ip_address("192.0.2.2"))
 V6 = AddressPair(ipaddress.ip_address("2001:db8::1"), ipaddress.ip_address("2001:db8::2"))
@@ -525,7 +525,7 @@ async def test_a_packet_that_wants_an_association_is_told() -> None:
 @pytest.fixture
 def own_kernel() -> Iterator[None]:
     try:
-        kernel.open_socket().close()
+        requests.open_socket().close()
     except OSError as refused:
         pytest.skip(f"{explain(refused)}")
     yield
