@@ -119,10 +119,18 @@ def test_a_tenth_of_the_cpu_is_no_dead_data_path(two: Mesh) -> None:
     assert [line for journal in journals for line in journal.lines("peer-down")] == []
 
 
+def test_nobody_but_members_is_answered_and_they_only_through_esp(two: Mesh) -> None:
+    one, other = two
+    assert one.ping(other).lost == 0
+    capture = two.capture()
+    outlasting(one, other, 4)
+    assert capture.clear == []
+
+
 @pytest.fixture(scope="module")
 def automatic() -> Iterator[Mesh]:
     """Two hosts that use UDP where ESP does not pass."""
-    connection, probe = {"encapsulation": "auto"}, {"again": "60s"}
+    connection, probe = {"encapsulation": "auto"}, {"again": "20s"}
     with mesh(2, connection=connection, probe=probe) as lab:
         yield full(lab)
 
@@ -173,7 +181,8 @@ def test_where_udp_is_dropped_too_it_is_told_that_no_data_passes(automatic: Mesh
     took = [moment(line) - dropped for line in lines]
     print(f"ESP and UDP dropped: told after {', '.join(f'{each:.1f}' for each in took)} s")
     assert {line["code"] for line in lines} == {"no-data"}
-    assert max(took) <= NOTICED
+    # The way inside UDP is tried first.
+    assert max(took) <= 1.5 * NOTICED
     other.link.restore()
     wait_until(lambda: up_at(one, [other]), 120, "data passes again")
 
@@ -245,11 +254,3 @@ def test_a_path_that_drops_large_packets_carries_tcp_all_the_same(narrow: Mesh) 
         interval=1.0,
     )
     assert transferred(one, other, other.addresses[0], 300_000) == 300_000
-
-
-def test_nobody_but_members_is_answered_and_they_only_through_esp(two: Mesh) -> None:
-    one, other = two
-    assert one.ping(other).lost == 0
-    capture = two.capture()
-    outlasting(one, other, 4)
-    assert capture.clear == []
