@@ -21,7 +21,7 @@ import pytest
 
 RUN = Path(__file__).parents[2] / "lab/run"
 _REPORTS = "LAB_REPORTS"
-_KERNELS = int(os.environ.get("LAB_KERNELS") or min(3, 1 + len(os.sched_getaffinity(0))))
+_KERNELS = int(os.environ.get("LAB_KERNELS") or min(4, 2 + len(os.sched_getaffinity(0))))
 """At once. Each keeps to one processor (`lab/run`), and leaves it free for half of the time."""
 
 
