@@ -18,19 +18,17 @@ import pytest
 
 from lab import Host, Mesh, mesh, wait_until
 from lab.asking import Journal, full, view, wait_until_idle
+from swanmesh.control.client import Client
 from swanmesh.core.model import ProbeSettings
-from swanmesh.core.pairs.data_path import ASKED
-from tests.lab.watching import all_spis, moment, told_down, up_at
+from tests.lab.watching import INTERVAL, NOTICED, all_spis, moment, probed, told_down, up_at
 
-PORT, INTERVAL = ProbeSettings().port, ProbeSettings().interval
-NOTICED = 2 * (INTERVAL + ASKED)
-"""Seconds within which it is told that no data passes: the service's own, with room for a slow machine."""
+PORT = ProbeSettings().port
 
 
 @pytest.fixture(scope="module")
 def standing() -> Iterator[Mesh]:
     """Two hosts that have probed each other."""
-    with mesh(2) as lab:
+    with mesh(2, probe={"interval": f"{INTERVAL}s"}) as lab:
         yield full(lab)
 
 
@@ -42,12 +40,6 @@ def two(standing: Mesh) -> Iterator[Mesh]:
     wait_until(lambda: up_at(standing[0], [standing[1]]), 60, "the pair is up")
     standing.wait_until_full(120)
     wait_until_idle(standing.hosts, 60)
-
-
-def probed(host: Host, other: Host) -> None:
-    """Waits until what is known of the pair is enough to say that no data passes."""
-    why = f"{host.short} knows what {other.short} answers"
-    wait_until(lambda: "kernel" in view(host, other)["pairs"][0]["answered_by"], 60, why)
 
 
 @pytest.mark.parametrize("direction", ["both", "in"])
@@ -73,13 +65,18 @@ def test_esp_dropped_while_ike_lives_is_told_and_mended_when_it_passes(two: Mesh
 
 def outlasting(host: Host, other: Host, probes: int) -> None:
     """Waits until the service has sent so many datagrams to the peer."""
-    before = view(host, other)["traffic"]["packets_out"]
+    before = packets_out(host, other)
     wait_until(
-        lambda: view(host, other)["traffic"]["packets_out"] >= before + probes,
+        lambda: packets_out(host, other) >= before + probes,
         300,
         f"{host.short} has sent {probes} packets",
         interval=1.0,
     )
+
+
+def packets_out(host: Host, other: Host) -> int:
+    reply = Client(host.control_socket).status([other.name], fresh=True)
+    return reply.peers[0].traffic.packets_out
 
 
 def test_a_peer_whose_service_hangs_or_is_restarted_is_not_down(two: Mesh) -> None:
@@ -128,69 +125,9 @@ def test_nobody_but_members_is_answered_and_they_only_through_esp(two: Mesh) -> 
 
 
 @pytest.fixture(scope="module")
-def automatic() -> Iterator[Mesh]:
-    """Two hosts that use UDP where ESP does not pass."""
-    connection, probe = {"encapsulation": "auto"}, {"again": "20s"}
-    with mesh(2, connection=connection, probe=probe) as lab:
-        yield full(lab)
-
-
-def all_carried(host: Host, other: Host, in_udp: bool) -> bool:
-    """Whether every association is inside UDP, or none is."""
-    return {each["encap"] for each in view(host, other)["associations"] if each["works"]} == {in_udp}
-
-
-@pytest.mark.parametrize("direction", ["both", "in"])
-def test_where_esp_is_dropped_it_goes_inside_udp_without_a_flap_and_back(
-    automatic: Mesh, direction: str
-) -> None:
-    one, other = automatic
-    probed(one, other)
-    probed(other, one)
-    journals = [Journal(host) for host in automatic]
-    capture = automatic.capture()
-    dropped = time.time()
-    other.link.drop("esp", direction)  # type: ignore[arg-type]
-    wait_until(lambda: one.ping(other, 1).lost == 0, 60, "data passes inside UDP", interval=0.5)
-    print(f"ESP dropped ({direction}): data passed inside UDP after {time.time() - dropped:.1f} s")
-    for host, peer in ((one, other), (other, one)):
-        wait_until(partial(all_carried, host, peer, True), 60, "only what is inside UDP is left")
-    assert one.ping(other, 200, 0.05).lost == 0
-    other.kill_swanmesh()
-    one.kill_swanmesh()
-    automatic.start_controllers()
-    assert one.ping(other, 40, 0.05).lost == 0
-    other.link.restore()
-    for host, peer in ((one, other), (other, one)):
-        wait_until(partial(all_carried, host, peer, False), 240, "ESP goes by itself again")
-    assert one.ping(other, 40, 0.05).lost == 0
-    assert [line for journal in journals for line in journal.lines("peer-down", "peer-violation")] == []
-    assert capture.clear == []
-
-
-def test_where_udp_is_dropped_too_it_is_told_that_no_data_passes(automatic: Mesh) -> None:
-    one, other = automatic
-    wait_until(lambda: up_at(one, [other]) and all_carried(one, other, False), 240, "ESP goes by itself")
-    probed(one, other)
-    probed(other, one)
-    journals = [Journal(host) for host in automatic]
-    dropped = time.time()
-    other.link.drop("esp")
-    other.link.drop("udp")
-    lines = [told_down(journals[0], other, 60), told_down(journals[1], one, 60)]
-    took = [moment(line) - dropped for line in lines]
-    print(f"ESP and UDP dropped: told after {', '.join(f'{each:.1f}' for each in took)} s")
-    assert {line["code"] for line in lines} == {"no-data"}
-    # The way inside UDP is tried first.
-    assert max(took) <= 1.5 * NOTICED
-    other.link.restore()
-    wait_until(lambda: up_at(one, [other]), 120, "data passes again")
-
-
-@pytest.fixture(scope="module")
 def narrow() -> Iterator[Mesh]:
     """Two hosts with a cable between them that loses large packets, and tells nobody."""
-    with mesh(2, ipv6=1, probe={"again": "30s"}) as lab:
+    with mesh(2, ipv6=1, probe={"again": "30s", "interval": f"{INTERVAL}s"}) as lab:
         lab[1].link.narrow(1300)
         yield full(lab)
 

@@ -214,7 +214,7 @@ def test_a_pile_of_ike_sas_is_ended_as_fast_as_it_grows(lab: Mesh) -> None:
     assert most <= made / 2
     assert took <= grew
     # One to end each, and a bounded number of looks.
-    assert _requests(victim) - asked <= 1.5 * made
+    assert _requests(victim) - asked <= 2 * made
     assert stream.stop().lost == 0
     assert pair_spis(victim, honest) == before
     assert any(line["level"] in ("warning", "error") for line in journal.lines(peer=other))

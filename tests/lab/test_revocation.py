@@ -44,6 +44,12 @@ def tells(host: Host, other: Host) -> str:
     return "" if shown["state"] == "up" else str(shown["reason_code"])
 
 
+def told_revoked(journal: Journal, host: Host) -> list[dict[str, str]]:
+    """The lines that tell of the list as the cause of what became of a peer."""
+    lines = journal.lines("terminate", "peer-down", "certificate-revoked", peer=host)
+    return [line for line in lines if line["code"] == REVOKED]
+
+
 def await_tries(one: Host, other: Host) -> None:
     """Waits until the two have begun anew several times, whichever of them does."""
     ends = ((Journal(one), other), (Journal(other), one))
@@ -71,9 +77,7 @@ def test_a_list_ends_who_is_on_it_on_every_host_and_nobody_else(lab: Mesh) -> No
     for host, journal in zip(others, journals, strict=True):
         why = f"{host.short} has ended {revoked.short}"
         # Whoever was asked to prove itself once more may have been ended by charon alone.
-        ends = partial(journal.lines, "terminate", "peer-down", "certificate-revoked", peer=revoked)
-        wait_until(lambda ends=ends: [line for line in ends() if line["code"] == REVOKED], 30, why)
-        line = ends()[0]
+        line = wait_until(partial(told_revoked, journal, revoked), 30, why)[0]
         print(f"{host.short}: ended {moment(line) - arrived[host.short]:.2f} s after the list came")
         assert len(journal.lines("certificate-revoked", peer=revoked)) == 1
         # A host that is dead would be noticed after charon's dpd_delay and its retransmissions.

@@ -9,6 +9,12 @@ from datetime import datetime
 
 from lab import Host, wait_until
 from lab.asking import Journal, Spis, pair_spis, status, view
+from swanmesh.core.pairs.data_path import ASKED
+
+INTERVAL = 1
+"""Seconds without a packet after which a pair is asked, in tests of that: less than the default."""
+NOTICED = 2 * (INTERVAL + ASKED)
+"""Seconds within which it is told that no data passes: the service's own, with room for a slow machine."""
 
 
 def all_spis(hosts: list[Host]) -> dict[str, Spis]:
@@ -47,3 +53,9 @@ def told_down(journal: Journal, peer: Host, timeout: float) -> dict[str, str]:
 def moment(line: dict[str, str]) -> float:
     """When a line was written, in seconds since the epoch."""
     return datetime.fromisoformat(line["timestamp"]).timestamp()
+
+
+def probed(host: Host, other: Host) -> None:
+    """Waits until what is known of the pair is enough to say that no data passes."""
+    why = f"{host.short} knows what {other.short} answers"
+    wait_until(lambda: "kernel" in view(host, other)["pairs"][0]["answered_by"], 60, why)

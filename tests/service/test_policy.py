@@ -328,5 +328,6 @@ async def test_report_says_what_stands_in_the_way(place: Place) -> None:
         obstacles = {each["name"]: each["obstacle"] for each in found["peers"]}
         assert [name for name, words in obstacles.items() if words] == [PEERS[1]]
         first = (await swanmesh(place, "policy", "report")).out.splitlines()[3]
-        assert first.split()[:3] == [PEERS[1], "prefer", "connecting"]
+        name, policy, state = first.split()[:3]
+        assert (name, policy) == (PEERS[1], "prefer") and state in ("connecting", "down")
     await place.charon.stop()

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from lab import wait_until
-from tests.lab.rerun import RUN
+from tests.beside import RUN
 
 pytestmark = pytest.mark.outside
 _numbers = itertools.count()

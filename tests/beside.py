@@ -1,8 +1,8 @@
-"""Runs the lab's tests inside the lab's kernel, and reports each as if it had run here.
+"""Runs tests that wait for much of their time beside the others, and reports each as if it had run here.
 
-Once the tests are collected, a pytest starts through `lab/run` for each file of lab tests, a few at a time,
-and writes a line for each report. Lab tests wait for much of their time, so they run beside the others, and
-come last here: each then waits for its own lines.
+Once the tests are collected, a pytest starts for each file of such tests, a few at a time, and writes a line
+for each report: for the lab's in a kernel of its own, through `lab/run`. They come last here, where each then
+waits for its own lines.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from typing import Any
 
 import pytest
 
-RUN = Path(__file__).parents[2] / "lab/run"
-_REPORTS = "LAB_REPORTS"
-_KERNELS = int(os.environ.get("LAB_KERNELS") or min(4, 2 + len(os.sched_getaffinity(0))))
-"""At once. Each keeps to one processor (`lab/run`), and leaves it free for half of the time."""
+RUN = Path(__file__).parents[1] / "lab/run"
+_LAB, _SERVICE = Path(__file__).parent / "lab", Path(__file__).parent / "service"
+_REPORTS = "TESTS_REPORTS"
+_CPUS = sorted(os.sched_getaffinity(0))
+_AT_ONCE = int(os.environ.get("TESTS_AT_ONCE") or min(5, 3 + len(_CPUS)))
+"""Files. A kernel keeps to one processor, and leaves it free for half of the time."""
 
 
 def inside() -> bool:
@@ -31,10 +33,9 @@ def inside() -> bool:
 
 
 class Outside:
-    """The plugin of the pytest that was called: hands lab tests over."""
+    """The plugin of the pytest that was called: hands tests over."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self) -> None:
         self._inner: dict[Path, _Inner] = {}
         """By the file that it runs."""
         self._waiting: list[list[pytest.Item]] = []
@@ -42,47 +43,52 @@ class Outside:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        items.sort(key=self._is_ours)
+        # What takes longest is not to be left for the end.
+        items.sort(key=lambda item: (_is_handed_over(item), item.get_closest_marker("long") is None))
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         if session.config.option.collectonly:
             return
         by_file: dict[Path, list[pytest.Item]] = {}
-        for item in filter(self._is_ours, session.items):
+        for item in filter(_is_handed_over, session.items):
             by_file.setdefault(item.path, []).append(item)
         self._waiting = list(by_file.values())
         self._advance()
 
     def _advance(self) -> None:
         """Begin as many as may run at once."""
-        while self._waiting and sum(inner.running for inner in self._inner.values()) < _KERNELS:
+        while self._waiting and len(cpus := [i.cpu for i in self._inner.values() if i.running]) < _AT_ONCE:
             items = self._waiting.pop(0)
-            self._inner[items[0].path] = _Inner(items, self._advance)
+            self._inner[items[0].path] = _Inner(items, min(_CPUS, key=cpus.count), self._advance)
 
     def pytest_runtest_logfinish(self) -> None:
         self._advance()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
-        if not self._is_ours(item):
+        if not _is_handed_over(item):
             return None
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+        while item.path not in self._inner:  # those before it have told all, and are about to end
+            time.sleep(0.05)
+            self._advance()
         for report in self._inner[item.path].reports(item):
             item.ihook.pytest_runtest_logreport(report=report)
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
         return True
-
-    def _is_ours(self, item: pytest.Item) -> bool:
-        return self._folder in item.path.parents and item.get_closest_marker("outside") is None
 
     def pytest_sessionfinish(self) -> None:
         for inner in self._inner.values():
             inner.end()
 
 
+def _is_handed_over(item: pytest.Item) -> bool:
+    return bool({_LAB, _SERVICE} & {*item.path.parents}) and item.get_closest_marker("outside") is None
+
+
 class Reporter:
-    """The plugin of the pytest in the lab's kernel: writes down each report."""
+    """The plugin of a pytest beside: writes down each report."""
 
     def __init__(self, config: pytest.Config, path: Path) -> None:
         self._config = config
@@ -95,20 +101,21 @@ class Reporter:
         os.fsync(self._file.fileno())  # hostfs keeps written pages back until then
 
 
-def plugin(config: pytest.Config, folder: Path) -> object | None:
+def plugin(config: pytest.Config) -> object | None:
     """The plugin that this process needs, if any."""
-    if not inside():
-        return Outside(folder)
-    path = os.environ.pop(_REPORTS, "")
-    return Reporter(config, Path(path)) if path else None
+    if path := os.environ.pop(_REPORTS, ""):
+        return Reporter(config, Path(path))
+    return None if inside() else Outside()
 
 
 class _Inner:
-    """The pytest in the lab's kernel, as seen from outside: it runs one file."""
+    """A pytest beside, as seen from here: it runs one file."""
 
-    def __init__(self, items: list[pytest.Item], meanwhile: Callable[[], None]) -> None:
+    def __init__(self, items: list[pytest.Item], cpu: int, meanwhile: Callable[[], None]) -> None:
         """`meanwhile` is called now and then while its reports are waited for."""
         config, nodeids = items[0].config, [item.nodeid for item in items]
+        where = ("taskset", "--cpu-list", str(cpu), str(RUN)) if _LAB in items[0].path.parents else ()
+        self.cpu = cpu
         self._config = config
         self._meanwhile = meanwhile
         name = str(items[0].path.relative_to(config.rootpath).with_suffix("")).replace("/", "-")
@@ -123,7 +130,7 @@ class _Inner:
         self._log = self._out / f"{name}.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                (*(str(RUN), sys.executable, "-m", "pytest", "-p", "no:cacheprovider"), *nodeids),
+                (*where, *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider"), *nodeids),
                 cwd=config.rootpath,
                 env=os.environ | {"LAB_OUT": str(self._out), _REPORTS: str(self._path)},
                 stdin=subprocess.DEVNULL,
@@ -141,7 +148,7 @@ class _Inner:
                 return
             report = self._config.hook.pytest_report_from_serializable(config=self._config, data=data)
             if report.nodeid != item.nodeid:
-                raise RuntimeError(f"the lab ran {report.nodeid} where {item.nodeid} was to come")
+                raise RuntimeError(f"{report.nodeid} ran where {item.nodeid} was to come")
             when = report.when
             yield report
 
@@ -150,7 +157,7 @@ class _Inner:
         return self._process.poll() is None
 
     def end(self) -> None:
-        """Ends the kernel if it still runs; removes the folder unless a failure left something in it."""
+        """Ends it if it still runs; removes the folder unless a failure left something in it."""
         if self._process.poll() is None:
             self._process.terminate()
         self._process.wait()
@@ -185,5 +192,5 @@ class _Inner:
 
     def _lost(self, item: pytest.Item) -> pytest.TestReport:
         said = self._log.read_text(errors="replace")[-3000:]
-        text = f"{RUN} ended with status {self._process.returncode} before this test did. It said:\n{said}"
+        text = f"its pytest ended with status {self._process.returncode} before this test did:\n{said}"
         return pytest.TestReport(item.nodeid, item.location, {}, "failed", text, "call")
