@@ -85,8 +85,11 @@ def test_a_dead_cable_is_noticed_in_time_and_a_mended_one_used(trio: Mesh, direc
         gave_up = [at - cut for at in given_up(host, since=cut)]
         for line in journals[host].lines("peer-down"):
             told = moment(line) - cut
-            assert told <= 1.1 * max(at for at in gave_up if at <= told)
-    assert all("peer unreachable" in line["reason"] for line in lines), lines
+            if line["code"] == "peer-unreachable":
+                assert told <= 1.1 * max(at for at in gave_up if at <= told)
+    # Over a cable that is dead one way, the peer may say that it hears nothing before IKE gives up.
+    ways = {"peer-unreachable"} | ({"no-data"} if direction == "in" else set())
+    assert {line["code"] for line in lines} <= ways, lines
     shown = view(others[0], dead)
     assert shown["state"] in ("down", "connecting") and shown["reason"]
 
