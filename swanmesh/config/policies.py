@@ -11,20 +11,11 @@ import yaml
 
 from swanmesh.config.documents import CONFIG_LIMIT, decode_document, parse_document
 from swanmesh.core.model import InvalidInput, Problem
-from swanmesh.core.settings.policy import Policy, check_policy
+from swanmesh.core.settings.policy import Policy
 from swanmesh.files.read import read_trusted
 from swanmesh.files.write import Change, write_whole
 
 _KEY = "policy"
-
-
-def stated_policy(path: Path) -> Policy | None:
-    """What a file states by itself; None if it does not, or nothing valid."""
-    try:
-        document = decode_document(read_trusted(path, CONFIG_LIMIT), str(path))
-        return check_policy(document[_KEY]) if isinstance(document, dict) and _KEY in document else None
-    except (InvalidInput, ValueError):
-        return None
 
 
 def write_policies(wanted: Mapping[Path, Policy]) -> list[Path]:

@@ -19,10 +19,9 @@ from swanmesh.core.abilities import Abilities
 from swanmesh.core.actions import (
     Action,
     Initiate,
-    LoadRevocationLists,
-    load_credentials,
 )
 from swanmesh.core.credentials.revocation import RevocationList
+from swanmesh.core.decide.credentials import load_what_is_missing, missing_due
 from swanmesh.core.decide.rules import FRESH, decide
 from swanmesh.core.events import MeshEvent
 from swanmesh.core.guard.keeping import Guard
@@ -61,8 +60,6 @@ from swanmesh.core.pairs.pair import Pair
 from swanmesh.core.peers.registry import Entry, PeerRegistry
 from swanmesh.core.reasons import (
     LOOK_FAILED,
-    MISSING_CREDENTIALS,
-    NEW_LIST,
     NONE,
     SETTINGS_CHANGED,
     WAITING_FOR_GUARD,
@@ -268,8 +265,7 @@ class Mesh:
         if removal is not None and removal <= now:
             self.update_peers((), (), now)
         if state.charon.reachable:
-            actions += self._credentials(now)
-            actions += self._revocation_lists(now)
+            actions += load_what_is_missing(state, now)
             actions += self._asked
             self._asked = []
             actions += data_path_step(state, now)
@@ -301,18 +297,12 @@ class Mesh:
         always = (removal, state.guard.due, state.kernel.due)
         if not state.charon.reachable:
             return min((at for at in always if at is not None), default=None)
-        charon, credentials, lists = state.charon, None, None
-        if not charon.credentials_loaded and not charon.credentials_loading:
-            credentials = charon.credentials_refusals.retry_at
-        if state.revocations.wanted() - charon.lists and not charon.lists_loading:
-            lists = charon.lists_refusals.retry_at
         dues = (
-            lists,
+            missing_due(state),
             state.pairs.due,
             state.admission.due,
             state.observation.due,
             state.probing.due,
-            credentials,
             *always,
         )
         times = [at for at in dues if at is not None]
@@ -353,22 +343,3 @@ class Mesh:
             pair = state.pairs.get(state.admission.look_for)
             look = Reason("before-initiating", f"before initiating to {pair.peer if pair else 'others'}")
             state.observation.want(state.admission.look_at, look)
-
-    def _credentials(self, now: float) -> list[Action]:
-        charon = self.state.charon
-        refusals = charon.credentials_refusals
-        if charon.credentials_loaded or charon.credentials_loading or now < refusals.retry_at:
-            return []
-        charon.credentials_loading = True
-        settings = self.state.settings
-        reason = refusals.reason or MISSING_CREDENTIALS
-        return [load_credentials(settings.credentials, settings.host.name, reason)]
-
-    def _revocation_lists(self, now: float) -> list[Action]:
-        charon, revocations = self.state.charon, self.state.revocations
-        missing = revocations.wanted() - charon.lists
-        if not missing or charon.lists_loading or now < charon.lists_refusals.retry_at:
-            return []
-        charon.lists_loading = True
-        lists = [one.der for one in revocations.in_force.values() if one.fingerprint in missing]
-        return [LoadRevocationLists(lists=tuple(lists), fingerprints=missing, reason=NEW_LIST)]

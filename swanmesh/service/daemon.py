@@ -1,4 +1,4 @@
-"""The service: puts the parts together, and reads the files again when they change."""
+"""The service: puts the parts together, and is what the control socket asks."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import random
 import signal
 import time
 from collections.abc import Callable, Container, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swanmesh import __version__
 from swanmesh.charon.link import Link
-from swanmesh.config.override import Overrides, records
+from swanmesh.config.override import Overrides
 from swanmesh.control.counters import Counters
 from swanmesh.control.listener import Listener, listen
 from swanmesh.control.protocol import ConfirmSubject, ReloadReply
@@ -28,18 +29,15 @@ from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import AddressPair
 from swanmesh.core.pairs.agreement import uncertified
 from swanmesh.core.reasons import Reason
-from swanmesh.files.watch import Watch
 from swanmesh.hooks.runner import Hooks
-from swanmesh.kernel.addresses import address_changes
-from swanmesh.kernel.link import (
-    KernelLink,
-)
+from swanmesh.kernel.link import KernelLink
 from swanmesh.pki.seen import Voucher
 from swanmesh.probe.link import ProbeLink
 from swanmesh.service import logs, rollout
 from swanmesh.service.announce import Announcer
 from swanmesh.service.certificates import Certificates
 from swanmesh.service.feed import Feed
+from swanmesh.service.following import Following
 from swanmesh.service.guarding import Guarding
 from swanmesh.service.loop import Loop, now
 from swanmesh.service.rekeying import Rekeying
@@ -53,9 +51,6 @@ from swanmesh.throughput.offering import Offering
 
 if TYPE_CHECKING:
     from swanmesh.control.server import ControlServer
-
-_KEEP_AFTER = 0.2
-"""Seconds after which revocation lists are written down: what they call for comes before the disk."""
 
 
 class Daemon:
@@ -90,9 +85,7 @@ class Daemon:
         config = sources.config
         voucher = Voucher(lambda: sources.settings.credentials.authorities)
         self._link = Link(config.charon.socket, self.loop.put, timeout=config.charon.timeout, read=voucher)
-        self._lists = RevocationSource(
-            lambda: sources.config, lambda: sources.settings, time.time, self._lists_fetched
-        )
+        self._lists = RevocationSource(sources, self.loop, self._lists_fetched)
         self._kernel = KernelLink(self.loop.put)
         self.offering = Offering(self._partner, self.log.info)
         self._guarding = Guarding(self.mesh.state, lambda: self.sources.config.state, self.log)
@@ -104,12 +97,11 @@ class Daemon:
             "kernel": self._kernel.submit,
             "probe": self._probe.submit,
         }
-        self._watch = self._new_watch()
+        self._following = Following(sources, partial(self.loop.guarded, self.reload))
         self.sources.apply(self.mesh, sources.first(self.mesh.state.registry), self.started)
-        self._keeping: asyncio.TimerHandle | None = None
         self._seen = SeenStore(config.state)
         self._seen.recall(self.mesh.state.certificates, voucher.issuers, time.time())
-        self._take_lists()
+        self._lists.take()
 
     # What the control socket reads and asks for.
 
@@ -117,7 +109,7 @@ class Daemon:
         return Clock(now(), time.time())
 
     def problems(self) -> list[str]:
-        degraded = [self._watch.degraded] if self._watch.degraded else []
+        degraded = [self._following.degraded] if self._following.degraded else []
         kernel = self.mesh.state.kernel
         if self._watch_kernel and not kernel.watched and kernel.reason:
             degraded.append(f"the kernel's IPsec is not watched, and has no guard: {kernel.reason}")
@@ -218,7 +210,7 @@ class Daemon:
         rollout.tell(self.log, overrides, self.sources.overrides)
         config = self.sources.config
         if paths is None or not set(config.credentials.crls).isdisjoint(paths):
-            self._lists_changed()
+            self._lists.changed()
         self.hooks.directory, self.hooks.environment = config.hooks, config.environment
         self._probe.configure(config.probe.port, config.host.addresses)
         self._offer()
@@ -233,33 +225,15 @@ class Daemon:
             if problem not in before:
                 self.log.error("not in force", problem=problem)
 
-    def _take_lists(self) -> None:
-        """The revocation lists that there are, to the core."""
-        lists, before = self._lists.gather()
-        self.mesh.wall_clock(time.time() - now())
-        self.mesh.revocation_lists(lists, now(), before)
-        self._lists.older(lists, self.mesh.state.revocations)
-        self.loop.wake()
-
-    def _lists_changed(self) -> None:
-        """The same, and what came into force to the disk, once what it calls for is on its way."""
-        self._take_lists()
-        if self._keeping is None:
-            self._keeping = asyncio.get_running_loop().call_later(_KEEP_AFTER, self._keep_lists)
-
-    def _keep_lists(self) -> None:
-        self._keeping = None
-        self.loop.guarded(self._lists.keep, self.mesh.state.revocations)
-
     def _lists_fetched(self) -> None:
         with self.complaining():
-            self.loop.guarded(self._lists_changed)
+            self.loop.guarded(self._lists.changed)
 
     def confirm(self, subject: ConfirmSubject) -> list[str]:
         """Let happen what is held. Returns the names of the peers that are removed, or ended."""
         if subject == "revocation":
             names = self.mesh.confirm_lists(now())
-            self._lists.keep(self.mesh.state.revocations)
+            self._lists.keep()
         else:
             names = self.mesh.confirm(now())
         self.log.info("asked", command=f"confirm {subject}", peers=names)
@@ -310,9 +284,9 @@ class Daemon:
                 *([self._kernel.run(), self._guarding.run()] if self._watch_kernel else []),
                 self._probe.run(),
                 self.loop.run(),
-                self._follow_files(),
+                self._following.files(),
                 self._lists.run(),
-                self._follow_addresses(),
+                self._following.addresses(),
                 self._live(),
             )
         ]
@@ -336,9 +310,7 @@ class Daemon:
             self.log.info("stopping", associations="left as they are")
             self._announcer.service("stopping")
             self._seen.keep(self.mesh.state.certificates, now(), at_once=True)
-            if self._keeping is not None:
-                self._keeping.cancel()
-                self._keep_lists()
+            self._lists.close()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(
@@ -348,7 +320,7 @@ class Daemon:
             await self.hooks.close()
             if control is not None:
                 await control.stop()
-            self._watch.close()
+            self._following.close()
 
     async def _open_control(self, listener: Listener) -> ControlServer:
         """Who calls meanwhile waits. aiohttp takes longer to import than all else, so charon gets its first
@@ -358,39 +330,7 @@ class Daemon:
         await control.start(listener)
         return control
 
-    # Files, signals, systemd.
-
-    def _new_watch(self) -> Watch:
-        config = self.sources.config
-        mine = config.credentials
-        lists = [one for one in mine.crls if isinstance(one, Path)]
-        return Watch(
-            self.sources.folders,
-            (
-                *(config.path, mine.certificate, mine.private_key, *mine.authorities, *lists),
-                *records(config.state),
-            ),
-        )
-
-    async def _follow_files(self) -> None:
-        while True:
-            watched = self.sources.config
-            self._watch.open()
-            self.loop.guarded(self.reload, None)
-            async for changes in self._watch.changes():
-                self.loop.guarded(self.reload, None if changes.everything else changes.paths)
-                if self.sources.config != watched:
-                    break
-            self._watch.close()
-            self._watch = self._new_watch()
-
-    async def _follow_addresses(self) -> None:
-        """What has an interface at one moment may have none at the next."""
-        with contextlib.suppress(OSError):  # then `_live` looks now and then
-            async for _ in address_changes():
-                if self.sources.look_at_addresses():
-                    self.loop.guarded(self.reload, None)
-        await self._stop.wait()
+    # Signals, systemd.
 
     def _hangup(self) -> None:
         self._notifier.reloading("reading files")

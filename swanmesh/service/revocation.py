@@ -7,110 +7,108 @@ down brings back who was revoked. One that was held back lies there too: a resta
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from swanmesh.config.sections import Config
 from swanmesh.core.credentials.revocation import RevocationList, Revocations
-from swanmesh.core.model import InvalidInput, Problem, Settings
+from swanmesh.core.model import InvalidInput, Problem
 from swanmesh.files.read import read_trusted
 from swanmesh.files.write import Change, NotWritten, make_folder, write_whole
 from swanmesh.pki.revocation import LIMIT, read_lists
+from swanmesh.service.fetching import KEY, Fetching
+from swanmesh.service.loop import Loop, now
+from swanmesh.service.sources import Sources
 
-if TYPE_CHECKING:
-    import aiohttp
-
-_KEY = "credentials.crls"
 _FOLDER = "crls"
 _IN_FORCE, _HELD = ".crl", ".held.crl"
 """How the names of files end that hold the last good lists, and those that are held back."""
-_FETCH_TIME = 30.0
-"""Seconds that an answer may take as a whole."""
-_REDIRECTS = 3
-_FIRST_RETRY = 15.0
-_TURN = 5.0
-"""Seconds between two looks at which URL is due, at most."""
 _READ_AGAIN = 16
 """Contents whose lists are kept read."""
+_KEEP_AFTER = 0.2
+"""Seconds after which lists are written down: what they call for comes before the disk."""
 
 
-@dataclass(slots=True)
-class _Url:
-    """What is known of one URL. Times on the loop's clock."""
-
-    data: bytes | None = None
-    etag: str = ""
-    modified: str = ""
-    problem: Problem | None = None
-    failures: int = 0
-    due: float = 0.0
-
-
-@dataclass(slots=True)
 class RevocationSource:
-    """Gathers the lists that `swanmesh.yaml` names."""
+    """Gathers the lists that `swanmesh.yaml` names, gives them to the core, and keeps what is in force."""
 
-    config: Callable[[], Config]
-    settings: Callable[[], Settings]
-    wall: Callable[[], float]
-    changed: Callable[[], None]
-    """Called when a URL brought something else."""
-    problems: tuple[Problem, ...] = ()
-    """What was not taken, and why."""
-    _urls: dict[str, _Url] = field(default_factory=dict)
-    _wake: asyncio.Event = field(default_factory=asyncio.Event)
-    _kept: dict[str, str] = field(default_factory=dict)
-    """Fingerprints by the names of the files that were written or read."""
-    _unkept: Problem | None = None
-    _read: dict[tuple[bytes, tuple[bytes, ...]], list[RevocationList]] = field(default_factory=dict)
+    def __init__(self, sources: Sources, loop: Loop, fetched: Callable[[], None]) -> None:
+        """`fetched` is called when a URL brought something else."""
+        self.problems: tuple[Problem, ...] = ()
+        """What was not taken, and why."""
+        self._sources = sources
+        self._loop = loop
+        self._fetching = Fetching(lambda: sources.config, lambda: sources.settings, time.time, fetched)
+        self.run = self._fetching.run
+        self._kept: dict[str, str] = {}
+        """Fingerprints by the names of the files that were written or read."""
+        self._keeping: asyncio.TimerHandle | None = None
+        self._unkept: Problem | None = None
+        self._read: dict[tuple[bytes, tuple[bytes, ...]], list[RevocationList]] = {}
 
-    @property
-    def known(self) -> bool:
-        """Whether there is anything to gather."""
-        return bool(self.config().credentials.crls)
+    def take(self) -> None:
+        """The lists that there are, to the core."""
+        lists, before = self._gather()
+        mesh = self._loop.mesh
+        mesh.wall_clock(time.time() - now())
+        mesh.revocation_lists(lists, now(), before)
+        self._older(lists, mesh.state.revocations)
+        self._loop.wake()
 
-    def gather(self) -> tuple[list[RevocationList], dict[str, bool]]:
+    def changed(self) -> None:
+        """The same, and what came into force to the disk, once what it calls for is on its way."""
+        self.take()
+        if self._keeping is None:
+            self._keeping = asyncio.get_running_loop().call_later(_KEEP_AFTER, self._keep_now)
+
+    def _keep_now(self) -> None:
+        self._keeping = None
+        self._loop.guarded(self.keep)
+
+    def close(self) -> None:
+        """What waits to be kept is kept now."""
+        if self._keeping is not None:
+            self._keeping.cancel()
+            self._keep_now()
+
+    def _gather(self) -> tuple[list[RevocationList], dict[str, bool]]:
         """All lists that can be had now, the last good ones among them; and of those that were kept, by
         fingerprint, whether they were in force."""
         problems: list[Problem] = []
         found: list[RevocationList] = []
         before: dict[str, bool] = {}
-        if self.known:
+        if self._sources.config.credentials.crls:
             for path in self._stored():
                 lists = self._lists(lambda path=path: read_trusted(path, LIMIT), str(path), None)  # type: ignore[misc]
                 found += lists
                 for one in lists:
                     before[one.fingerprint] = not path.name.endswith(_HELD)
                     self._kept[path.name] = one.fingerprint
-        for index, source in enumerate(self.config().credentials.crls):
-            found += self._of(source, f"{_KEY}[{index}]", problems)
+        for index, source in enumerate(self._sources.config.credentials.crls):
+            found += self._of(source, f"{KEY}[{index}]", problems)
         self.problems = tuple(problems)
-        self._wake.set()
+        self._fetching.look()
         # The same list may lie in several places; where it came from is what people know.
         return [*{one.fingerprint: one for one in found}.values()], before
 
     def _of(self, source: Path | str, key: str, problems: list[Problem]) -> list[RevocationList]:
         if isinstance(source, Path):
             return self._lists(lambda: read_trusted(source, LIMIT, key=key), str(source), problems, key)
-        url = self._urls.setdefault(source, _Url())
-        if url.problem is not None:
-            problems.append(url.problem)
-        data = url.data
+        data, problem = self._fetching.of(source)
+        if problem is not None:
+            problems.append(problem)
         return [] if data is None else self._lists(lambda: data, source, problems, key)
 
     def _lists(
         self, read: Callable[[], bytes], source: str, problems: list[Problem] | None, key: str = ""
     ) -> list[RevocationList]:
-        authorities = self.settings().credentials.authorities
+        authorities = self._sources.settings.credentials.authorities
         try:
             data = read()
             known = self._read.get((data, authorities))
             if known is not None:
                 return known
-            lists = read_lists(data, source, authorities, now=self.wall(), key=key)
+            lists = read_lists(data, source, authorities, now=time.time(), key=key)
         except InvalidInput as invalid:
             if problems is not None:
                 problems.extend(invalid.problems)
@@ -120,7 +118,7 @@ class RevocationSource:
             del self._read[next(iter(self._read))]
         return lists
 
-    def older(self, lists: Iterable[RevocationList], revocations: Revocations) -> None:
+    def _older(self, lists: Iterable[RevocationList], revocations: Revocations) -> None:
         """Tell of those that go back behind what is in force."""
         stored = str(self._folder)
         for one in lists:
@@ -134,7 +132,7 @@ class RevocationSource:
 
     @property
     def _folder(self) -> Path:
-        return self.config().state / _FOLDER
+        return self._sources.config.state / _FOLDER
 
     def _stored(self) -> list[Path]:
         try:
@@ -142,8 +140,9 @@ class RevocationSource:
         except OSError:
             return []
 
-    def keep(self, revocations: Revocations) -> None:
+    def keep(self) -> None:
         """Write down what is in force and what is held, where that changed."""
+        revocations = self._loop.mesh.state.revocations
         wanted = {f"{issuer}{_IN_FORCE}": one for issuer, one in revocations.in_force.items()}
         wanted |= {f"{issuer}{_HELD}": one for issuer, one in revocations.held.items()}
         changes = [
@@ -170,94 +169,3 @@ class RevocationSource:
     def unkept(self) -> tuple[Problem, ...]:
         """Why the lists in force would not outlive the service."""
         return (self._unkept,) if self._unkept is not None else ()
-
-    # What is fetched.
-
-    async def run(self) -> None:
-        """Fetch what URLs have, again and again. A URL that is down is told, and no more."""
-        while True:
-            self._wake.clear()
-            if urls := [one for one in self.config().credentials.crls if isinstance(one, str)]:
-                await self._fetch_due(urls)
-            wait = self._until_due(urls)
-            try:
-                async with asyncio.timeout(wait):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
-
-    def _until_due(self, urls: Iterable[str]) -> float | None:
-        now = asyncio.get_running_loop().time()
-        waits = [self._urls[url].due - now for url in urls if url in self._urls]
-        return max(0.1, min(waits)) if waits else None
-
-    async def _fetch_due(self, urls: Iterable[str]) -> None:
-        import aiohttp  # noqa: PLC0415 - of use only to who fetches
-
-        now = asyncio.get_running_loop().time()
-        due = [url for url in urls if self._urls.setdefault(url, _Url()).due <= now]
-        if not due:
-            return
-        timeout = aiohttp.ClientTimeout(total=_FETCH_TIME)
-        async with aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session:
-            news = await asyncio.gather(*(self._fetch(session, url) for url in due))
-        if any(news):
-            self.changed()
-
-    async def _fetch(self, session: aiohttp.ClientSession, name: str) -> bool:
-        """Returns whether anything changed: its content, or what is wrong with it."""
-        import aiohttp  # noqa: PLC0415
-
-        url, refresh = self._urls[name], self.config().credentials.crl_refresh
-        before = (url.data, url.problem)
-        asked = dict(_conditions(url))
-        try:
-            async with session.get(name, headers=asked, max_redirects=_REDIRECTS) as answer:
-                if answer.status != 304:
-                    answer.raise_for_status()
-                    data = await _bounded(answer)
-                    read_lists(data, name, self.settings().credentials.authorities, now=self.wall(), key=_KEY)
-                    url.data = data
-                    url.etag = answer.headers.get("ETag", "")
-                    url.modified = answer.headers.get("Last-Modified", "")
-            url.problem, url.failures, wait = None, 0, refresh
-        except InvalidInput as invalid:
-            url.problem, wait = invalid.problems[0], self._later(url, refresh)
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            message = f"cannot be fetched: {_words(error)}; the last good list stays in force"
-            url.problem = Problem(name, _KEY, "", message, "see to it that this host reaches it")
-            wait = self._later(url, refresh)
-        # Hosts that started together must not go on asking together.
-        spread = 0.9 + 0.2 * random.random()  # noqa: S311
-        url.due = asyncio.get_running_loop().time() + wait * spread
-        return (url.data, url.problem) != before
-
-    @staticmethod
-    def _later(url: _Url, refresh: float) -> float:
-        url.failures += 1
-        return float(min(refresh, _FIRST_RETRY * 2 ** min(url.failures - 1, 20)))
-
-
-def _conditions(url: _Url) -> Iterator[tuple[str, str]]:
-    if url.data is not None and url.etag:
-        yield "If-None-Match", url.etag
-    if url.data is not None and url.modified:
-        yield "If-Modified-Since", url.modified
-
-
-async def _bounded(answer: aiohttp.ClientResponse) -> bytes:
-    data = b""
-    async for part in answer.content.iter_chunked(1 << 16):
-        data += part
-        if len(data) > LIMIT:
-            message = f"is larger than {LIMIT >> 20} MiB"
-            raise InvalidInput(
-                Problem(str(answer.url), _KEY, "", message, "give the authority's current list")
-            )
-    return data
-
-
-def _words(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
-        return f"no answer within {_FETCH_TIME:g} s"
-    return str(error) or type(error).__name__
