@@ -74,6 +74,8 @@ class Guard:
     """Whether the kernel was looked at: what it holds from before is changed by what differs."""
     _stray: dict[Key, XfrmPolicy] = field(default_factory=dict)
     """Policies that bear our mark and belong to no part, by their selectors."""
+    _doubtful: set[Key] = field(default_factory=set)
+    """Keys of parts of which the kernel refused a change: they may stand in part, whatever is held."""
     _changing: Change | None = None
     _retry_at: float = 0.0
     _dirty: dict[Key, None] = field(default_factory=dict)
@@ -130,7 +132,7 @@ class Guard:
 
     def stands(self, key: Key) -> bool:
         """Whether the kernel holds what is wanted there."""
-        return self.held.get(key) == self.wanted.get(key)
+        return key not in self._doubtful and self.held.get(key) == self.wanted.get(key)
 
     def missing(self, *keys: Key) -> Reason:
         """Why a connection has to wait that these parts are for; empty if the kernel holds of them what is
@@ -157,7 +159,9 @@ class Guard:
             del self._dirty[key]
             before = policies_of(self.held.get(key))
             after = policies_of(self.wanted.get(key))
-            anew = isinstance(self.wanted.get(key), Opening) and not self.stands(key)
+            anew = key in self._doubtful or (
+                isinstance(self.wanted.get(key), Opening) and not self.stands(key)
+            )
             put |= {s: policy for s, policy in after.items() if anew or before.get(s) != policy}
             drop |= {s: policy for s, policy in before.items() if s not in after}
         if not self._dirty:
@@ -183,6 +187,7 @@ class Guard:
         if error is not None:
             self.refused, self._retry_at = Reason("guard-refused", error), now + _RETRY
             self._dirty |= dict.fromkeys(key for key, _ in change.parts)
+            self._doubtful |= {key for key, _ in change.parts}
             return
         self.refused, self._retry_at = NONE, 0.0
         self._take(change)
@@ -190,6 +195,7 @@ class Guard:
     def _take(self, change: Change) -> None:
         """It is so now in the kernel."""
         for key, part in change.parts:
+            self._doubtful.discard(key)
             if part is None:
                 self.held.pop(key, None)
             else:
@@ -205,6 +211,7 @@ class Guard:
         """What a look at the kernel showed. `tidy`: what bears our mark and is not wanted is to go, unless it
         closes many addresses that are not `known`."""
         shown = {policy.selector: policy for policy in policies if policy.owner == OWNER}
+        self._doubtful.clear()
         self.last_used = last_used(shown.values())
         others = [(key, part) for key, part in self.wanted.items() if self.held.get(key) != part]
         claimed: set[Key] = set()
@@ -246,6 +253,7 @@ class Guard:
     def flushed(self) -> None:
         """Nothing of it stands any more; what was under way may have come before or after."""
         self.held.clear()
+        self._doubtful.clear()
         self._dirty |= dict.fromkeys(self.wanted)
         self._stray, self._changing, self._retry_at, self.reason = {}, None, 0.0, GUARD_TAKEN
 

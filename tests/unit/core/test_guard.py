@@ -8,7 +8,7 @@ from ipaddress import ip_address, ip_network
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from swanmesh.core.actions import Action, ChangeGuard, LoadConnection, ObserveKernel, UnloadConnection
@@ -230,6 +230,7 @@ WAYS = ("want", "leave", "step", "refuse", "delete", "flush", "look")
 
 
 @given(st.lists(st.tuples(st.sampled_from(WAYS), st.sampled_from(PEERS), st.booleans()), max_size=40))
+@example([(way, PEER, False) for way in ("want", "step", "leave", "refuse", "want", "want")])
 def test_no_order_of_changes_uncovers_what_is_closed(does: list[tuple[str, str, bool]]) -> None:
     guard, kernel = Guard(expected=True), Kernel()
     guard.observed((), tidy=True)
