@@ -48,13 +48,15 @@ def detail(peer: PeerStatus, now: float) -> Iterator[str]:
 
 
 def clear_text(clear: ClearText | None, now: float) -> str:
-    """When packets in clear were refused, or passed."""
+    """When packets in clear were refused, or passed, and how many."""
     if clear is None:
         return ""
     ways = (("out", clear.out), ("in", clear.into))
     last = ", ".join(f"{way} {span(now - at)} ago" for way, at in ways if at is not None)
     verb = "refused" if clear.refused else "passed"
-    return f"last {verb}: {last}" if last else ""
+    counts = (("out", clear.packets_out), ("in", clear.packets_in))
+    counted = ", ".join(f"{plural(count, 'packet')} {way}" for way, count in counts if count)
+    return "; ".join(filter(None, (f"last {verb}: {last}" if last else "", counted)))
 
 
 def block_line(block: BlockStatus) -> str:

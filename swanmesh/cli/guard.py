@@ -34,7 +34,7 @@ def status(setup: Setup, as_json: bool) -> int:
     """
     from swanmesh.core.guard.policies import closed, last_used
     from swanmesh.kernel import guard as kernel
-    from swanmesh.kernel import udp_filter
+    from swanmesh.kernel import packet_filter
 
     with _kernel():
         standing, kept, refused = kernel.standing(), kernel.kept(setup.config.state), kernel.refusals()
@@ -51,7 +51,7 @@ def status(setup: Setup, as_json: bool) -> int:
                 "closed": shown,
                 "policies": len(standing),
                 "refused": refused,
-                "udp_4500_kept_out": udp_filter.stands(),
+                "udp_4500_kept_out": packet_filter.stands(),
                 "missing": sorted(at_boot.keys() - networks.keys()),
                 "not_at_boot": sorted(networks.keys() - at_boot.keys()),
             }
@@ -61,7 +61,9 @@ def status(setup: Setup, as_json: bool) -> int:
         say(f"refused since the kernel started: {refused['out']} packets out, {refused['in']} in")
         if mismatches := refused.get("in_expected_encrypted"):
             say(f"and {mismatches} in, in clear from peers that are up: do these exempt more than this host?")
-        say(f"UDP 4500 from peers without encapsulation: {'kept out' if udp_filter.stands() else 'let in'}")
+        say(
+            f"UDP 4500 from peers without encapsulation: {'kept out' if packet_filter.stands() else 'let in'}"
+        )
         rows = [
             (name, _ago(last[key].out), _ago(last[key].into)) for name, key in networks.items() if key in last
         ]

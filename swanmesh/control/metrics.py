@@ -158,6 +158,17 @@ class _Collector:
             for family, value in zip(families, _figures(peer), strict=True):
                 family.add_metric(label, value)
         yield from families
+        yield from self._clear_text()
+
+    def _clear_text(self) -> Iterable[Metric]:
+        text = "Packets in clear with the peer: passed, or came in and were refused."
+        family = CounterMetricFamily("swanmesh_peer_clear_packets", text, labels=["peer", "direction"])
+        for peer in self._status.peers:
+            if peer.clear is not None and not peer.block:
+                for way, count in (("out", peer.clear.packets_out), ("in", peer.clear.packets_in)):
+                    if count is not None:
+                        family.add_metric([peer.name, way], count)
+        yield family
 
 
 def _by(name: str, text: str, label: str, counts: dict[str, int]) -> GaugeMetricFamily:

@@ -92,12 +92,16 @@ class PeerCertificate(msgspec.Struct, kw_only=True, frozen=True):
 
 class ClearText(msgspec.Struct, kw_only=True):
     """Packets in clear with a peer: when they came last, out and in, by the kernel's word. Null: none since
-    its policies were made. How many, the kernel does not count for one peer."""
+    its policies were made."""
 
     refused: bool
     """Whether they were; else they passed."""
     out: float | None = None
     into: float | None = None
+    packets_out: int | None = None
+    """How many there were, exempt ones among them; null where nobody counts, as what is refused on its way
+    out. Of a host of a block those of the last hour."""
+    packets_in: int | None = None
 
 
 class GuardStatus(msgspec.Struct, kw_only=True):

@@ -12,7 +12,7 @@ from pathlib import Path
 from swanmesh.core.guard.policies import OWNER, Part, policies_of
 from swanmesh.core.xfrm import XfrmPolicy
 from swanmesh.files.write import Change, make_folder, write_whole
-from swanmesh.kernel import boot, netlink, udp_filter
+from swanmesh.kernel import boot, netlink, packet_filter
 from swanmesh.kernel.requests import holdings
 
 FILE = "guard"
@@ -53,7 +53,7 @@ def clear(folder: Path) -> int:
     policies went. Raises OSError."""
     with contextlib.suppress(FileNotFoundError):
         (folder / FILE).unlink()
-    udp_filter.remove()
+    packet_filter.remove()
     if policies := standing():
         boot.apply(b"".join(netlink.changes((), policies)))
     return len(policies)

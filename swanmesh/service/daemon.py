@@ -172,6 +172,11 @@ class Daemon:
         self.log.info("asked", command=command, peer=peer)
         self.loop.wake()
 
+    async def count_clear_text(self) -> None:
+        """Have what crossed in clear with each peer counted by the kernel."""
+        if self._watch_kernel:
+            await self._guarding.count()
+
     @property
     def udp_4500(self) -> str:
         """Why UDP 4500 is not kept out where it should be; empty if it is."""

@@ -1,5 +1,5 @@
-"""What the service keeps of the guard beyond the kernel's policies: the file for the next boot, and UDP
-4500."""
+"""What the service keeps of the guard beyond the kernel's policies: the file for the next boot, and a packet
+filter."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from pathlib import Path
 
 import structlog
 
-from swanmesh.core.inputs.guard import encapsulating, members_addresses
+from swanmesh.core.inputs.guard import clear_watched, encapsulating, members_addresses
 from swanmesh.core.model import Address, Network
 from swanmesh.core.state import State
 from swanmesh.files.write import NotWritten
 from swanmesh.kernel.guard import write_file
-from swanmesh.kernel.udp_filter import Udp4500, UdpFilter
+from swanmesh.kernel.packet_filter import Filter, NftFailed, PacketFilter, counts
 
 _PACE = 20
 """The file is written at most once in so many times as long as it takes."""
+_RECENT = 2.0
+"""Seconds for which counts are new enough."""
 _RETRY = 60.0
 """Seconds until a file that could not be written is tried again."""
 
@@ -35,9 +37,12 @@ class Guarding:
         self._log = log
         self._wake = asyncio.Event()
         self._unwritten = ""
-        self._filter = UdpFilter(self._udp_4500, self._tell)
-        self._members: tuple[int, frozenset[Address | Network]] = (-1, frozenset())
-        """Where members are, as of a version of the guard."""
+        self._filter = PacketFilter(self._filtered, self._tell)
+        self._networks: tuple[int, frozenset[Address | Network], frozenset[Address | Network]]
+        self._networks = -1, frozenset(), frozenset()
+        """Where members are, and with whom clear text is counted, as of a version of the guard."""
+        self._counted = 0.0
+        """When clear text was counted last, monotonic."""
 
     def look(self) -> None:
         self._wake.set()
@@ -48,6 +53,16 @@ class Guarding:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._filter.run())
             tasks.create_task(self.keep_file())
+
+    async def count(self) -> None:
+        """Have what crossed in clear counted, unless it was just now."""
+        if time.monotonic() < self._counted + _RECENT:
+            return
+        self._counted = time.monotonic()
+        try:
+            self._state.guard.crossed = await asyncio.to_thread(counts)
+        except NftFailed:  # what is wrong with nft is told where it is to filter
+            self._state.guard.crossed = None
 
     @property
     def udp_4500(self) -> str:
@@ -83,12 +98,12 @@ class Guarding:
             else:
                 await self._wake.wait()
 
-    def _udp_4500(self) -> Udp4500:
-        if (
-            self._members[0] != self._state.guard.version
-        ):  # it covers each of them, but where nothing connects
-            self._members = self._state.guard.version, members_addresses(self._state)
-        return Udp4500(self._members[1], encapsulating(self._state))
+    def _filtered(self) -> Filter:
+        version = self._state.guard.version
+        if self._networks[0] != version:  # it covers each of them, but where nothing connects
+            self._networks = version, members_addresses(self._state), clear_watched(self._state)
+        _, members, watched = self._networks
+        return Filter(members, encapsulating(self._state), watched)
 
     def _tell(self, problem: str) -> None:
         if problem:

@@ -77,6 +77,8 @@ class Controller(Protocol):
 
     def rekey_all(self) -> str: ...
 
+    async def count_clear_text(self) -> None: ...
+
     @property
     def udp_4500(self) -> str: ...
 
@@ -102,6 +104,7 @@ class DaemonService:
         named = None if others is None else self._find(others)
         if fresh:
             await self._look()
+            await self._daemon.count_clear_text()
         reply = self._status(named)
         reply.blocks = report.block_statuses(self._daemon.mesh, self._daemon.clock(), blocks, strangers)
         if named is not None:
@@ -114,6 +117,7 @@ class DaemonService:
         named = None if peers is None else list(dict.fromkeys(self._find(peers)))
         if settle:
             await self._until_none(lambda: rollout.unsettled(self._daemon.mesh, named), settle)
+        await self._daemon.count_clear_text()
         sources = self._daemon.sources
         return rollout.policy(
             self._daemon.mesh, self._daemon.clock(), sources.overrides, sources.config.state, named
@@ -123,6 +127,7 @@ class DaemonService:
         return report.plan(self._daemon.mesh, self._daemon.clock())
 
     async def metrics(self) -> bytes:
+        await self._daemon.count_clear_text()
         # Thousands of peers take a while to write out, and the loop has more to do.
         counters = self._daemon.counters
         counters = replace(

@@ -191,12 +191,21 @@ def peer_status(mesh: Mesh, peer: Peer, clock: Clock) -> PeerStatus:
 
 
 def clear_text(mesh: Mesh, peer: Peer) -> ClearText | None:
-    """When packets in clear with a peer passed last, or were refused; None where that is not seen."""
+    """When packets in clear with a peer passed last, or were refused, and how many; None where that is not
+    seen."""
     guard, policy = mesh.state.guard, mesh.state.settings.policy_of(peer)
-    if peer.block or not guard.expected or not (policy.meaning.closed or policy.meaning.watched):
+    if not guard.expected or not (policy.meaning.closed or policy.meaning.watched):
         return None
-    used = guard.used_with(peer.addresses)
-    return ClearText(refused=policy.meaning.closed, out=used.out or None, into=used.into or None)
+    used, crossed = guard.used_with(peer.addresses), guard.crossed_with(peer.addresses)
+    if peer.block and crossed is None:
+        return None
+    return ClearText(
+        refused=policy.meaning.closed,
+        out=used.out or None,
+        into=used.into or None,
+        packets_out=None if crossed is None or policy.meaning.closed else crossed.out,
+        packets_in=None if crossed is None else crossed.into,
+    )
 
 
 def guard_status(mesh: Mesh, refused: dict[str, int], udp_4500: str) -> GuardStatus:

@@ -13,6 +13,7 @@ from swanmesh.core.guard.policies import (
     EXEMPT,
     OWNER,
     Cover,
+    Crossed,
     Exempt,
     Ground,
     Key,
@@ -70,6 +71,8 @@ class Guard:
     """Grows whenever something else is wanted."""
     last_used: dict[Key, Used] = field(default_factory=dict)
     """When there was clear text with each network last, as the last look at the kernel showed it."""
+    crossed: dict[Address, Crossed] | None = None
+    """What crossed in clear with each address, as far as it was counted; None if nobody counts."""
     _seen: bool = False
     """Whether the kernel was looked at: what it holds from before is changed by what differs."""
     _stray: dict[Key, XfrmPolicy] = field(default_factory=dict)
@@ -129,6 +132,13 @@ class Guard:
         """When there was clear text last with any of these addresses."""
         found = [self.last_used.get((each, each.max_prefixlen), Used()) for each in addresses]
         return Used(max((one.out for one in found), default=0), max((one.into for one in found), default=0))
+
+    def crossed_with(self, addresses: Iterable[Address]) -> Crossed | None:
+        """What crossed in clear with any of these addresses; None if nobody counts."""
+        if self.crossed is None:
+            return None
+        found = [self.crossed.get(each, Crossed()) for each in addresses]
+        return Crossed(sum(one.out for one in found), sum(one.into for one in found))
 
     def stands(self, key: Key) -> bool:
         """Whether the kernel holds what is wanted there."""

@@ -183,6 +183,13 @@ class Used(NamedTuple):
     into: int = 0
 
 
+class Crossed(NamedTuple):
+    """Packets that crossed in clear with an address, as the packet filter counted them."""
+
+    out: int = 0
+    into: int = 0
+
+
 Part: TypeAlias = Ground | Cover | Exempt | Opening
 
 
@@ -214,8 +221,7 @@ def closed(policies: Iterable[XfrmPolicy]) -> dict[str, Key]:
 
 def last_used(policies: Iterable[XfrmPolicy]) -> dict[Key, Used]:
     """When there was clear text with each network last, by its cover's key; what was exempted aside. How
-    much, the kernel does not count for a policy; of what is refused for the whole host alone
-    (`/proc/net/xfrm_stat`)."""
+    much, the kernel does not count for a policy (the packet filter does)."""
     found: dict[Key, Used] = {}
     for policy in policies:
         if policy.owner != OWNER or not policy.used:

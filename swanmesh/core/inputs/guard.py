@@ -3,8 +3,10 @@ it."""
 
 from __future__ import annotations
 
+from ipaddress import ip_network
+
 from swanmesh.core.actions import ChangeGuard
-from swanmesh.core.guard.policies import BLOCKS, OUT_OPEN, block_covers, opening, peer_covers
+from swanmesh.core.guard.policies import BLOCKS, OUT_OPEN, Cover, block_covers, opening, peer_covers
 from swanmesh.core.model import Address, Network
 from swanmesh.core.pairs.pair import Pair
 from swanmesh.core.state import State
@@ -93,6 +95,19 @@ def members_addresses(state: State) -> frozenset[Address | Network]:
     peers = (peer for peer in registry.peers.values() if settings.policy_of(peer).meaning.connects)
     blocks = (block for block in registry.blocks if settings.policy_of(block).meaning.connects)
     return frozenset((*(a for peer in peers for a in peer.addresses), *(block.cidr for block in blocks)))
+
+
+def clear_watched(state: State) -> frozenset[Address | Network]:
+    """Peers' addresses and blocks whose clear text the guard refuses or watches."""
+    own = state.settings.host.addresses
+    covers = (part for part in state.guard.wanted.values() if isinstance(part, Cover))
+    return frozenset(
+        cover.network
+        if cover.bits == cover.network.max_prefixlen
+        else ip_network((cover.network, cover.bits))
+        for cover in covers
+        if cover.network not in own
+    )
 
 
 def encapsulating(state: State) -> frozenset[Address]:

@@ -13,10 +13,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from swanmesh.cli.detail import clear_text
 from swanmesh.cli.output import amount, safe, span
 from swanmesh.cli.setup import Setup
 from swanmesh.control.protocol import PlannedAction
-from swanmesh.control.reports import Traffic
+from swanmesh.control.reports import ClearText, Traffic
 from swanmesh.core.events import MeshEvent
 from tests.unit.cli.conftest import Machine
 from tests.unit.control.plain_service import ServerThread, peer_status, serving
@@ -476,3 +477,19 @@ def test_units_for_people() -> None:
         "3.0 PiB",
     ]
     assert safe("a\x9bb\ud800c") == "a\\x9bb\\ud800c"
+
+
+@pytest.mark.parametrize(
+    ("clear", "words"),
+    [
+        (None, ""),
+        (ClearText(refused=True), ""),
+        (ClearText(refused=True, into=990.0, packets_in=1), "last refused: in 10s ago; 1 packet in"),
+        (
+            ClearText(refused=False, out=940.0, into=999.0, packets_out=12, packets_in=3),
+            "last passed: out 1m ago, in 1s ago; 12 packets out, 3 packets in",
+        ),
+    ],
+)
+def test_clear_text_is_told_with_when_and_how_much(clear: ClearText | None, words: str) -> None:
+    assert clear_text(clear, 1000.0) == words

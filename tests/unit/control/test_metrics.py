@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from swanmesh.control.counters import Counters
 from swanmesh.control.metrics import render
-from swanmesh.control.reports import Traffic
+from swanmesh.control.reports import ClearText, Traffic
 from tests.unit.control.plain_service import PlainService, peer_status
 
 
@@ -61,6 +61,20 @@ def test_traffic_is_the_whole_of_it_in_counters() -> None:
     assert seen["swanmesh_peer_sent_bytes_total", (("peer", "web2"),)] == 2048
     assert seen["swanmesh_peer_received_packets_total", (("peer", "web2"),)] == 10**9
     assert seen["swanmesh_peer_sent_packets_total", (("peer", "web2"),)] == 12
+
+
+def test_clear_text_is_counted_where_it_can_be() -> None:
+    service = PlainService()
+    open_, closed = peer_status("web2", "203.0.113.2"), peer_status("web3", "203.0.113.3")
+    open_.clear = ClearText(refused=False, packets_out=7, packets_in=0)
+    closed.clear = ClearText(refused=True, packets_in=5)
+    service.put(open_, closed, peer_status("web4", "203.0.113.4"))
+    name = "swanmesh_peer_clear_packets_total"
+    assert {labels: value for (metric, labels), value in samples(service).items() if metric == name} == {
+        (("direction", "out"), ("peer", "web2")): 7,
+        (("direction", "in"), ("peer", "web2")): 0,
+        (("direction", "in"), ("peer", "web3")): 5,
+    }
 
 
 def test_actions_are_counted_by_the_code_of_their_reason() -> None:

@@ -18,7 +18,7 @@ from swanmesh.core.guard.policies import Cover, Exempt, Ground, Opening, Part, p
 from swanmesh.core.model import AddressPair
 from swanmesh.core.settings.exemptions import check_exemption
 from swanmesh.kernel import netlink
-from swanmesh.kernel.udp_filter import Udp4500, script
+from swanmesh.kernel.packet_filter import Filter, script
 
 _MINE, _PEERS = ("203.0.113.1", "2001:db8::1"), ("203.0.113.2", "2001:db8::2")
 _TRY = """
@@ -26,7 +26,7 @@ import json, os, socket, subprocess, sys, time
 from swanmesh.kernel import boot
 from swanmesh.kernel.guard import refusals, standing
 from swanmesh.core.guard.policies import last_used
-from swanmesh.kernel.udp_filter import nft
+from swanmesh.kernel.packet_filter import counts, nft
 
 given = json.loads(sys.stdin.read())
 
@@ -87,6 +87,12 @@ try:
             found["udp"].append(heard.recv(8) == b"x")
         except TimeoutError:
             found["udp"].append(False)
+    if given["count"]:
+        for mine in given["mine"]:
+            there("ping", "-q", "-c", "2", "-i", "0.2", "-W", "1", mine, stdout=subprocess.DEVNULL).wait()
+        found["counted"] = {str(each): list(crossed) for each, crossed in counts().items()}
+        assert nft("-f", "-", stdin=given["nft"]) == ""
+        assert {str(each): list(crossed) for each, crossed in counts().items()} == found["counted"]
     found["refused"] = refusals()
     found["used"] = sorted(str(key[0]) for key in last_used(standing()))
     print(json.dumps(found))
@@ -95,7 +101,9 @@ finally:
 """
 
 
-def in_kernel(ours: tuple[Part, ...], theirs: tuple[Part, ...] = (), nft: str = "") -> Any:
+def in_kernel(
+    ours: tuple[Part, ...], theirs: tuple[Part, ...] = (), nft: str = "", *, count: bool = False
+) -> Any:
     """What comes of connections to the peer's ports 22 and 23 and of its packets to UDP 4500 here, where this
     host has these parts of a guard, and the peer those."""
 
@@ -103,7 +111,8 @@ def in_kernel(ours: tuple[Part, ...], theirs: tuple[Part, ...] = (), nft: str = 
         policies = [policy for part in parts for policy in policies_of(part).values()]
         return b"".join(netlink.changes(policies, ())).hex()
 
-    given = {"mine": _MINE, "its": _PEERS, "ours": messages(ours), "theirs": messages(theirs), "nft": nft}
+    given: dict[str, Any] = {"mine": _MINE, "its": _PEERS, "ours": messages(ours), "theirs": messages(theirs)}
+    given |= {"nft": nft, "count": count}
     done = subprocess.run(
         ["/usr/bin/unshare", "--net", sys.executable, "-c", _TRY],
         input=json.dumps(given),
@@ -195,16 +204,34 @@ def test_an_opening_closes_by_itself_where_no_service_is_left_to_close_it() -> N
 @pytest.mark.parametrize(
     ("wanted", "heard"),
     [
-        (Udp4500(frozenset(map(ip_address, _PEERS))), [False, False]),
-        (Udp4500(frozenset(map(ip_address, _PEERS)), frozenset({ip_address(_PEERS[0])})), [True, False]),
-        (Udp4500(frozenset({ip_network("203.0.113.0/24")})), [False, True]),
-        (Udp4500(), [True, True]),
+        (Filter(frozenset(map(ip_address, _PEERS))), [False, False]),
+        (Filter(frozenset(map(ip_address, _PEERS)), frozenset({ip_address(_PEERS[0])})), [True, False]),
+        (Filter(frozenset({ip_network("203.0.113.0/24")})), [False, True]),
+        (Filter(), [True, True]),
     ],
 )
-def test_udp_4500_comes_in_from_those_alone_that_need_it(wanted: Udp4500, heard: list[bool]) -> None:
+def test_udp_4500_comes_in_from_those_alone_that_need_it(wanted: Filter, heard: list[bool]) -> None:
     if not _nft():
         pytest.skip("takes nft, and a kernel with its inet family")
     assert in_kernel((), nft=script(wanted))["udp"] == heard
+
+
+@pytest.mark.parametrize(
+    "counted", [_PEERS, ("203.0.113.0/24", "2001:db8::/64")], ids=["peers", "hosts of a block"]
+)
+def test_clear_text_is_counted_for_each_address_and_what_was_counted_stays(counted: tuple[str, ...]) -> None:
+    if not _nft():
+        pytest.skip("takes nft, and a kernel with its inet family")
+    parsed = frozenset(ip_network(each) if "/" in each else ip_address(each) for each in counted)
+    wanted = script(Filter(counted=parsed))
+    passed = in_kernel(guard(_PEERS, closed=False), nft=wanted, count=True)["counted"]
+    assert passed.keys() >= set(_PEERS)
+    for each in _PEERS:
+        out, into = passed[each]
+        assert out > 2 and into > 2
+    refused = in_kernel(guard(_PEERS), nft=wanted, count=True)["counted"]
+    # Two pings came in; what this host tried met the guard before anything that counts.
+    assert [refused[each] for each in _PEERS] == [[0, 2], [0, 2]]
 
 
 def _nft() -> bool:

@@ -8,21 +8,23 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from swanmesh.kernel import udp_filter
-from swanmesh.kernel.udp_filter import Udp4500, UdpFilter, script
+from swanmesh.kernel import packet_filter
+from swanmesh.kernel.packet_filter import Filter, PacketFilter, script
 
 PEERS = frozenset({ip_address("203.0.113.2"), ip_address("2001:db8::2"), ip_network("198.51.100.0/24")})
 
 
 def test_peers_are_refused_but_for_those_that_use_encapsulation() -> None:
-    lines = script(Udp4500(PEERS, frozenset({ip_address("203.0.113.2")}))).splitlines()
-    assert [line.split("elements")[-1] for line in lines if line.startswith("set ")] == [
-        " = { 198.51.100.0/24, 203.0.113.2 }; }",
-        " = { 2001:db8::2 }; }",
-        " = { 203.0.113.2 }; }",
-        "set let_in6 { type ipv6_addr; flags interval; auto-merge; }",
+    lines = script(Filter(PEERS, frozenset({ip_address("203.0.113.2")}))).splitlines()
+    assert [line for line in lines if "elements" in line] == [
+        f"set {name} {{ type {kind}; flags interval; auto-merge; elements = {{ {found} }}; }}"
+        for name, kind, found in (
+            ("refused4", "ipv4_addr", "198.51.100.0/24, 203.0.113.2"),
+            ("refused6", "ipv6_addr", "2001:db8::2"),
+            ("let_in4", "ipv4_addr", "203.0.113.2"),
+        )
     ]
-    rules = [line for line in lines if "4500" in line]
+    rules = [line for line in lines if "dport 4500" in line]
     assert rules == [
         "udp dport 4500 ip saddr @let_in4 accept",
         "udp dport 4500 ip saddr @refused4 counter drop",
@@ -32,7 +34,7 @@ def test_peers_are_refused_but_for_those_that_use_encapsulation() -> None:
 
 
 def test_without_peers_there_is_no_table() -> None:
-    assert script(Udp4500()).splitlines() == ["table inet swanmesh { }", "delete table inet swanmesh"]
+    assert script(Filter()).splitlines() == ["table inet swanmesh { }", "delete table inet swanmesh"]
 
 
 @pytest.mark.parametrize("problem", ["", "Operation not supported"])
@@ -44,13 +46,13 @@ def test_what_nft_says_is_told_once(problem: str, monkeypatch: pytest.MonkeyPatc
         scripts.append(stdin)
         return problem
 
-    monkeypatch.setattr(udp_filter, "nft", nft)
-    monkeypatch.setattr(udp_filter, "_PACE", 0.0)
-    monkeypatch.setattr(udp_filter, "_RETRY", 0.0)
-    wanted = [Udp4500(PEERS), Udp4500(PEERS), Udp4500(PEERS, frozenset({ip_address("2001:db8::2")}))]
+    monkeypatch.setattr(packet_filter, "nft", nft)
+    monkeypatch.setattr(packet_filter, "_PACE", 0.0)
+    monkeypatch.setattr(packet_filter, "_RETRY", 0.0)
+    wanted = [Filter(PEERS), Filter(PEERS), Filter(PEERS, frozenset({ip_address("2001:db8::2")}))]
 
     async def run() -> None:
-        kept = UdpFilter(lambda: wanted.pop(0) if wanted[1:] else wanted[0], told.append)
+        kept = PacketFilter(lambda: wanted.pop(0) if wanted[1:] else wanted[0], told.append)
         running = asyncio.create_task(kept.run())
         async with asyncio.timeout(10):
             while wanted[1:] or len(scripts) < (3 if problem else 2):
