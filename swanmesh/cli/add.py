@@ -20,7 +20,7 @@ from swanmesh.control.protocol import ReloadReply
 from swanmesh.control.reports import PeerStatus
 from swanmesh.core.model import Peer
 from swanmesh.core.peers.description import cut_off
-from swanmesh.kernel.surroundings import needed_now
+from swanmesh.machine.surroundings import needed_now
 
 Untold: TypeAlias = ServiceUnreachable | ServiceTimeout | RequestRefused
 _EACH = 20

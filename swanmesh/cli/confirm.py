@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from swanmesh.cli.output import plural, say, say_json
 from swanmesh.cli.setup import Setup, json_option, pass_setup
+
+if TYPE_CHECKING:
+    from swanmesh.control.protocol import ConfirmSubject
 
 
 @click.group()
@@ -22,13 +27,7 @@ def removal(setup: Setup, as_json: bool) -> None:
     The service holds the removal of more than three and more than a quarter of all peers within a minute,
     unless `remove-peer` did it. `status` and `check` say what is held. If it was a slip, put the files back.
     """
-    peers = setup.client.confirm("removal").peers
-    if as_json:
-        say_json({"removed": peers})
-    elif peers:
-        say(f"{plural(len(peers), 'peer')} removed: {', '.join(peers)}")
-    else:
-        say("nothing is held")
+    _confirm(setup, "removal", "removed", as_json)
 
 
 @confirm.command()
@@ -42,10 +41,15 @@ def revocation(setup: Setup, as_json: bool) -> None:
     list with a higher number. If the authority's key was stolen, no list helps: take the authority out of
     `credentials.authorities`.
     """
-    peers = setup.client.confirm("revocation").peers
+    _confirm(setup, "revocation", "ended", as_json)
+
+
+def _confirm(setup: Setup, subject: ConfirmSubject, verb: str, as_json: bool) -> None:
+    """`verb`: what becomes of the peers."""
+    peers = setup.client.confirm(subject).peers
     if as_json:
-        say_json({"ended": peers})
+        say_json({verb: peers})
     elif peers:
-        say(f"{plural(len(peers), 'peer')} ended: {', '.join(peers)}")
+        say(f"{plural(len(peers), 'peer')} {verb}: {', '.join(peers)}")
     else:
         say("nothing is held")

@@ -103,17 +103,10 @@ def clear(setup: Setup, yes: bool) -> None:
     puts the guard back when it starts.
     """
     from swanmesh.cli.terminal import agreed
-    from swanmesh.control.client import ServiceTimeout, ServiceUnreachable
     from swanmesh.kernel import guard as kernel
 
-    try:
-        with contextlib.suppress(ServiceTimeout):
-            setup.client.health()
-    except ServiceUnreachable:
-        pass
-    else:
-        remedy = "stop it first (systemctl stop swanmesh), or change the policy"
-        raise Failure(ExitStatus.FAILED, f"the service runs, and would put the guard back; {remedy}")
+    remedy = "stop it first (systemctl stop swanmesh), or change the policy"
+    setup.refuse_while_running(f"would put the guard back; {remedy}")
     if not yes and not agreed(_CLEARS):
         raise Failure(ExitStatus.FAILED, "nothing was changed")
     with _kernel():

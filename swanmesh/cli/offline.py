@@ -23,10 +23,10 @@ from swanmesh.core.segmentation import remarks
 from swanmesh.core.verdict import offline
 from swanmesh.files.read import read_trusted
 from swanmesh.hooks.discovery import find_hooks
-from swanmesh.kernel.addresses import own_addresses
 from swanmesh.kernel.requests import holdings
 from swanmesh.kernel.segmentation import generic_cipher, segmenting
-from swanmesh.kernel.surroundings import needed_now
+from swanmesh.machine.addresses import own_addresses
+from swanmesh.machine.surroundings import needed_now
 from swanmesh.pki.certificates import load_credentials
 from swanmesh.pki.renewal import program_fault
 from swanmesh.pki.revocation import LIMIT, read_lists

@@ -21,7 +21,7 @@ from swanmesh.core.guard.policies import OUT_OPEN
 from swanmesh.core.model import Address
 from swanmesh.core.settings.override import HOST
 from swanmesh.core.settings.policy import Policy, check_policy
-from swanmesh.kernel.sessions import ssh_peers
+from swanmesh.machine.sessions import ssh_peers
 
 if TYPE_CHECKING:
     from swanmesh.cli.setup import Setup

@@ -22,18 +22,11 @@ def purge(setup: Setup, as_json: bool) -> int:
     clear, or dropped by those of them that still run swanmesh under `require`. Certificates and the key stay
     in charon's memory until it is restarted.
     """
-    from swanmesh.control.client import ServiceTimeout, ServiceUnreachable
     from swanmesh.kernel.guard import clear
     from swanmesh.service import purge as service
 
-    try:
-        with contextlib.suppress(ServiceTimeout):
-            setup.client.health()
-    except ServiceUnreachable:
-        pass
-    else:
-        remedy = "stop it first: systemctl disable --now swanmesh"
-        raise Failure(ExitStatus.FAILED, f"the service runs, and would load everything again; {remedy}")
+    remedy = "stop it first: systemctl disable --now swanmesh"
+    setup.refuse_while_running(f"would load everything again; {remedy}")
     config = setup.config
     try:
         purged = service.purge(config.charon.socket, config.charon.timeout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable
 from functools import cached_property
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from swanmesh.cli.failures import complain
+from swanmesh.cli.failures import ExitStatus, Failure, complain
 from swanmesh.cli.output import plural
 
 if TYPE_CHECKING:
@@ -85,6 +86,17 @@ class Setup:
         control = document.get("control") if isinstance(document, dict) else None
         socket = control.get("socket") if isinstance(control, dict) else None
         return self.config_path.parent / socket if isinstance(socket, str) and socket else None
+
+    def refuse_while_running(self, words: str) -> None:
+        """Raises Failure if the service answers, or hangs. `words`: what it would do, and the remedy."""
+        from swanmesh.control.client import ServiceTimeout, ServiceUnreachable
+
+        try:
+            with contextlib.suppress(ServiceTimeout):
+                self.client.health()
+        except ServiceUnreachable:
+            return
+        raise Failure(ExitStatus.FAILED, f"the service runs, and {words}")
 
     @staticmethod
     def _default_socket() -> Path:

@@ -24,6 +24,8 @@ class Action:
     """Who carries it out."""
     quiet: ClassVar[bool] = False
     """Whether it is no news: a look, of which there are many."""
+    about: ClassVar[str] = ""
+    """What it acts on, for people, where that is no connection."""
 
     @property
     def pair(self) -> str:
@@ -33,7 +35,7 @@ class Action:
     @property
     def target(self) -> str:
         """What it acts on, for people."""
-        return self.pair
+        return self.about or self.pair
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -42,15 +44,12 @@ class LoadCredentials(Action):
     these with each connection, and `clear-creds` takes them from it nevertheless."""
 
     verb = "load-credentials"
+    about = "certificate and key"
     certificate: bytes
     private_key: bytes
     authorities: tuple[bytes, ...] = ()
     name: str = ""
     """This host's: older keys for certificates of this name are let go."""
-
-    @property
-    def target(self) -> str:
-        return "certificate and key"
 
     def __repr__(self) -> str:
         return f"LoadCredentials(reason={self.reason!r})"
@@ -72,13 +71,10 @@ class LoadRevocationLists(Action):
     authenticated already are none of charon's business."""
 
     verb = "load-crls"
+    about = "revocation lists"
     lists: tuple[bytes, ...]
     fingerprints: frozenset[str]
     """SHA-256 of each in hex."""
-
-    @property
-    def target(self) -> str:
-        return "revocation lists"
 
     def __repr__(self) -> str:
         return f"LoadRevocationLists(reason={self.reason!r})"
@@ -200,12 +196,9 @@ class ObserveKernel(Action):
     """Look at all states and policies of the kernel."""
 
     verb = "observe-kernel"
+    about = "kernel"
     edge = "kernel"
     quiet = True
-
-    @property
-    def target(self) -> str:
-        return "kernel"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,11 +206,8 @@ class ObserveSas(Action):
     """Look at all IKE_SAs (`list-sas`)."""
 
     verb = "observe"
+    about = "charon"
     quiet = True
-
-    @property
-    def target(self) -> str:
-        return "charon"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,11 +215,8 @@ class ObserveAll(Action):
     """Look at connections, credentials and IKE_SAs."""
 
     verb = "observe-all"
+    about = "charon"
     quiet = True
-
-    @property
-    def target(self) -> str:
-        return "charon"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,12 +224,9 @@ class ObserveTraffic(Action):
     """Look at what the kernel has counted of its states."""
 
     verb = "observe-traffic"
+    about = "kernel"
     edge = "kernel"
     quiet = True
-
-    @property
-    def target(self) -> str:
-        return "kernel"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from swanmesh.config.override import records
 from swanmesh.files.watch import Watch
-from swanmesh.kernel.addresses import address_changes
+from swanmesh.machine.addresses import address_changes
 from swanmesh.service.sources import Sources
 
 

@@ -22,8 +22,8 @@ from swanmesh.core.model import Address, Credentials, InvalidInput, Problem, Set
 from swanmesh.core.peers.registry import Entry, PeerRegistry
 from swanmesh.core.reasons import FILES_IN_DOUBT, NONE, Reason
 from swanmesh.core.settings.override import HOST
-from swanmesh.kernel.addresses import own_addresses
-from swanmesh.kernel.surroundings import needed
+from swanmesh.machine.addresses import own_addresses
+from swanmesh.machine.surroundings import needed
 from swanmesh.pki.certificates import load_credentials
 
 

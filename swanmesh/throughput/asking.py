@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from swanmesh.core.model import AddressPair
 from swanmesh.core.throughput import Load, Path
-from swanmesh.kernel import processors
-from swanmesh.kernel.devices import device
 from swanmesh.kernel.sockets import require_esp
+from swanmesh.machine import processors
+from swanmesh.machine.devices import device
 from swanmesh.throughput.iperf import GRACE, Failed, listening
 from swanmesh.throughput.messages import LINE, Ask, Carried, Hello, Misunderstood, receive, send
 

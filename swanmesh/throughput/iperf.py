@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from swanmesh.core.model import AddressPair, shown
-from swanmesh.kernel import processors
+from swanmesh.machine import processors
 from swanmesh.throughput.messages import Ask, Carried
 
 GRACE = 10.0

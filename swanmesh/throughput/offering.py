@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from swanmesh.core.model import Address, AddressPair
-from swanmesh.kernel import processors
-from swanmesh.kernel.devices import device
 from swanmesh.kernel.sockets import require_esp
+from swanmesh.machine import processors
+from swanmesh.machine.devices import device
 from swanmesh.throughput.iperf import Failed, carry, lacking
 from swanmesh.throughput.messages import LINE, Ask, Carried, Hello, Misunderstood, receive, send
 

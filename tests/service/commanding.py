@@ -3,26 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sys
-from dataclasses import dataclass
-from typing import Any
 
+from tests.commands import Ended
 from tests.service.running import Place
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How one command ended."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
 
 
 async def swanmesh(place: Place, *arguments: str, ssh: str = "") -> Ended:

@@ -1,5 +1,4 @@
-"""Who may import what: `cli -> service -> {charon, kernel, config, pki, hooks, control} -> files, programs ->
-core`."""
+"""Who may import what: `cli -> service -> {charon, kernel, config, …} -> files, programs -> core`."""
 
 from __future__ import annotations
 
@@ -17,15 +16,16 @@ ROOT = Path(swanmesh.__file__).parent
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 
 BASE = {"files", "programs", "core"}
-MIDDLE = {"charon", "kernel", "config", "pki", "hooks", "control", "probe", "throughput"}
+MIDDLE = {"charon", "kernel", "config", "pki", "hooks", "control", "machine", "probe", "throughput"}
 ALLOWED = {
     "core": {"core"},
     "files": {"files", "core"},
     "programs": {"programs", "core"},
     **{room: {room} | BASE for room in MIDDLE},
+    "machine": {"machine", "kernel"} | BASE,
     "probe": {"probe", "kernel"} | BASE,
     "service": {"service"} | MIDDLE | BASE,
-    "throughput": {"throughput", "kernel"} | BASE,
+    "throughput": {"throughput", "machine", "kernel"} | BASE,
     "cli": {"cli"} | (MIDDLE - {"charon"}) | BASE,
 }
 """Room of the importer -> the rooms that it may import."""

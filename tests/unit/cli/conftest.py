@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from swanmesh.cli.main import main
+from tests.commands import Ended
 from tests.unit.control.plain_service import ServerThread, serving
 
 CONFIG = """\
@@ -24,19 +23,6 @@ credentials:
   authorities: [pki/ca.pem]
 control: {socket: control.sock}
 """
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How one command ended."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
 
 
 @dataclass(frozen=True)

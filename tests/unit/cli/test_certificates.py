@@ -15,7 +15,8 @@ import pytest
 
 from swanmesh.control.reports import PeerCertificate
 from swanmesh.pki.reading import der, read_certificates
-from tests.unit.cli.conftest import CONFIG, Ended, Machine
+from tests.commands import Ended
+from tests.unit.cli.conftest import CONFIG, Machine
 from tests.unit.config.elsewhere import REPOSITORY
 from tests.unit.control.plain_service import ServerThread, peer_status
 from tests.unit.hooks.hooking import write_hook

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from lab.waiting import wait_until
 from swanmesh.cli.main import _MODULES
-from tests.unit.cli.conftest import Ended, Machine
+from tests.commands import Ended
+from tests.unit.cli.conftest import Machine
 from tests.unit.control.plain_service import ServerThread, peer_status
-from tests.unit.control.waiting import wait_until
 
 
 def make_credentials(machine: Machine) -> None:

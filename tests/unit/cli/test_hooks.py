@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from lab.waiting import wait_until
 from tests.unit.cli.conftest import Machine
-from tests.unit.control.waiting import wait_until
 from tests.unit.hooks.hooking import alive, write_hook
 
 

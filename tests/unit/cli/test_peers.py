@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from lab.waiting import wait_until
 from swanmesh.config.peer_files import read_peer
 from swanmesh.control.protocol import ReloadReply
 from swanmesh.core.model import Peer
 from tests.unit.cli.conftest import Machine
 from tests.unit.control.plain_service import ServerThread, peer_status
-from tests.unit.control.waiting import wait_until
 
 
 def test_without_a_service_the_file_is_written_and_loaded_later(machine: Machine) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from lab.waiting import wait_until
 from swanmesh.cli.detail import clear_text
 from swanmesh.cli.output import amount, safe, span
 from swanmesh.cli.setup import Setup
@@ -21,7 +22,6 @@ from swanmesh.control.reports import ClearText, Traffic
 from swanmesh.core.events import MeshEvent
 from tests.unit.cli.conftest import Machine
 from tests.unit.control.plain_service import ServerThread, peer_status, serving
-from tests.unit.control.waiting import wait_until
 
 
 def test_status_for_programs_is_a_line_a_peer_with_what_needs_a_look_first(

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from lab.waiting import wait_until
 from swanmesh.control.client import Client, RequestRefused
 from swanmesh.control.gate import Limits
 from swanmesh.core.events import MeshEvent
 from tests.unit.control.plain_service import ServerThread, peer_status, serving
-from tests.unit.control.waiting import wait_until
 
 LIMITS = Limits(
     connections=20,

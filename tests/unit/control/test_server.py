@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.waiting import wait_until
 from swanmesh.control.client import (
     Client,
     RequestRefused,
@@ -21,7 +22,6 @@ from swanmesh.control.gate import Limits
 from swanmesh.control.protocol import PlannedAction, ReloadReply
 from swanmesh.core.events import MeshEvent
 from tests.unit.control.plain_service import ServerThread, peer_status, serving
-from tests.unit.control.waiting import wait_until
 
 
 @pytest.fixture

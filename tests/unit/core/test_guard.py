@@ -104,6 +104,20 @@ def standing(*parts: Cover | Exempt | Opening) -> Kernel:
     return kernel
 
 
+def run_at(mesh: Mesh, kernel: Kernel, *times: float) -> None:
+    """What the mesh decides at these times, on this kernel and a charon that does as it is told."""
+    for at in times:
+        for action in mesh.step(at).actions:
+            match action:
+                case ObserveKernel():
+                    mesh.kernel_observed(KernelHoldings((), tuple(kernel.policies.values())), at)
+                case ChangeGuard(change=change):
+                    kernel.take(change)
+                    mesh.done(action, None, at)
+                case _ if action.pair:
+                    mesh.done(action, None, at)
+
+
 OUT = Packet(Direction.OUT, LOCAL, PEER)
 IN = Packet(Direction.IN, PEER, LOCAL)
 FORWARD = Packet(Direction.FORWARD, PEER, "198.51.100.1")
@@ -375,16 +389,7 @@ def test_a_guard_of_peers_that_no_file_names_stays_until_charon_was_asked() -> N
     watch(mesh, kernel)
     assert not any(isinstance(action, ChangeGuard) for action in mesh.step(0.0).actions)
     mesh.charon_back("5.9.8", holdings(host), 1.0)
-    for at in (1.0, 2.0, 3.0):
-        for action in mesh.step(at).actions:
-            match action:
-                case ObserveKernel():
-                    mesh.kernel_observed(KernelHoldings((), tuple(kernel.policies.values())), at)
-                case ChangeGuard(change=change):
-                    kernel.take(change)
-                    mesh.done(action, None, at)
-                case _ if action.pair:
-                    mesh.done(action, None, at)
+    run_at(mesh, kernel, 1.0, 2.0, 3.0)
     assert not kernel.passes(OUT) and kernel.passes(OUT._replace(destination=OTHER))
 
 
@@ -574,22 +579,10 @@ def test_many_addresses_that_no_file_describes_stay_closed_until_that_is_confirm
     mesh.charon_back("5.9.8", holdings(host), 0.0)
     gone = OUT._replace(destination="198.51.100.1")
 
-    def run(begin: float) -> None:
-        for at in (begin, begin + 100.0, begin + 200.0):
-            for action in mesh.step(at).actions:
-                match action:
-                    case ObserveKernel():
-                        mesh.kernel_observed(KernelHoldings((), tuple(kernel.policies.values())), at)
-                    case ChangeGuard(change=change):
-                        kernel.take(change)
-                        mesh.done(action, None, at)
-                    case _ if action.pair:
-                        mesh.done(action, None, at)
-
     mesh.kernel_event(KernelWatched(), 0.0)
-    run(0.0)
+    run_at(mesh, kernel, 0.0, 100.0, 200.0)
     assert not kernel.passes(gone)
     assert any("8 addresses that no file describes" in str(each) for each in held_problems(mesh.state))
     assert "198.51.100.1/32" in mesh.confirm(300.0)
-    run(300.0)
+    run_at(mesh, kernel, 300.0, 400.0, 500.0)
     assert kernel.passes(gone) and not kernel.passes(OUT) and held_problems(mesh.state) == []

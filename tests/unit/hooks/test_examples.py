@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
+from lab.waiting import wait_until
 from swanmesh.hooks.discovery import find_hooks
 from swanmesh.hooks.process import HookRun, run_hook
 from swanmesh.hooks.queue import Turn
-from tests.unit.control.waiting import wait_until
 from tests.unit.hooks.hooking import event, write_hook
 
 SHIPPED = Path(__file__).parents[3] / "conf" / "hooks.d"

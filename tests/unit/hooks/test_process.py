@@ -11,12 +11,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from lab.waiting import wait_until
 from swanmesh.core.events import MeshEvent
 from swanmesh.hooks.process import HookRun, run_hook
 from swanmesh.hooks.queue import Turn
 from swanmesh.programs import process
 from swanmesh.programs.process import FILE_SIZE, OUTPUT
-from tests.unit.control.waiting import wait_until
 from tests.unit.hooks.hooking import alive, end, event, hooks_of, until, write_hook
 
 EVENT = event("peer-down", "web2.mesh.example", "peer unreachable")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from swanmesh.core.model import AddressPair
-from swanmesh.kernel.devices import Device
+from swanmesh.machine.devices import Device
 from swanmesh.throughput.asking import Refused
 from swanmesh.throughput.iperf import Failed
 from swanmesh.throughput.messages import Ask

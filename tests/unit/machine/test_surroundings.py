@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from swanmesh.kernel.surroundings import needed
+from swanmesh.machine.surroundings import needed
 from tests.unit.core.build import address
 
 _GATEWAY = bytes((203, 0, 113, 1) if sys.byteorder == "big" else (1, 113, 0, 203)).hex().upper()

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from swanmesh.core.model import AddressPair
-from swanmesh.kernel import processors
-from swanmesh.kernel.devices import Device, device, speed
+from swanmesh.machine import processors
+from swanmesh.machine.devices import Device, device, speed
 
 
 @pytest.mark.parametrize(("text", "mbit"), [("1000\n", 1000), ("-1\n", None), ("0\n", None), ("", None)])

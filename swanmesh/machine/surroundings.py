@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from swanmesh.core.model import Address
-from swanmesh.kernel.sessions import ssh_peers
+from swanmesh.machine.sessions import ssh_peers
 
 _GATEWAY = "the default gateway"
 _RESOLVER = "a resolver (/etc/resolv.conf)"

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from ipaddress import ip_address
 
-from swanmesh.kernel.addresses import own_addresses
+from swanmesh.machine.addresses import own_addresses
 from tests.unit.config.elsewhere import REPOSITORY
 
 _SCRIPT = """
@@ -24,7 +24,7 @@ def test_the_loopback_has_its_address() -> None:
 
 
 def test_all_addresses_are_told_and_of_a_link_of_two_our_own() -> None:
-    code = "from swanmesh.kernel.addresses import own_addresses\nprint(*own_addresses())"
+    code = "from swanmesh.machine.addresses import own_addresses\nprint(*own_addresses())"
     within = ["unshare", "--user", "--map-root-user", "--net", "sh", "-ec", _SCRIPT, "sh"]
     done = subprocess.run(
         [*within, sys.executable, "-c", code],
@@ -42,7 +42,7 @@ def test_all_addresses_are_told_and_of_a_link_of_two_our_own() -> None:
 
 _FOLLOW = """
 import asyncio, subprocess
-from swanmesh.kernel.addresses import address_changes, own_addresses
+from swanmesh.machine.addresses import address_changes, own_addresses
 
 async def follow():
     changes = address_changes()

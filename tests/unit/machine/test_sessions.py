@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from swanmesh.kernel.sessions import ssh_peers
+from swanmesh.machine.sessions import ssh_peers
 
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
 
@@ -80,6 +80,6 @@ def test_the_kernels_own_table_is_understood(monkeypatch: pytest.MonkeyPatch) ->
     """A connection of this test's own, which is to no port 22."""
     monkeypatch.setenv("SSH_CONNECTION", "192.0.2.8 1 192.0.2.1 22")
     with socket.create_server(("127.0.0.1", 0)) as server:
-        monkeypatch.setattr("swanmesh.kernel.sessions._SSH_PORT", server.getsockname()[1])
+        monkeypatch.setattr("swanmesh.machine.sessions._SSH_PORT", server.getsockname()[1])
         with socket.create_connection(server.getsockname()):
             assert ssh_peers() == {ip_address("127.0.0.1"), ip_address("192.0.2.8")}
