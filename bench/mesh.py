@@ -26,7 +26,7 @@ from lab.host import Host
 from lab.mesh import Mesh, mesh
 from lab.waiting import wait_until
 from swanmesh.charon.rendering import render
-from swanmesh.config.peer_files import peer_directory
+from swanmesh.config.entry_files import peer_directory
 from swanmesh.core.desired import desired
 from swanmesh.service.sources import Sources
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from swanmesh.config.documents import parse_document
-from swanmesh.config.peer_files import peer_from_document
+from swanmesh.config.entry_files import peer_from_document
 from swanmesh.core.model import InvalidInput, Peer, Problem, shown
 from swanmesh.core.peers.description import parse_peer
 from swanmesh.files.read import read_bytes

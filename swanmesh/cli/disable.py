@@ -103,7 +103,7 @@ def _ask(yes: bool, question: str) -> None:
 
 def _peers(setup: Setup) -> list[str]:
     """Names of all peers: of the service, or of the files where none answers."""
-    from swanmesh.config.peer_files import peer_directory
+    from swanmesh.config.entry_files import peer_directory
     from swanmesh.control.client import RequestRefused, ServiceTimeout, ServiceUnreachable
 
     try:

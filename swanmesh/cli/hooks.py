@@ -115,7 +115,7 @@ def _made_up(setup: Setup, event: str, name: str | None) -> MeshEvent:
 
 
 def _known(setup: Setup, name: str) -> tuple[str, tuple[str, ...]]:
-    from swanmesh.config.peer_files import peer_directory
+    from swanmesh.config.entry_files import peer_directory
     from swanmesh.core.peers.description import find_peer
 
     peer = find_peer(name, peer_directory(setup.config.peers).scan().entries.values())

@@ -8,8 +8,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from swanmesh.config.block_files import block_directory
-from swanmesh.config.peer_files import peer_directory
+from swanmesh.config.entry_files import block_directory, peer_directory
 from swanmesh.config.sections import Config
 from swanmesh.config.settings import load_config, missing_addresses
 from swanmesh.control.protocol import PlannedAction, PlanReply

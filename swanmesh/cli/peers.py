@@ -106,7 +106,7 @@ def _meant(directory: Path, asked: Sequence[str]) -> list[str]:
     """The names of these peers; one with a file of that name is meant even if the file cannot be read.
 
     Raises NoSuchPeer."""
-    from swanmesh.config.peer_files import peer_directory
+    from swanmesh.config.entry_files import peer_directory
     from swanmesh.core.peers.description import find_peer
 
     files = {path.stem for path in directory.iterdir()}

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from swanmesh.cli.failures import ExitStatus, Failure, complain
 from swanmesh.cli.output import say, say_json
 from swanmesh.cli.policy_report import listed
+from swanmesh.config.entry_files import peer_directory
 from swanmesh.config.override import TrialRecord, end_trial, read_overrides
-from swanmesh.config.peer_files import peer_directory
 from swanmesh.config.policies import write_policies
 from swanmesh.control.client import RequestRefused, ServiceTimeout, ServiceUnreachable
 from swanmesh.core.model import InvalidInput

@@ -17,7 +17,7 @@ from pathlib import Path
 from swanmesh.config.directory import is_entry_file
 from swanmesh.config.documents import PEER_LIMIT
 from swanmesh.config.edit import PeerEditor, Written, file_name
-from swanmesh.config.peer_files import read_peer
+from swanmesh.config.entry_files import read_peer
 from swanmesh.core.model import Host, InvalidInput, Peer, Problem
 from swanmesh.core.peers.registry import PeerRegistry
 from swanmesh.files.read import read_bytes

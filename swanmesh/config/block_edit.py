@@ -8,9 +8,9 @@ from pathlib import Path
 
 import yaml
 
-from swanmesh.config.block_files import block_directory
 from swanmesh.config.directory import SUFFIX
 from swanmesh.config.documents import PEER_LIMIT
+from swanmesh.config.entry_files import block_directory
 from swanmesh.core.model import Block, InvalidInput, Problem
 from swanmesh.files.lock import locked
 from swanmesh.files.read import read_bytes

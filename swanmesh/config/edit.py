@@ -13,7 +13,7 @@ import yaml
 
 from swanmesh.config.directory import SUFFIX, is_entry_file
 from swanmesh.config.documents import PEER_LIMIT
-from swanmesh.config.peer_files import read_peer
+from swanmesh.config.entry_files import read_peer
 from swanmesh.core.model import Address, InvalidInput, Peer, Problem
 from swanmesh.files.lock import open_locked
 from swanmesh.files.read import read_bytes

@@ -11,10 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from swanmesh.config.block_files import block_directory
 from swanmesh.config.directory import Scan
+from swanmesh.config.entry_files import block_directory, peer_directory
 from swanmesh.config.override import Overrides, TrialRecord, forget_trial, read_overrides
-from swanmesh.config.peer_files import peer_directory
 from swanmesh.config.sections import Config
 from swanmesh.config.settings import load_config, missing_addresses
 from swanmesh.core.mesh import Mesh

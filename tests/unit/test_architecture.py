@@ -139,7 +139,7 @@ def test_module_imports_only_what_lies_below_it(module: Path) -> None:
         ("core/decide/rules.py", "import time"),
         ("core/decide/rules.py", "from os import path"),
         ("core/decide/rules.py", "from swanmesh.charon import client"),
-        ("core/decide/rules.py", "from ...config import peer_files"),
+        ("core/decide/rules.py", "from ...config import entry_files"),
         ("core/decide/rules.py", "def f() -> None:\n    import socket"),
         ("core/pairs/pair.py", "from swanmesh.core.decide.rules import decide"),
         ("core/decide/rules.py", "from swanmesh.core.inputs import files"),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lab.waiting import wait_until
-from swanmesh.config.peer_files import read_peer
+from swanmesh.config.entry_files import read_peer
 from swanmesh.control.protocol import ReloadReply
 from swanmesh.core.model import Peer
 from tests.unit.cli.conftest import Machine

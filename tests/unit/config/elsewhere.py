@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).parents[3]
 
 
 _BECOME = """
-import os, swanmesh.config.edit, swanmesh.config.peer_files, tests.unit.config.editing
+import os, swanmesh.config.edit, swanmesh.config.entry_files, tests.unit.config.editing
 os.setgroups([]); os.setgid({user}); os.setuid({user})
 """
 """Imports first: the interpreter itself may lie where that user cannot read."""

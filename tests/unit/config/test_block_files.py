@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from swanmesh.config.block_edit import block_text, remove_block, restore_block, write_block
-from swanmesh.config.block_files import block_directory
+from swanmesh.config.entry_files import block_directory
 from swanmesh.core.model import Block, InvalidInput
 from swanmesh.core.peers.blocks import parse_block
 from swanmesh.core.settings.policy import Policy

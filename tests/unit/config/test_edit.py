@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from swanmesh.config.documents import parse_document
 from swanmesh.config.edit import PeerEditor, file_name, peer_text
-from swanmesh.config.peer_files import peer_directory, peer_from_document, read_peer
+from swanmesh.config.entry_files import peer_directory, peer_from_document, read_peer
 from swanmesh.core.model import InvalidInput, Peer
 from swanmesh.core.peers.description import parse_peer
 from swanmesh.core.settings.policy import Policy
@@ -335,7 +335,7 @@ from pathlib import Path
 from ipaddress import ip_address
 from swanmesh.core.model import Peer
 from swanmesh.config.edit import PeerEditor
-from swanmesh.config.peer_files import read_peer
+from swanmesh.config.entry_files import read_peer
 for _ in range(30):
     with PeerEditor(Path(sys.argv[1])) as editor:
         old = read_peer(Path(sys.argv[1]) / "a.yaml")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from swanmesh.config import directory as directories
 from swanmesh.config.directory import is_entry_file, read_entry
-from swanmesh.config.peer_files import peer_directory, read_peer
+from swanmesh.config.entry_files import peer_directory, read_peer
 from swanmesh.core.model import InvalidInput, Peer
 from swanmesh.core.settings.policy import Policy
 from tests.unit.config.elsewhere import NOBODY, open_directory, run_python
@@ -299,7 +299,7 @@ def test_what_may_not_be_read_is_told(tmp_path: Path) -> None:
         code = """
             import sys
             from pathlib import Path
-            from swanmesh.config.peer_files import peer_directory
+            from swanmesh.config.entry_files import peer_directory
             for path in sys.argv[1:]:
                 scan = peer_directory(Path(path)).scan()
                 print(scan.complete, len(scan.unreadable), *scan.problems)
