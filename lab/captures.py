@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import ipaddress
-import signal
 import socket
 import struct
 import subprocess
@@ -58,8 +57,9 @@ class Capture:
         self._phase = self._read = 0
         self._sent = 0.0
         self._packets: list[Packet] | None = None
-        # Neither --immediate-mode nor -U: woken for each packet, tcpdump costs more than the traffic.
-        command = ("tcpdump", "-n", "-s", str(_SNAPLEN), "-B", "8192")
+        # No --immediate-mode: woken for each packet, tcpdump costs more than the traffic. -U, since what it
+        # does at SIGUSR2 in its stead, in the midst of writing a packet, now and then garbles the file.
+        command = ("tcpdump", "-n", "-U", "-s", str(_SNAPLEN), "-B", "8192")
         with namespace.entered():
             self._process = subprocess.Popen(
                 (*command, "-i", device, "-w", str(path)),
@@ -117,12 +117,9 @@ class Capture:
         if self._process.poll() is not None:
             said = self._process.stderr.read() if self._process.stderr else ""
             raise RuntimeError(f"tcpdump on {self.device} of {self._namespace.name} ended: {said.strip()}")
-        if not _catches(self._process.pid, signal.SIGUSR2):
-            return False
         # Again and again: the first may come before tcpdump has opened the device.
         if time.monotonic() > self._sent + _MARKER_INTERVAL:
             self._send_marker()
-        self._process.send_signal(signal.SIGUSR2)  # tcpdump(1): write out what is in the buffer
         with self._path.open("rb") as file:
             file.seek(max(0, self._read - len(self._marker)))
             new = file.read()
@@ -144,14 +141,6 @@ class Capture:
             offset += _RECORD.size
             yield data[offset : offset + length]
             offset += length
-
-
-def _catches(pid: int, number: signal.Signals) -> bool:
-    """Whether a process has a handler for a signal that would otherwise end it."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("SigCgt:"):
-            return bool(int(line.split()[1], 16) >> (number - 1) & 1)
-    return False
 
 
 def classify(frame: bytes) -> Packet | None:

@@ -213,8 +213,8 @@ def test_a_pile_of_ike_sas_is_ended_as_fast_as_it_grows(lab: Mesh) -> None:
     print(f"{_requests(victim) - asked} requests")
     assert most <= made / 2
     assert took <= grew
-    # One to end each, and a bounded number of looks.
-    assert _requests(victim) - asked <= 2 * made
+    # One to end each and half a one beside, and what is asked at a pace: looks, and certificates.
+    assert _requests(victim) - asked <= 1.5 * made + 6 * (grew + took)
     assert stream.stop().lost == 0
     assert pair_spis(victim, honest) == before
     assert any(line["level"] in ("warning", "error") for line in journal.lines(peer=other))
