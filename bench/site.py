@@ -14,10 +14,7 @@ import yaml
 
 from swanmesh.charon.rendering import Value, render
 from swanmesh.core.connections import Connection
-from swanmesh.core.desired import (
-    desired,
-    neighbour_discovery,
-)
+from swanmesh.core.desired import desired, neighbour_discovery
 from swanmesh.core.model import Peer
 from swanmesh.core.pairs.initiation import initiates
 from swanmesh.pki.authority import Authority

@@ -16,10 +16,7 @@ from swanmesh.cli.output import say, say_json, table, wrap
 from swanmesh.cli.setup import Setup, complete_peer, json_option, pass_setup
 
 if TYPE_CHECKING:
-    from swanmesh.control.reports import (
-        Association,
-        PeerStatus,
-    )
+    from swanmesh.control.reports import Association, PeerStatus
     from swanmesh.core.throughput import Path
     from swanmesh.throughput.asking import Session, Transfer
     from swanmesh.throughput.messages import Ask

@@ -9,13 +9,7 @@ from typing import TYPE_CHECKING
 from swanmesh.cli.output import amount, for_people, plural, span, wrap
 
 if TYPE_CHECKING:
-    from swanmesh.control.reports import (
-        Association,
-        BlockStatus,
-        ClearText,
-        PairStatus,
-        PeerStatus,
-    )
+    from swanmesh.control.reports import Association, BlockStatus, ClearText, PairStatus, PeerStatus
 
 _LABEL = 14
 

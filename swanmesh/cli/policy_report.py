@@ -13,10 +13,7 @@ from swanmesh.cli.output import amount, plural, say, say_json, span, table
 
 if TYPE_CHECKING:
     from swanmesh.cli.setup import Setup
-    from swanmesh.control.protocol import (
-        PeerPolicy,
-        PolicyReply,
-    )
+    from swanmesh.control.protocol import PeerPolicy, PolicyReply
     from swanmesh.control.reports import TrialStatus
 
 _NAMED = 10

@@ -25,10 +25,7 @@ from swanmesh.machine.sessions import ssh_peers
 
 if TYPE_CHECKING:
     from swanmesh.cli.setup import Setup
-    from swanmesh.control.protocol import (
-        PeerPolicy,
-        PolicyReply,
-    )
+    from swanmesh.control.protocol import PeerPolicy, PolicyReply
     from swanmesh.control.reports import BlockStatus
 
 _SSH = "tcp/22"

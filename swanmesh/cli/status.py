@@ -28,10 +28,7 @@ from swanmesh.cli.policy_report import notices
 from swanmesh.cli.setup import Setup, complete_peer, json_option, pass_setup
 
 if TYPE_CHECKING:
-    from swanmesh.control.reports import (
-        PeerStatus,
-        StatusReply,
-    )
+    from swanmesh.control.reports import PeerStatus, StatusReply
 
 ORDER = {"down": "red", "connecting": "yellow", "disabled": "blue", "up": "green"}
 """States in the order that they are shown in, with their colours: what needs a look comes first."""

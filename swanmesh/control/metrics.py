@@ -15,11 +15,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from swanmesh.control.counters import UNCODED, Counters
-from swanmesh.control.reports import (
-    PeerState,
-    PeerStatus,
-    StatusReply,
-)
+from swanmesh.control.reports import PeerState, PeerStatus, StatusReply
 
 
 def render(status: StatusReply, counters: Counters) -> bytes:

@@ -14,13 +14,7 @@ import re
 from dataclasses import dataclass, fields
 from functools import lru_cache
 
-from swanmesh.core.model import (
-    Address,
-    AddressBlock,
-    AddressPair,
-    ConnectionSettings,
-    Network,
-)
+from swanmesh.core.model import Address, AddressBlock, AddressPair, ConnectionSettings, Network
 from swanmesh.core.observed import LoadedConnection
 
 _NAME = re.compile(r"swanmesh-([a-z0-9.-]+)-[0-9a-f]{8}", re.ASCII)

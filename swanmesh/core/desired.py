@@ -10,15 +10,7 @@ from functools import lru_cache
 from swanmesh.core.abilities import UNKNOWN, Abilities, dpd_delay, proposals
 from swanmesh.core.connections import ANYBODY, Connection, Kind, Terms, connection_name, make_connection, text
 from swanmesh.core.encapsulation import Mode
-from swanmesh.core.model import (
-    REAUTH,
-    Address,
-    AddressBlock,
-    AddressPair,
-    Block,
-    Peer,
-    Settings,
-)
+from swanmesh.core.model import REAUTH, Address, AddressBlock, AddressPair, Block, Peer, Settings
 
 _OVER = 90
 _NEIGHBOUR_DISCOVERY = (135, 136)

@@ -26,20 +26,11 @@ from swanmesh.core.decide.rules import FRESH, decide
 from swanmesh.core.events import MeshEvent
 from swanmesh.core.guard.keeping import Guard
 from swanmesh.core.inputs.authorities import authorities_changed
-from swanmesh.core.inputs.charon import (
-    charon_back,
-    charon_lost,
-    take_event,
-)
+from swanmesh.core.inputs.charon import charon_back, charon_lost, take_event
 from swanmesh.core.inputs.data_path import data_path_step, ready, take_heard, take_traffic
 from swanmesh.core.inputs.files import everybody, host_changed, peers_changed
 from swanmesh.core.inputs.guard import change_guard, open_pair
-from swanmesh.core.inputs.holdings import (
-    forget_unloaded,
-    take_connections,
-    take_credentials,
-    take_sas,
-)
+from swanmesh.core.inputs.holdings import forget_unloaded, take_connections, take_credentials, take_sas
 from swanmesh.core.inputs.kernel import forget_kernel_doubts, kernel_step, take_kernel, take_kernel_event
 from swanmesh.core.inputs.members import members_due, step_members
 from swanmesh.core.inputs.operator import hold_up_or_down, rekey

@@ -16,14 +16,8 @@ import msgspec
 import structlog
 
 from swanmesh.config.sections import Config
-from swanmesh.control.protocol import (
-    RenewReply,
-    RenewRequest,
-)
-from swanmesh.control.reports import (
-    CertificateStatus,
-    StatusReply,
-)
+from swanmesh.control.protocol import RenewReply, RenewRequest
+from swanmesh.control.reports import CertificateStatus, StatusReply
 from swanmesh.core.credentials.expiry import ExpiryNews, expiring, of_peer, renewed
 from swanmesh.core.credentials.renewal import Attempts, due, next_attempt, overdue
 from swanmesh.core.events import MeshEvent

@@ -10,10 +10,7 @@ from pathlib import Path
 import structlog
 
 from swanmesh.config.override import Overrides
-from swanmesh.control.protocol import (
-    PeerPolicy,
-    PolicyReply,
-)
+from swanmesh.control.protocol import PeerPolicy, PolicyReply
 from swanmesh.control.reports import TrialStatus
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import Peer

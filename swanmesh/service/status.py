@@ -6,10 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from swanmesh import __version__
-from swanmesh.control.protocol import (
-    PlannedAction,
-    PlanReply,
-)
+from swanmesh.control.protocol import PlannedAction, PlanReply
 from swanmesh.control.reports import (
     Association,
     BlockStatus,

@@ -10,17 +10,8 @@ import pytest
 
 from swanmesh.charon import rendering
 from swanmesh.charon.rendering import render
-from swanmesh.core.connections import (
-    FORMAT,
-    Connection,
-    Kind,
-    Terms,
-)
-from swanmesh.core.desired import (
-    desired,
-    down,
-    neighbour_discovery,
-)
+from swanmesh.core.connections import FORMAT, Connection, Kind, Terms
+from swanmesh.core.desired import desired, down, neighbour_discovery
 from swanmesh.core.model import AddressPair
 from tests.charon.certificates import Authority
 from tests.charon.conftest import RealServer

@@ -13,10 +13,7 @@ from typing import TypeVar
 import yaml
 
 from swanmesh.control.client import Client
-from swanmesh.control.reports import (
-    PeerStatus,
-    StatusReply,
-)
+from swanmesh.control.reports import PeerStatus, StatusReply
 from swanmesh.core.events import MeshEvent
 from swanmesh.pki.authority import Authority
 from swanmesh.service.daemon import Daemon

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from swanmesh.core import reasons
 from swanmesh.core.abilities import Abilities
-from swanmesh.core.connections import (
-    ours,
-)
+from swanmesh.core.connections import ours
 from swanmesh.core.credentials.expiry import in_words
 from swanmesh.core.credentials.revocation import own_revoked
 from swanmesh.core.desired import terms

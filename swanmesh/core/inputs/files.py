@@ -5,21 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from swanmesh.core import reasons
-from swanmesh.core.connections import (
-    ANYBODY,
-    SHORTER,
-    Connection,
-    Kind,
-    differences,
-    text,
-)
+from swanmesh.core.connections import ANYBODY, SHORTER, Connection, Kind, differences, text
 from swanmesh.core.decide.encapsulation import may_use_udp
-from swanmesh.core.desired import (
-    desired,
-    down,
-    gates,
-    neighbour_discovery,
-)
+from swanmesh.core.desired import desired, down, gates, neighbour_discovery
 from swanmesh.core.encapsulation import Mode
 from swanmesh.core.inputs.guard import cover_blocks, cover_peer
 from swanmesh.core.inputs.membership import not_let_in, refusal

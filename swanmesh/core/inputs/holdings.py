@@ -5,24 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from swanmesh.core import reasons
-from swanmesh.core.connections import (
-    Kind,
-    kind_of,
-    ours,
-    ours_loaded,
-    peer_of,
-)
+from swanmesh.core.connections import Kind, kind_of, ours, ours_loaded, peer_of
 from swanmesh.core.decide.encapsulation import AFTER_THE_PEER
 from swanmesh.core.encapsulation import Mode
 from swanmesh.core.inputs.data_path import count
 from swanmesh.core.inputs.files import peers_changed, wanted_connections
 from swanmesh.core.inputs.members import forget_ike_sas, pair_of
 from swanmesh.core.inputs.transitions import attempt_failed, judge
-from swanmesh.core.observed import (
-    IkeSa,
-    LoadedConnection,
-    LoadedCredentials,
-)
+from swanmesh.core.observed import IkeSa, LoadedConnection, LoadedCredentials
 from swanmesh.core.pairs.pair import Pair
 from swanmesh.core.reasons import NONE, Reason
 from swanmesh.core.state import State

@@ -6,10 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from swanmesh.core.connections import met_under_block
-from swanmesh.core.desired import (
-    desired,
-    gates,
-)
+from swanmesh.core.desired import desired, gates
 from swanmesh.core.inputs.files import peers_changed
 from swanmesh.core.inputs.guard import cover_peer
 from swanmesh.core.model import Block, Problem

@@ -5,10 +5,7 @@ from __future__ import annotations
 import pytest
 
 from swanmesh.control.protocol import ReloadReply
-from swanmesh.control.reports import (
-    BlockStatus,
-    StrangerStatus,
-)
+from swanmesh.control.reports import BlockStatus, StrangerStatus
 from tests.unit.cli.conftest import Machine
 from tests.unit.cli.test_files_commands import make_credentials
 from tests.unit.control.plain_service import ServerThread

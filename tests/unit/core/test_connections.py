@@ -17,11 +17,7 @@ from swanmesh.core.connections import (
     ours_loaded,
     peer_of,
 )
-from swanmesh.core.desired import (
-    address_pairs,
-    desired,
-    down,
-)
+from swanmesh.core.desired import address_pairs, desired, down
 from swanmesh.core.model import ConnectionSettings, Peer, Settings
 from swanmesh.core.observed import LoadedConnection
 from swanmesh.core.settings.policy import Policy

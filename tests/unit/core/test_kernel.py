@@ -19,10 +19,7 @@ from swanmesh.core.actions import (
     RekeyChild,
     RestorePolicies,
 )
-from swanmesh.core.desired import (
-    desired,
-    neighbour_discovery,
-)
+from swanmesh.core.desired import desired, neighbour_discovery
 from swanmesh.core.inputs.kernel import AGAIN
 from swanmesh.core.mesh import Mesh
 from swanmesh.core.model import AddressPair, InitiationSettings, Peer, Settings

@@ -39,13 +39,7 @@ from swanmesh.core.xfrm import (
 )
 from swanmesh.kernel import link as kernel
 from swanmesh.kernel import netlink, requests
-from swanmesh.kernel.link import (
-    KernelChanged,
-    KernelLink,
-    KernelObserved,
-    KernelReport,
-    describe,
-)
+from swanmesh.kernel.link import KernelChanged, KernelLink, KernelObserved, KernelReport, describe
 from swanmesh.kernel.requests import explain
 
 V4 = AddressPair(ipaddress.ip_address("192.0.2.1"), ipaddress.ip_address("192.0.2.2"))
