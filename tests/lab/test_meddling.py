@@ -145,7 +145,7 @@ def test_flushed_policies_of_a_trap_are_installed_again(lab: Mesh) -> None:
     victim, second, third = lab
     wanted, spis = policies(victim), between(lab, victim, third)
     second.kill_swanmesh()
-    second.kill_charon()
+    second.stop_charon()
     gone = set(second.addresses)
     try:
         wait_until(lambda: not any({s[0], s[1]} & gone for s in victim.spis()), 40, "the peer counts as dead")

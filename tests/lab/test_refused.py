@@ -23,7 +23,7 @@ def lab() -> Iterator[Mesh]:
 def begin_with(host: Host, lab: Mesh, name: str, *addresses: str) -> None:
     """The host begins anew, with a certificate for this name and these addresses."""
     host.kill_swanmesh()
-    host.kill_charon()
+    host.stop_charon()
     host.namespace.ip("xfrm state flush", "xfrm policy flush")
     certificate, private_key = host.folder / "host.pem", host.folder / "host.key"
     lab.authority.issue(name, addresses, certificate=certificate, private_key=private_key)
