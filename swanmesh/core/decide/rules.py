@@ -195,7 +195,7 @@ def _extra(pair: Pair, state: State, now: float) -> Decision | None:
     action = end_extras(pair)
     if action is None:
         return None
-    if not state.fresh(pair, now, FRESH):
+    if pair.seen < pair.extra_since or not state.fresh(pair, now, FRESH):
         # Events tell of no IKE_SA that somebody else has begun to end, nor of one that charon lost silently.
         look = Reason("before-ending", f"before a duplicate of {pair.peer} is ended")
         return _after_look(action, NONE if works else reasons.NO_CHILD, look, now)

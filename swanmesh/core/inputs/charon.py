@@ -159,7 +159,7 @@ def charon_back(state: State, holdings: Holdings, abilities: Abilities, now: flo
         if pair.attempt.began is not None and pair.name not in tries:
             pair.attempt.began = None
             state.admission.release(pair.name)
-    take_sas(state, holdings.sas, now, now, frozenset())
+    take_sas(state, holdings.sas, now, now, frozenset(), whole=True)
     cold = not state.observed_once and not any(pair.up for pair in state.pairs)
     if cold and state.began is not None:
         state.start_took = min(now - state.began, _START)

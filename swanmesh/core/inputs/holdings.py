@@ -111,20 +111,33 @@ def take_credentials(state: State, credentials: LoadedCredentials) -> None:
         state.pairs.mark_all()
 
 
-def take_sas(state: State, sas: Iterable[IkeSa], now: float, began: float, touched: frozenset[str]) -> None:
-    """All IKE_SAs, as a look that began at `began` showed them. What events touched since is left to them."""
+def take_sas(
+    state: State,
+    sas: Iterable[IkeSa],
+    now: float,
+    began: float,
+    touched: frozenset[str],
+    *,
+    whole: bool = False,
+) -> None:
+    """All IKE_SAs, as a look that began at `began` showed them. What events touched since is left to them.
+    `whole`: there is nothing beside, and no event to come that tells what became of what it does not show."""
     of: dict[str, list[IkeSa]] = {}
     sas = list(sas)
     for sa in sas:
         pair = pair_of(state, sa, now) or (stray(state, sa.connection, now) if ours(sa.connection) else None)
         if pair is not None:
             of.setdefault(pair.name, []).append(sa)
-    forget_ike_sas(state, (sa.unique_id for sa in sas))
+    known = {sa.unique_id for sa in sas}
     for pair in state.pairs:
-        if pair.name in touched:
+        shown = of.get(pair.name, [])
+        missed = not whole and pair.name not in touched and _missed(pair, shown)
+        if missed:
+            state.observation.want(now, reasons.LOOK_AGAIN)
+        if missed or pair.name in touched:
+            known.update(pair.sas)
             continue
         pair.seen = began
-        shown = of.get(pair.name, [])
         if not shown and not pair.sas and pair.attempt.began is None and not pair.up:
             if pair.attempt.next_at <= now and not state.admission.waits(pair.name):
                 state.pairs.mark(pair)
@@ -150,6 +163,18 @@ def take_sas(state: State, sas: Iterable[IkeSa], now: float, began: float, touch
         judge(state, pair, now, reasons.GONE_FROM_CHARON)
         if pair.attempt.began is not None and pair.attempt.began < began:
             _judge_attempt(state, pair, now)
+    forget_ike_sas(state, known)
+
+
+def _missed(pair: Pair, shown: Iterable[IkeSa]) -> bool:
+    """Whether a look may have missed what stands: it has no CHILD_SA, and events tell of no end.
+
+    charon lists one IKE_SA after the other, so one that takes over by a rekey meanwhile may get a place that
+    was passed already, and the CHILD_SAs are no more where the old one is shown. The next look is believed.
+    """
+    gone = pair.up and pair.associations.works and not any(sa.established and sa.children for sa in shown)
+    again, pair.standing.missed = pair.standing.missed, gone
+    return gone and not again
 
 
 def _judge_attempt(state: State, pair: Pair, now: float) -> None:

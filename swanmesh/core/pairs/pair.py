@@ -81,6 +81,8 @@ class Standing:
     cause: Reason = NONE
     ended: int = 0
     """Unique id of the IKE_SA whose end brought it down: what charon's log says of it may come later."""
+    missed: bool = False
+    """The last look at charon did not show it, and it was not believed."""
     rekeying_since: float | None = None
     """Since when only a CHILD_SA shows that is being replaced."""
     lost: bool = False

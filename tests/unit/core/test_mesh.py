@@ -10,7 +10,7 @@ import pytest
 
 from swanmesh.core.actions import Action, Initiate, LoadConnection, ObserveAll, ObserveSas, TerminateIke
 from swanmesh.core.model import ConnectionSettings
-from swanmesh.core.observed import ChildDown, ChildUp, Diagnosis, IkeDown, IkeMoved, IkeSa, IkeUp
+from swanmesh.core.observed import ChildDown, ChildUp, Diagnosis, IkeDown, IkeMoved, IkeRekeyed, IkeSa, IkeUp
 from swanmesh.core.reasons import NONE, OURS_TO_INITIATE, Cause, Reason
 from swanmesh.core.verdict import pair_verdict, peer_verdict
 from tests.unit.core.build import association, child_sa, holdings, ike_sa, with_tasks
@@ -39,6 +39,40 @@ def test_from_file_to_association() -> None:
     assert life.pair.up and life.mesh.state.admission.in_flight == 0
     assert life.kinds() == ["peer-up"]
     assert life.step(life.now + 30.0) == []
+
+
+def looked(life: Life, *shown: IkeSa) -> None:
+    """The next look at charon comes, and shows these."""
+    life.now = max(life.now, life.mesh.due or 0.0)
+    (look,) = life.step()
+    if isinstance(look, ObserveAll):
+        life.mesh.observed(holdings(life.host, *shown, loaded={life.name: str(life.pair.loaded)}), life.now)
+    else:
+        assert isinstance(look, ObserveSas)
+        life.mesh.observed(shown, life.now)
+
+
+def test_what_a_look_does_not_show_is_looked_for_once_more() -> None:
+    life = Life()
+    life.up()
+    life.kinds()
+    looked(life)
+    assert life.kinds() == [] and life.pair.up
+    looked(life)
+    assert life.kinds() == ["peer-down"]
+
+
+@pytest.mark.parametrize("old", [True, False], ids=["the old one is shown", "neither is shown"])
+def test_a_look_that_a_rekey_overtook_ends_nothing(old: bool) -> None:
+    life = Life()
+    before = life.up()
+    life.kinds()
+    looked(life, *([replace(before, state="REKEYED", children=())] if old else []))
+    life.event(IkeRekeyed(before.unique_id, ike_sa(life.name, 2)))
+    assert life.kinds() == [] and life.pair.up
+    for _ in range(4):
+        looked(life, replace(before, unique_id=2))
+        assert life.kinds() == [] and life.pair.associations.works
 
 
 def test_nothing_is_done_before_charon_answers() -> None:

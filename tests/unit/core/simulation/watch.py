@@ -16,7 +16,7 @@ from tests.unit.core.simulation.network import Network
 from tests.unit.core.simulation.sas import Child, Ike
 
 EVENT_ON_ITS_WAY = 0.1
-"""Seconds that the event of a loss may take to reach the controller."""
+"""Seconds that an event may take to reach the controller."""
 LOOK_OF_JUST_NOW = 4.0
 """Seconds since which somebody may have begun to end the other one: no event tells so before it is gone."""
 
@@ -87,7 +87,8 @@ class Watch:
             now = host.clock.now
             just_went = now - host.charon.lost_at.get(ike.conn, 0.0) <= EVENT_ON_ITS_WAY
             just_doomed = any(now - other.doomed <= LOOK_OF_JUST_NOW for other in others)
-            if not just_went and not just_doomed:
+            just_came = all(now - child.installed <= EVENT_ON_ITS_WAY for child in ike.children.values())
+            if not just_went and not just_doomed and not just_came:
                 self.breach(host, f"ends the only working association of {ike.conn}: {action.reason}")
             self.counts["ended as another one just went"] += 1
         elif self.works(ike) and not any(self.works(other) for other in others):
