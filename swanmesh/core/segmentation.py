@@ -25,7 +25,7 @@ from swanmesh.core.model import Problem
 from swanmesh.core.xfrm import Module, Segmenting
 
 COST = "a byte of TCP costs more instructions, two and a half times with Linux 6.1, nearly twice with 6.12"
-"""`make bench-data`: 48.7 without it and 19.5 with it, 30.6 and 16.6."""
+"""`make bench-data`: 48.7 without it and 19.3 with it, 30.6 and 16.3."""
 _BROKEN = 6
 _REPEATS = "repeats IVs of AES-GCM in TCP over IPv6, which betrays what it encrypts (tried with 6.1 and 6.12)"
 _LEAVE = (
