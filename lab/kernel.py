@@ -1,4 +1,4 @@
-"""IPsec states of a kernel, read over netlink: no process to start, no text to parse."""
+"""IPsec states of a kernel, read over netlink, and what it counts: no process to start."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import socket
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from lab.namespaces import Namespace
 
@@ -54,6 +55,13 @@ def xfrm_states(namespace: Namespace) -> list[XfrmState]:
         netlink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         netlink.send(_HEADER.pack(_HEADER.size, _XFRM_MSG_GETSA, _NLM_F_DUMP_REQUEST, 1, 0))
         return sorted(_replies(netlink))
+
+
+def dropped_early(namespace: Namespace) -> int:
+    """Packets that came on an SPI that charon had asked for while its state was not installed yet."""
+    with namespace.entered():  # net/xfrm/xfrm_input.c; Documentation/networking/xfrm_proc.rst
+        lines = Path("/proc/thread-self/net/xfrm_stat").read_text().splitlines()
+    return int(dict(line.split() for line in lines)["XfrmAcquireError"])
 
 
 def _replies(netlink: socket.socket) -> Iterator[XfrmState]:

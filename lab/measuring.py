@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from lab.captures import Packet
 from lab.host import Host
+from lab.kernel import dropped_early
 from lab.mesh import Mesh
 
 _FAST = 0.01
@@ -28,6 +29,9 @@ class Result:
     clear: tuple[Packet, ...]
     pings: int
     esp: int
+    early: int
+    """Packets dropped since they came before the SA was installed that they were for: what an authentication
+    anew costs (ARCHITECTURE.md)."""
 
     @property
     def clean(self) -> bool:
@@ -45,6 +49,7 @@ class Measurement:
         self._capture = lab.capture()
         self._members = members
         self._before = pair_spis(members)
+        self._dropped_early = self._count_early()
         self._streams = [
             one.ping_stream(other.addresses[0], interval=interval)
             for one, other, interval in _streams(members)
@@ -74,7 +79,11 @@ class Measurement:
             clear=tuple(packet for packet in packets if packet.kind == "clear"),
             pings=sum(ping.sent for ping in pings),
             esp=sum(packet.kind == "esp" for packet in packets),
+            early=self._count_early() - self._dropped_early,
         )
+
+    def _count_early(self) -> int:
+        return sum(dropped_early(host.namespace) for host in self._members)
 
 
 def pair_spis(hosts: Sequence[Host]) -> dict[str, Spis]:

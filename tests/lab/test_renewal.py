@@ -11,14 +11,14 @@ from pathlib import Path
 
 from lab import Host, mesh, wait_until
 from lab.asking import Journal, everyone_up, full, pair_spis, status, view, wait_until_idle
-from lab.measuring import Measurement
+from lab.measuring import Measurement, Result
 from lab.mesh import ROOM
 from swanmesh.pki.authority import Authority
 from tests.lab.signing import renews_by
 
-COST = 1 / 500
-"""Share of pings that may be lost. A reauthentication alone may cost packets: a responder sends on the new
-association before the initiator has installed it, for as long as a loaded machine takes."""
+COST = 50
+"""Packets that an authentication anew may cost: those of half a second, the time that a busy user-mode Linux
+takes to install what the other end sends on already (seen: 0.02 to 0.22 s; natively a millisecond)."""
 HOSTS = int(os.environ.get("RENEWAL_HOSTS", "3"))
 LIFE = 300.0 if HOSTS < 5 else 600.0
 """Seconds from issue to end. Certificates are backdated by five minutes: it is due after 40 to 94."""
@@ -59,14 +59,20 @@ def test_every_host_is_renewed_by_itself_and_nothing_is_lost() -> None:
             wait_until(partial(anew, host), 2 * LIFE, f"{host.short} stands on a new certificate everywhere")
         lab.wait_until_full()
         result = measurement.finish()
-        print(f"{result.pings} pings, {result.lost} lost, {result.esp} packets of ESP")
-        assert result.clear == ()
-        assert result.lost <= result.pings * COST, result.lost
+        only_early_ones_lost(result, journals)
         for journal in journals:
             assert journal.lines("certificate-renewed")
             assert journal.lines("peer-down") == []
-            assert {line["code"] for line in journal.lines("reauthenticate")} <= {"new-certificate"}
+            assert {line["code"] for line in journal.lines("rekey")} <= {"new-certificate"}
             assert journal.lines("initiate") == journal.lines("terminate") == []
+
+
+def only_early_ones_lost(result: Result, journals: list[Journal]) -> None:
+    """Nothing but what came before its SA was installed, after an authentication anew."""
+    anew = sum(len(journal.lines("rekey")) for journal in journals)
+    print(f"{result.pings} pings, {result.lost} lost, {result.early} came early, {anew} authentications anew")
+    assert result.clear == ()
+    assert result.lost <= result.early <= anew * COST, (result.lost, result.early, anew)
 
 
 def give(host: Host, authority: Authority, *, begins: float, lifetime: float) -> None:
@@ -147,9 +153,7 @@ def test_another_authority_takes_over_under_traffic() -> None:
             wait_until(partial(says, late, host, "serial"), 90, f"{late.short} says which certificate")
             assert not pair_spis(host, late)
         result = measurement.finish()
-        print(f"{result.pings} pings, {result.lost} lost, {result.esp} packets of ESP")
-        assert result.clear == ()
-        assert result.lost <= result.pings * COST, result.lost
+        only_early_ones_lost(result, journals)
         for journal, other in itertools.product(journals, renewed):
             assert journal.lines("peer-down", peer=other) == []
         late.swanmesh("cert", "renew", "--now", timeout=120)
