@@ -18,6 +18,7 @@ import vici
 from swanmesh.charon.client import Charon
 from swanmesh.charon.rendering import render
 from swanmesh.core.connections import Connection
+from swanmesh.kernel.packet_filter import Filter, script
 
 CHARON = "/usr/sbin/charon-systemd"
 PREFIX = "swmvici"
@@ -192,3 +193,13 @@ def translate(namespace: str, destination: str, source: str) -> None:
         if failed.returncode not in _RESOURCES:
             raise
         pytest.skip(f"this kernel has no NAT: {failed.stderr.strip()}")
+
+
+def put_filter(namespace: str, wanted: Filter) -> None:
+    """The packet filter that the service would put there. Skips the test where nft cannot."""
+    nft = ["netns", "exec", namespace, "nft"]
+    try:
+        ip(*nft, "add", "table", "inet", "swanmesh")
+    except subprocess.CalledProcessError as failed:
+        pytest.skip(f"takes nft, and a kernel with its inet family: {failed.stderr.strip()}")
+    subprocess.run(["/usr/sbin/ip", *nft, "-f", "-"], input=script(wanted), text=True, check=True)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from swanmesh.core.connections import Connection
 from swanmesh.core.observed import Diagnosis, Event, IkeDown, IkeMoved, IkeUp
 from swanmesh.core.reasons import Reason
 from swanmesh.core.settings.proposals import unsupported
+from swanmesh.kernel.packet_filter import Filter
 from tests.charon import real
 from tests.charon.certificates import Authority
 from tests.charon.conftest import RealServer
@@ -24,6 +26,7 @@ from tests.charon.helpers import asynchronous, connected, connection, next_event
 Pair = tuple[RealServer, RealServer]
 MESH = Authority()
 NAMES = ("a.mesh.example", "b.mesh.example")
+ELSEWHERE = "192.0.2.66"
 
 
 @dataclass
@@ -226,15 +229,42 @@ async def test_a_peer_that_claims_nat_moves_to_any_address_it_speaks_from(pair: 
         stood, peers = (up.ike for up in ups if isinstance(up, IkeUp))
         assert (stood.nat_remote, peers.nat_remote) == (True, False)
         assert stood.remote_host == "192.0.2.2"
-        elsewhere, namespace = "192.0.2.66", pair[1].charon.namespace
-        real.ip("-n", namespace, "address", "add", f"{elsewhere}/24", "dev", "v0")
-        real.translate(namespace, "192.0.2.1", elsewhere)
-        await ends[1].charon.rekey_ike(peers.unique_id)
+        await _speak_from_elsewhere(pair[1], ends[1], peers.unique_id)
         moved = await ends[0].next(IkeMoved)
         assert isinstance(moved, IkeMoved)
-        assert (moved.ike.unique_id, moved.ike.remote_host) == (stood.unique_id, elsewhere)
+        assert (moved.ike.unique_id, moved.ike.remote_host) == (stood.unique_id, ELSEWHERE)
 
         async def followed() -> bool:
-            return all(sa.remote_host == elsewhere for sa in await ends[0].charon.observe_sas())
+            return all(sa.remote_host == ELSEWHERE for sa in await ends[0].charon.observe_sas())
 
         await wait_until(followed)
+
+
+async def _speak_from_elsewhere(server: RealServer, end: End, unique_id: int) -> None:
+    """Its next request, and whatever follows, comes from another address."""
+    real.ip("-n", server.charon.namespace, "address", "add", f"{ELSEWHERE}/24", "dev", "v0")
+    real.translate(server.charon.namespace, "192.0.2.1", ELSEWHERE)
+    await end.charon.rekey_ike(unique_id)
+
+
+@asynchronous
+async def test_a_peer_that_claims_nat_stays_out_where_udp_4500_is_kept_out(pair: Pair) -> None:
+    ends = _ends(encap=True)
+    real.put_filter(pair[0].charon.namespace, Filter(frozenset({ip_address("192.0.2.2")})))
+    async with _initiated(pair, ends):
+        assert await ends[0].cause() == "peer-unreachable"
+        assert not any(sa.established for sa in await ends[0].charon.observe_sas())
+
+
+@asynchronous
+async def test_one_that_may_use_udp_4500_takes_no_address_that_is_another_peers(pair: Pair) -> None:
+    ends = _ends(encap=True)
+    its, others = ip_address("192.0.2.2"), ip_address(ELSEWHERE)
+    real.put_filter(pair[0].charon.namespace, Filter(frozenset({its, others}), frozenset({its})))
+    async with _initiated(pair, ends):
+        ups = await asyncio.gather(*(end.next(IkeUp) for end in ends))
+        stood, peers = (up.ike for up in ups if isinstance(up, IkeUp))
+        await _speak_from_elsewhere(pair[1], ends[1], peers.unique_id)
+        await ends[1].next(IkeDown)  # what it sent was not answered
+        (held,) = await ends[0].charon.observe_sas()
+        assert (held.unique_id, held.remote_host) == (stood.unique_id, "192.0.2.2")
