@@ -175,13 +175,15 @@ def test_unloaded_by_somebody_else_is_loaded_again_and_the_association_stays() -
     assert life.step() == [] and life.pair.up and life.kinds() == []
 
 
-def test_peers_unknown_to_the_files_are_unloaded_but_not_while_a_file_is_unreadable() -> None:
+@pytest.mark.parametrize("later", [False, True], ids=["at-first", "at-a-look"])
+def test_peers_unknown_to_the_files_are_unloaded_but_not_while_a_file_is_unreadable(later: bool) -> None:
     host = settings()
     stray = name_of(host, peer("old.mesh.example", "203.0.113.77"))
     held = holdings(host, association(stray, 5), loaded={stray: "esp-0123456789abcdef"})
     mesh = Mesh(host, seed=1)
     mesh.hold(Reason("test", "peers.d/x.yaml cannot be read"))
-    mesh.charon_back("5.9.8", held, 0.0)
+    mesh.charon_back("5.9.8", holdings(host) if later else held, 0.0)
+    mesh.observed(held, 0.0)
     assert mesh.step(0.0).actions == ()
     mesh.hold(NONE)
     (unload,) = mesh.step(1.0).actions

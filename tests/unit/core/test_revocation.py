@@ -236,6 +236,7 @@ class TestCharon:
         life = Standing(8)
         life.mesh.revocation_lists([crl(1, 7)], life.now)
         (action,) = life.step()
+        assert life.step(life.now + 1.0) == []
         life.do(action, "parsing failed")
         assert life.step() == [] and life.pair.up
         assert life.mesh.due is not None
