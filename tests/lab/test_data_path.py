@@ -83,10 +83,10 @@ def test_a_peer_whose_service_hangs_or_is_restarted_is_not_down(two: Mesh) -> No
     one, other = two
     before, journals = all_spis(two.hosts), [Journal(host) for host in two]
     os.kill(other.swanmesh_pid, signal.SIGSTOP)
-    outlasting(one, other, 20)
+    outlasting(one, other, 40)
     os.kill(other.swanmesh_pid, signal.SIGCONT)
     other.kill_swanmesh()
-    outlasting(one, other, 20)
+    outlasting(one, other, 40)
     other.start_swanmesh()
     wait_until(lambda: up_at(one, [other]), 60, "the pair is up")
     assert all_spis(two.hosts) == before
@@ -99,7 +99,7 @@ def test_a_peer_whose_packet_filter_drops_probes_is_not_down(two: Mesh) -> None:
     rules = [("INPUT", "--dport"), ("OUTPUT", "--dport")]
     for chain, which in rules:
         other.exec("iptables-legacy", "-A", chain, "-p", "udp", which, str(PORT), "-j", "DROP")
-    outlasting(one, other, 20)
+    outlasting(one, other, 40)
     for chain, which in rules:
         other.exec("iptables-legacy", "-D", chain, "-p", "udp", which, str(PORT), "-j", "DROP")
     assert view(one, other)["state"] == "up"
@@ -111,7 +111,7 @@ def test_a_tenth_of_the_cpu_is_no_dead_data_path(two: Mesh) -> None:
     one, other = two
     before, journals = all_spis(two.hosts), [Journal(host) for host in two]
     with other.starved(0.1):
-        outlasting(one, other, 20)
+        outlasting(one, other, 40)
     assert all_spis(two.hosts) == before
     assert [line for journal in journals for line in journal.lines("peer-down")] == []
 
