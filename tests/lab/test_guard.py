@@ -14,6 +14,7 @@ import pytest
 
 from lab import Host, Mesh, mesh, wait_until
 from lab.asking import view
+from swanmesh.control.client import Client
 
 pytestmark = pytest.mark.long
 
@@ -205,8 +206,8 @@ def test_an_exempted_service_is_in_clear_only_if_both_ends_exempt_it(lab: Mesh) 
 
 def passed(host: Host, other: Host) -> bool:
     """Whether the host says that something passed in clear to the other."""
-    clear = view(host, other)["clear"]
-    return clear["out"] is not None and not clear["refused"]
+    clear = Client(host.control_socket).status([other.name], fresh=True).peers[0].clear
+    return clear is not None and clear.out is not None and not clear.refused
 
 
 def exempt(host: Host, other: Host) -> list[str]:
