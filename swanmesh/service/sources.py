@@ -133,8 +133,10 @@ class Sources:
     def read(self, paths: Iterable[Path] | None, registry: PeerRegistry, *, removed: bool = False) -> Update:
         """Read these files again, or all; what `registry` does not know is new. `removed`: those of `paths`
         that are gone were removed on purpose. Work is proportional to `paths` where only peers' files are
-        named."""
-        wanted = None if paths is None else {path.absolute() for path in paths}
+        named, or revocation lists, of which nothing is read here."""
+        mine = self.config.credentials
+        lists = {*mine.crls} - {mine.certificate, mine.private_key, *mine.authorities}
+        wanted = None if paths is None else {path.absolute() for path in paths if path not in lists}
         if wanted is not None and all(path.parent in self.folders for path in wanted):
             self._scans = [source.look(wanted) for source in self._sources]
             files = [str(path) for path in wanted]

@@ -153,8 +153,12 @@ def _come_into_force(state: State, one: RevocationList, now: float) -> None:
             if times.certificate is None or (not times.certain and revocations.revoked(times.certificate)):
                 share = zlib.crc32(pair.name.encode()) / 2**32
                 pair.doubt = Doubt(since=now, ask_at=now + (share * spread if _unknown(pair) else 0.0))
-        if any(times.certificate is None or revocations.revoked(times.certificate) for times in stand):
+        if any(times.certificate is not None and revocations.revoked(times.certificate) for times in stand):
             state.pairs.mark(pair)
+        elif pair.doubt is not None:
+            # There is nothing to decide before it is asked, and ends do not wait for thousands of verdicts.
+            ask_at = pair.doubt.ask_at
+            state.pairs.schedule(pair, ask_at if pair.timer is None else min(ask_at, pair.timer))
     if (reason := own_revoked(revocations, mine)) and not before:
         state.emit("certificate-revoked", reason=reason)
 
