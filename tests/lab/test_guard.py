@@ -4,7 +4,6 @@ sees what every cable brings in, while traffic is tried on every address pair.""
 from __future__ import annotations
 
 import contextlib
-import re
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ import pytest
 from lab import Host, Mesh, mesh, wait_until
 from lab.asking import view
 from swanmesh.control.client import Client
+from tests.lab.watching import closed_behind
 
 pytestmark = pytest.mark.long
 
@@ -247,13 +247,6 @@ def test_from_clear_to_encrypted_loses_nothing() -> None:
         print(results, capture.counts())
         assert [result.lost for result in results] == [0] * len(results)
         assert pair.capture().clear == []
-
-
-def closed_behind(host: Host, other: Host) -> bool:
-    """Whether no opening to the other is left (core/guard/policies: 1,000 less the bits)."""
-    lines = host.exec("ip", "-o", "xfrm", "policy").stdout.splitlines()
-    opened = [line for line in lines if re.search("priority (968|872) ", line)]
-    return not any(f" dst {address}/" in line for line in opened for address in other.addresses)
 
 
 def test_what_passes_in_clear_is_seen_under_monitor() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -26,8 +27,20 @@ def all_spis(hosts: list[Host]) -> dict[str, Spis]:
 
 
 def changed_over(host: Host) -> bool:
-    """Whether it sends nothing in clear any more: `prefer` allows that for a moment after a pair came up."""
-    return all(peer["state"] == "up" and peer["since"] < time.time() - 5 for peer in status(host)["peers"])
+    """Whether all are up and nothing is sent in clear any more: `prefer` allows that for a moment after."""
+    return all(peer["state"] == "up" for peer in status(host)["peers"]) and not _opened(host)
+
+
+def closed_behind(host: Host, other: Host) -> bool:
+    """Whether it sends nothing in clear to the other any more."""
+    return _opened(host).isdisjoint(other.addresses)
+
+
+def _opened(host: Host) -> set[str]:
+    """Addresses to which its kernel lets pass in clear what charon's policies would encrypt: openings have a
+    priority of 1,000 less the bits (core/guard/policies)."""
+    lines = host.exec("ip", "-o", "xfrm", "policy").stdout.splitlines()
+    return set(re.findall(r" dst (\S+)/\d+ .*dir out priority (?:968|872) ", "\n".join(lines)))
 
 
 def up_at(host: Host, others: list[Host]) -> bool:
