@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from swanmesh.core import reasons
+from swanmesh.core.inputs.guard import up_since
 from swanmesh.core.model import Host, Peer
 from swanmesh.core.pairs.pair import Pair
 from swanmesh.core.reasons import NONE, Cause, Reason
@@ -47,7 +48,7 @@ class Readiness:
     settled: bool
     """Whether charon and the kernel's guard hold for it what its policy calls for."""
     up_since: float | None
-    """When the last of its pairs was noticed to have come up; None unless all are."""
+    """When the last of its pairs was noticed to have come up, with what crossed it; None unless all are."""
     lacks: tuple[int, ...]
     """IP versions that this host has an address of and the peer none: what crosses there is in clear."""
 
@@ -58,12 +59,13 @@ def readiness(state: State, peer: Peer, now: float) -> Readiness:
     up = verdict.state == "up"
     obstacle = NONE if up else verdict.reason or reasons.CONNECTING
     remedy = _REMEDIES.get(obstacle.code, "")
+    times = (at for pair in pairs if (at := up_since(pair)) is not None)
     return Readiness(
         verdict=verdict,
         member=_member(state, peer, pairs, now),
         obstacle=Reason(obstacle.code, f"{obstacle.words}; {remedy}") if remedy else obstacle,
         settled=_settled(state, peer, pairs),
-        up_since=max((pair.standing.noticed for pair in pairs), default=None) if up else None,
+        up_since=max(times, default=None) if up else None,
         lacks=lacking_families(state.settings.host, peer),
     )
 

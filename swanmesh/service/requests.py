@@ -115,9 +115,9 @@ class DaemonService:
 
     async def policy(self, peers: list[str] | None = None, *, settle: float = 0.0) -> PolicyReply:
         named = None if peers is None else list(dict.fromkeys(self._find(peers)))
-        if settle:
-            await self._until_none(lambda: rollout.unsettled(self._daemon.mesh, named), settle)
         await self._daemon.count_clear_text()
+        if settle:  # last, since the guard may have the next change under way a moment later
+            await self._until_none(lambda: rollout.unsettled(self._daemon.mesh, named), settle)
         sources = self._daemon.sources
         return rollout.policy(
             self._daemon.mesh, self._daemon.clock(), sources.overrides, sources.config.state, named

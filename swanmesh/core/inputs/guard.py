@@ -44,18 +44,18 @@ def open_pair(state: State, pair: Pair, now: float) -> float | None:
         return due
     if not state.charon.reachable:
         return None  # what stands in the kernel goes on as it is
-    part, due = opening(pair.addresses, _up_since(pair), now)
+    part, due = opening(pair.addresses, up_since(pair), now)
     state.guard.want(key, part)
     return due
 
 
-def _up_since(pair: Pair) -> float | None:
+def up_since(pair: Pair) -> float | None:
     """When the pair came up; or when another association showed beside the first, as long as it was open
     outwards: the kernel sends on the newest, whoever began it. A later one is an authentication anew."""
-    up_since, crossed = pair.standing.noticed, pair.extra_since
+    noticed, crossed = pair.standing.noticed, pair.extra_since
     if not pair.up:
         return None
-    return crossed if crossed is not None and up_since < crossed < up_since + OUT_OPEN else up_since
+    return crossed if crossed is not None and noticed < crossed < noticed + OUT_OPEN else noticed
 
 
 def change_guard(state: State, now: float) -> ChangeGuard | None:

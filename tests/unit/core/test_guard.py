@@ -451,6 +451,7 @@ def test_under_prefer_clear_text_goes_out_until_the_pair_is_up_and_comes_in_alwa
     theirs = association(name, 2, age=0.0, initiator=False)
     mesh.event(ChildUp(theirs), 101.5)
     assert at(103.0) == (True, True), "it did, and may not have it yet, on which the kernel sends"
+    assert readiness(mesh.state, one, 103.0).up_since == 101.5, "from when `policy set` waits"
     assert at(104.0) == (False, True)
     mesh.event(IkeDown(ours), 110.0)
     mesh.event(ChildUp(association(name, 3, age=0.0, initiator=False)), 1000.0)
