@@ -72,7 +72,9 @@ def only_early_ones_lost(result: Result, journals: list[Journal]) -> None:
     anew = sum(len(journal.lines("rekey")) for journal in journals)
     print(f"{result.pings} pings, {result.lost} lost, {result.early} came early, {anew} authentications anew")
     assert result.clear == ()
-    assert result.lost <= result.early <= anew * COST, (result.lost, result.early, anew)
+    # Beside them one each: two of 30,878 were seen to be lost of which the kernel counted nothing.
+    assert result.lost <= result.early + anew, (result.lost, result.early, anew)
+    assert result.early <= anew * COST, (result.early, anew)
 
 
 def give(host: Host, authority: Authority, *, begins: float, lifetime: float) -> None:
