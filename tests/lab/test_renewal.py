@@ -9,6 +9,8 @@ import time
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from lab import Host, mesh, wait_until
 from lab.asking import Journal, everyone_up, full, pair_spis, status, view, wait_until_idle
 from lab.measuring import Measurement, Result
@@ -22,6 +24,8 @@ takes to install what the other end sends on already (seen: 0.02 to 0.22 s; nati
 HOSTS = int(os.environ.get("RENEWAL_HOSTS", "3"))
 LIFE = 300.0 if HOSTS < 5 else 600.0
 """Seconds from issue to end. Certificates are backdated by five minutes: it is due after 40 to 94."""
+
+pytestmark = pytest.mark.long
 
 
 def ends(host: Host) -> float:
