@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import itertools
 import json
 import shutil
 import socket
@@ -41,7 +42,9 @@ _COUNTS = {
     "blocks": ("flags dynamic,timeout; size 4096;", " timeout 1h"),
 }
 """Of what is counted by address: what the sets are like, and for how long an address stays in one."""
-_WAYS = {"in": ("input", "meta ipsec", "saddr"), "out": ("output", "rt ipsec", "daddr")}
+_WAYS = {"out": ("output", "rt ipsec", "daddr"), "into": ("input", "meta ipsec", "saddr")}
+"""By the fields of `Crossed`: the chain, what tells that a packet is encrypted, and which end is the peer."""
+_FAMILIES = ((4, "ip"), (6, "ip6"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +58,25 @@ class Filter:
     counted: frozenset[Address | Network] = frozenset()
     """Where packets in clear to and from are counted, for each address."""
 
+    def __bool__(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self.refused or self.counted)
+
 
 def script(wanted: Filter) -> str:
     """What `nft -f` makes the table of, in one step, and what was counted stays; nothing of it stands if
     nothing is wanted."""
-    if not wanted.refused | wanted.counted:
+    if not wanted:
         return f"table {_TABLE} {{ }}\ndelete table {_TABLE}\n"
-    first = [*_sets(Filter()), *_counts()]
-    for chain in ("input", "output"):
+    first, empty, then = [*_sets(Filter())], [], [*_sets(wanted)]
+    for name, way, version in _counts():
+        first.append(f"set {name}_{way}{version} {{ type ipv{version}_addr; {_COUNTS[name][0]} }}")
+    for way, (chain, _, _) in _WAYS.items():
         first.append(f"chain {chain} {{ type filter hook {chain} priority -300; policy accept; }}")
-    empty = [f"flush chain {_TABLE} {chain}" for chain in ("input", "output")]
-    empty += [f"flush set {_TABLE} {name}{version}" for name in _SETS for version in (4, 6)]
-    then = [*_sets(wanted), "chain input {"]
-    for version, ip in ((4, "ip"), (6, "ip6")):
-        then.append(f"udp dport 4500 {ip} saddr @let_in{version} accept")
-        then.append(f"udp dport 4500 {ip} saddr @refused{version} counter drop")
-    then += [*_counting("in"), "}", "chain output {", *_counting("out"), "}"]
+        empty.append(f"flush chain {_TABLE} {chain}")
+        rules = [*(_refusing() if way == "into" else ()), *_counting(way)]
+        then += [f"chain {chain} {{", *rules, "}"]
+    empty += [f"flush set {_TABLE} {name}{version}" for name in _SETS for version, _ in _FAMILIES]
     return "\n".join([f"table {_TABLE} {{", *first, "}", *empty, f"table {_TABLE} {{", *then, "}"]) + "\n"
 
 
@@ -78,17 +84,21 @@ def _sets(wanted: Filter) -> Iterator[str]:
     peers = [each for each in wanted.counted if isinstance(each, Address)]
     members = (wanted.refused, wanted.let_in, peers, wanted.counted.difference(peers))
     for name, addresses in zip(_SETS, members, strict=True):
-        for version in (4, 6):
+        for version, _ in _FAMILIES:
             found = ", ".join(sorted(str(one) for one in addresses if one.version == version))
             elements = f" elements = {{ {found} }};" if found else ""
             yield f"set {name}{version} {{ type ipv{version}_addr; flags interval; auto-merge;{elements} }}"
 
 
-def _counts() -> Iterator[str]:
-    for name, (kind, _) in _COUNTS.items():
-        for way in _WAYS:
-            for version in (4, 6):
-                yield f"set {name}_{way}{version} {{ type ipv{version}_addr; {kind} }}"
+def _counts() -> Iterator[tuple[str, str, int]]:
+    """What each set of counts is of: one of `_COUNTS`, of `_WAYS` and of the families."""
+    return itertools.product(_COUNTS, _WAYS, (version for version, _ in _FAMILIES))
+
+
+def _refusing() -> Iterator[str]:
+    for version, ip in _FAMILIES:
+        yield f"udp dport 4500 {ip} saddr @let_in{version} accept"
+        yield f"udp dport 4500 {ip} saddr @refused{version} counter drop"
 
 
 def _counting(way: str) -> Iterator[str]:
@@ -98,7 +108,7 @@ def _counting(way: str) -> Iterator[str]:
     yield "udp dport { 500, 4500 } accept"
     yield "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept"
     yield f"{ipsec} exists accept"
-    for version, ip in ((4, "ip"), (6, "ip6")):
+    for version, ip in _FAMILIES:
         for name, (_, lasting) in _COUNTS.items():
             counted = f"update @{name}_{way}{version} {{ {ip} {end}{lasting} counter }} accept"
             yield f"{ip} {end} @{name}{version} {counted}"
@@ -108,12 +118,9 @@ def counts() -> dict[Address, Crossed]:
     """Packets that crossed in clear with each address that any did with; those of blocks within an hour.
     Needs CAP_NET_ADMIN. Raises NftFailed."""
     found: dict[Address, Crossed] = {}
-    for name in _COUNTS:
-        for way in _WAYS:
-            for version in (4, 6):
-                for address, packets in _listed(f"{name}_{way}{version}"):
-                    before = found.get(address, Crossed())
-                    found[address] = before._replace(**{"out" if way == "out" else "into": packets})
+    for name, way, version in _counts():
+        for address, packets in _listed(f"{name}_{way}{version}"):
+            found[address] = found.get(address, Crossed())._replace(**{way: packets})
     return found
 
 
@@ -196,8 +203,7 @@ class PacketFilter:
             while True:
                 self._wake.clear()
                 wanted = self._wanted()
-                standing = not self._disturbed or await asyncio.to_thread(stands)
-                if not standing and wanted.refused | wanted.counted:
+                if self._disturbed and wanted and not await asyncio.to_thread(stands):
                     applied = None
                 self._disturbed = False
                 if wanted != applied:
