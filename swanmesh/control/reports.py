@@ -153,7 +153,7 @@ class PeerStatus(msgspec.Struct, kw_only=True):
     exempt: list[str] = []
     """What stays in clear with it by choice, if it exempts the same."""
     clear: ClearText | None = None
-    """Null where it is not seen: under the policy `off`, and of hosts met under a block."""
+    """Null where it is not seen: under the policy `off`, and of hosts met under a block if nobody counts."""
 
 
 class StrangerStatus(msgspec.Struct, kw_only=True):

@@ -22,6 +22,7 @@ from swanmesh.core.guard.policies import (
     Used,
     closed,
     last_used,
+    peers_end,
     policies_of,
 )
 from swanmesh.core.model import Address
@@ -169,9 +170,8 @@ class Guard:
             del self._dirty[key]
             before = policies_of(self.held.get(key))
             after = policies_of(self.wanted.get(key))
-            anew = key in self._doubtful or (
-                isinstance(self.wanted.get(key), Opening) and not self.stands(key)
-            )
+            opening = isinstance(self.wanted.get(key), Opening)
+            anew = not self.stands(key) and (opening or key in self._doubtful)
             put |= {s: policy for s, policy in after.items() if anew or before.get(s) != policy}
             drop |= {s: policy for s, policy in before.items() if s not in after}
         if not self._dirty:
@@ -196,8 +196,9 @@ class Guard:
         self._changing, self.reason = None, GUARD_WANTED
         if error is not None:
             self.refused, self._retry_at = Reason("guard-refused", error), now + _RETRY
-            self._dirty |= dict.fromkeys(key for key, _ in change.parts)
-            self._doubtful |= {key for key, _ in change.parts}
+            keys = dict.fromkeys(key for key, _ in change.parts)
+            self._dirty |= keys
+            self._doubtful.update(keys)
             return
         self.refused, self._retry_at = NONE, 0.0
         self._take(change)
@@ -250,9 +251,8 @@ class Guard:
 
     def deleted(self, policy: XfrmPolicy) -> None:
         """A policy with our mark was deleted, perhaps by us. One that is wanted is to be put back."""
-        out = policy.direction is Direction.OUT
-        ours, theirs = (policy.source, policy.destination) if out else (policy.destination, policy.source)
-        bits = policy.destination_bits if out else policy.source_bits
+        theirs, bits = peers_end(policy)
+        ours = policy.source if policy.direction is Direction.OUT else policy.destination
         for key in ((theirs, bits), (theirs, bits, EXEMPT), (ours, theirs), (theirs.version,)):
             if policy.selector in policies_of(self.held.get(key)):
                 del self.held[key]

@@ -206,16 +206,19 @@ def _policy(
     return XfrmPolicy(*(direction, *source, *destination, *source_port, allow, 0, priority, 0, *rest, OWNER))
 
 
+def peers_end(policy: XfrmPolicy) -> tuple[Address, int]:
+    """Address and bits of the network that one of our policies is about: the key of its cover."""
+    if policy.direction is Direction.OUT:
+        return policy.destination, policy.destination_bits
+    return policy.source, policy.source_bits
+
+
 def closed(policies: Iterable[XfrmPolicy]) -> dict[str, Key]:
     """The networks that are closed whole, in words, with their keys."""
     ways: dict[Key, set[Direction]] = {}
     for policy in policies:
         if policy.owner == OWNER and not policy.allow:
-            out = policy.direction is Direction.OUT
-            key = (
-                (policy.destination, policy.destination_bits) if out else (policy.source, policy.source_bits)
-            )
-            ways.setdefault(key, set()).add(policy.direction)
+            ways.setdefault(peers_end(policy), set()).add(policy.direction)
     return {f"{key[0]}/{key[1]}": key for key, found in ways.items() if found == set(Direction)}
 
 
@@ -226,12 +229,11 @@ def last_used(policies: Iterable[XfrmPolicy]) -> dict[Key, Used]:
     for policy in policies:
         if policy.owner != OWNER or not policy.used:
             continue
-        out = policy.direction is Direction.OUT
-        key = (policy.destination, policy.destination_bits) if out else (policy.source, policy.source_bits)
+        key = peers_end(policy)
         if policy.protocol or not key[1]:
             continue
         before = found.get(key, Used())
-        if out:
+        if policy.direction is Direction.OUT:
             found[key] = before._replace(out=max(before.out, policy.used))
         else:
             found[key] = before._replace(into=max(before.into, policy.used))
