@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from swanmesh.core.model import Address, Block, InvalidInput, Network, Problem, shown
-from swanmesh.core.peers.description import check_name
-from swanmesh.core.settings.policy import CHOICE, check_policy
+from swanmesh.core.peers.description import check_name, parse_policy
 
 _WIDE = {4: 8, 6: 32}
 """Bits of a prefix below which a block is more than anybody's own network: a slip, unless it is said so."""
@@ -34,18 +33,13 @@ def parse_block(
 ) -> Block:
     """The block that a file or a command line describes. Raises InvalidInput with every problem found."""
     problems: list[Problem] = []
-    good_name, good_policy = "", None
+    good_name = ""
     try:
         good_name = check_name(name)
     except ValueError as error:
         remedy = "name the file NAME.yaml, with letters, digits and hyphens"
         problems.append(Problem(source, "", shown(name), f"the block's name {error}", remedy))
-    if policy is not None:
-        try:
-            good_policy = check_policy(policy)
-        except ValueError as error:
-            remedy = f"write {CHOICE}, or leave it out"
-            problems.append(Problem(source, "policy", shown(policy), str(error), remedy))
+    good_policy = parse_policy(policy, source, problems)
     if wide not in (None, True, False):
         problems.append(Problem(source, "wide", shown(wide), "must be true or false", "leave it out"))
     network = _cidr(cidr, source, problems, wide=wide is True)

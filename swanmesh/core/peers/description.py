@@ -73,12 +73,25 @@ def check_address(value: object) -> Address:
     return address
 
 
+def parse_policy(policy: object, source: str, problems: list[Problem]) -> Policy | None:
+    """The policy of a peer's or a block's own, if one is given. What is wrong with it is added to
+    `problems`."""
+    if policy is None:
+        return None
+    try:
+        return check_policy(policy)
+    except ValueError as error:
+        remedy = f"write {CHOICE}, or leave it out"
+        problems.append(Problem(source, "policy", shown(policy), str(error), remedy))
+        return None
+
+
 def parse_peer(
     name: object, addresses: object, policy: object = None, exempt: object = None, *, source: str
 ) -> Peer:
     """The peer that a file or a command line describes. Raises InvalidInput with every problem found."""
     problems: list[Problem] = []
-    good_name, good_policy = "", None
+    good_name = ""
     try:
         good_name = check_name(name)
     except ValueError as error:
@@ -86,12 +99,7 @@ def parse_peer(
             Problem(source, "name", shown(name), str(error), "give the name in the peer's certificate")
         )
     good = parse_addresses(addresses, "addresses", source, problems)
-    if policy is not None:
-        try:
-            good_policy = check_policy(policy)
-        except ValueError as error:
-            remedy = f"write {CHOICE}, or leave it out"
-            problems.append(Problem(source, "policy", shown(policy), str(error), remedy))
+    good_policy = parse_policy(policy, source, problems)
     exemptions: tuple[Exemption, ...] | None = None
     if exempt is not None:
         try:
