@@ -21,9 +21,10 @@ def status(host: Host) -> dict[str, Any]:
     return dict(json.loads(Client(host.control_socket).status_json()))
 
 
-def view(host: Host, other: Host) -> dict[str, Any]:
-    """What `host` says of its peer `other`."""
-    return dict(json.loads(Client(host.control_socket).status_json([other.name]))["peers"][0])
+def view(host: Host, other: Host, *, fresh: bool = False) -> dict[str, Any]:
+    """What `host` says of its peer `other`. `fresh`: once it has looked at charon and the kernel."""
+    told = Client(host.control_socket).status_json([other.name], fresh=fresh)
+    return dict(json.loads(told)["peers"][0])
 
 
 def plan(host: Host) -> list[str]:

@@ -18,9 +18,8 @@ import pytest
 
 from lab import Host, Mesh, mesh, wait_until
 from lab.asking import Journal, full, view, wait_until_idle
-from swanmesh.control.client import Client
 from swanmesh.core.model import ProbeSettings
-from tests.lab.watching import INTERVAL, NOTICED, all_spis, moment, probed, told_down, up_at
+from tests.lab.watching import INTERVAL, NOTICED, all_spis, moment, probed, tcp_ends, told_down, up_at
 
 PORT = ProbeSettings().port
 
@@ -75,8 +74,7 @@ def outlasting(host: Host, other: Host, probes: int) -> None:
 
 
 def packets_out(host: Host, other: Host) -> int:
-    reply = Client(host.control_socket).status([other.name], fresh=True)
-    return reply.peers[0].traffic.packets_out
+    return int(view(host, other, fresh=True)["traffic"]["packets_out"])
 
 
 def test_a_peer_whose_service_hangs_or_is_restarted_is_not_down(two: Mesh) -> None:
@@ -139,12 +137,7 @@ def all_narrow(host: Host, other: Host) -> bool:
 
 def transferred(one: Host, other: Host, address: str, size: int) -> int:
     """Bytes of so many that a TCP connection carries from one host to this address of the other's."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with other.namespace.entered():
-        server = socket.create_server((address, 0), family=family)
-    with one.namespace.entered():
-        client = socket.socket(family)
-    with server, client:
+    with tcp_ends(one, other, address) as (client, server):
         client.settimeout(60)
         server.settimeout(60)
         client.connect(server.getsockname()[:2])

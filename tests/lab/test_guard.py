@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import socket
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -13,8 +12,7 @@ import pytest
 
 from lab import Host, Mesh, mesh, wait_until
 from lab.asking import view
-from swanmesh.control.client import Client
-from tests.lab.watching import closed_behind
+from tests.lab.watching import closed_behind, tcp_ends
 
 pytestmark = pytest.mark.long
 
@@ -168,12 +166,7 @@ def tcp(host: Host, other: Host, port: int) -> bool:
 
 
 def answered(host: Host, other: Host, address: str, port: int) -> bool:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with other.namespace.entered():
-        server = socket.create_server((address, port), family=family)
-    with host.namespace.entered():
-        client = socket.socket(family)
-    with server, client:
+    with tcp_ends(host, other, address, port) as (client, server):
         client.settimeout(2)
         try:
             client.connect((address, port))
@@ -206,8 +199,8 @@ def test_an_exempted_service_is_in_clear_only_if_both_ends_exempt_it(lab: Mesh) 
 
 def passed(host: Host, other: Host) -> bool:
     """Whether the host says that something passed in clear to the other."""
-    clear = Client(host.control_socket).status([other.name], fresh=True).peers[0].clear
-    return clear is not None and clear.out is not None and not clear.refused
+    clear = view(host, other, fresh=True)["clear"]
+    return clear is not None and clear["out"] is not None and not clear["refused"]
 
 
 def exempt(host: Host, other: Host) -> list[str]:

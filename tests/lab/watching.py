@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 
 from lab import Host, wait_until
@@ -72,3 +74,17 @@ def probed(host: Host, other: Host) -> None:
     """Waits until what is known of the pair is enough to say that no data passes."""
     why = f"{host.short} knows what {other.short} answers"
     wait_until(lambda: "kernel" in view(host, other)["pairs"][0]["answered_by"], 60, why)
+
+
+@contextlib.contextmanager
+def tcp_ends(
+    one: Host, other: Host, address: str, port: int = 0
+) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A client of one host's, not connected yet, and a server at this address of the other's."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with other.namespace.entered():
+        server = socket.create_server((address, port), family=family)
+    with one.namespace.entered():
+        client = socket.socket(family)
+    with server, client:
+        yield client, server
